@@ -1,0 +1,1 @@
+"""The data paths, one package each. Only the wiring in kproxy imports them."""

@@ -1,0 +1,76 @@
+"""IP addresses and networks in the one form that the rest of the core compares as text."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+
+_CANONICAL_IPV4 = re.compile(
+    r"(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)", re.ASCII
+)
+_SLOPPY_IPV4 = re.compile(r"0*(\d{1,3})\.0*(\d{1,3})\.0*(\d{1,3})\.0*(\d{1,3})", re.ASCII)
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Family(enum.Enum):
+    """An IP family, by the name that the API and the metrics give it."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+
+    @property
+    def bits(self) -> int:
+        """The width of an address in bits."""
+        return 32 if self is Family.IPV4 else 128
+
+
+def canonical_address(text: str) -> str:
+    """Return `text` in canonical form (RFC 5952 for IPv6), leading zeros of IPv4 parts dropped.
+
+    An IPv4 address written as ::ffff:a.b.c.d becomes a.b.c.d, as upstream reads it.
+    Raises ValueError if `text` is no address; a zone (`%eth0`) is no part of one here.
+    """
+    if _CANONICAL_IPV4.fullmatch(text):
+        return text
+    if "%" in text:
+        raise ValueError("an address with a zone cannot be used")
+    sloppy = _SLOPPY_IPV4.fullmatch(text)
+    if sloppy:
+        return str(ipaddress.IPv4Address(".".join(sloppy.groups())))
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(address)
+
+
+def canonical_network(text: str) -> Network:
+    """Return the network that `text` names (CIDR notation), host bits cleared.
+
+    Raises ValueError if it is not `address/length`.
+    """
+    address, slash, length = text.partition("/")
+    if not slash or not length.isascii() or not length.isdigit():
+        raise ValueError("not in CIDR notation (address/length)")
+    return ipaddress.ip_network((canonical_address(address), int(length)), strict=False)
+
+
+def family_of(address: str) -> Family:
+    """Return the family of a canonical address."""
+    return Family.IPV6 if ":" in address else Family.IPV4
+
+
+def family_of_network(network: Network) -> Family:
+    """Return the family of a network."""
+    return Family.IPV4 if network.version == 4 else Family.IPV6
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether a canonical address is in 127.0.0.0/8 or is ::1."""
+    return address.startswith("127.") or address == "::1"
+
+
+def endpoint_text(address: str, port: int) -> str:
+    """Return `ip:port`, an IPv6 address in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -1,0 +1,95 @@
+"""Who owns a frontend that two service ports claim.
+
+A clusterIP beats everything else, so that nobody takes another Service's address by writing it
+into externalIPs. Among equals the lower key wins: the answer depends on the objects in force
+alone, never on the order in which they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kproxy.core.objects import Protocol
+from kproxy.core.table import Frontend, NodePort, ServicePortKey, Via
+
+_VIA_ORDER = {via: order for order, via in enumerate(Via)}
+
+FrontendId = tuple[str, Protocol, int]  # the address is "" for a NodePort
+_Claim = tuple[ServicePortKey, Frontend]
+
+
+class Conflict(NamedTuple):
+    """A frontend that `loser` claims and does not get, because it is `winner`'s."""
+
+    address: str  # "" for a NodePort
+    protocol: str
+    port: int
+    winner: str
+    loser: str
+
+
+def _id(key: ServicePortKey, frontend: Frontend) -> FrontendId:
+    address = "" if isinstance(frontend, NodePort) else frontend.address
+    return address, key.protocol, frontend.port
+
+
+def _order(claim: _Claim) -> tuple[bool, str, str, str, int]:
+    key, frontend = claim
+    via = Via.NODE_PORT if isinstance(frontend, NodePort) else frontend.via
+    disputable = via is not Via.CLUSTER_IP
+    return disputable, key.namespace, key.name, key.port, _VIA_ORDER[via]
+
+
+class Claims:
+    """All claims of one family."""
+
+    def __init__(self) -> None:
+        self._claims: dict[FrontendId, tuple[_Claim, ...]] = {}
+        self._disputed: set[FrontendId] = set()
+
+    def replace(
+        self, key: ServicePortKey, old: Iterable[Frontend], new: Iterable[Frontend]
+    ) -> set[ServicePortKey]:
+        """Exchange one service port's claims; return all whose ownership may have changed."""
+        before, after = set(old), set(new)
+        for frontend in before - after:
+            self._remove(key, frontend)
+        for frontend in after - before:
+            self._add(key, frontend)
+        return {
+            other
+            for frontend in before ^ after
+            for other, _ in self._claims.get(_id(key, frontend), ())
+        } | {key}
+
+    def owned(self, key: ServicePortKey, claimed: tuple[Frontend, ...]) -> tuple[Frontend, ...]:
+        """Return those of `claimed` that `key` owns; the same tuple if that is all of them."""
+        owned = tuple(f for f in claimed if self._claims[_id(key, f)][0] == (key, f))
+        return claimed if len(owned) == len(claimed) else owned
+
+    def conflicts(self) -> Iterable[Conflict]:
+        """Return every lost claim against another service port."""
+        for where in self._disputed:
+            winner, *losers = self._claims[where]
+            address, protocol, port = where
+            for loser in {key for key, _ in losers} - {winner[0]}:
+                yield Conflict(address, protocol.value, port, str(winner[0]), str(loser))
+
+    def _add(self, key: ServicePortKey, frontend: Frontend) -> None:
+        where = _id(key, frontend)
+        claims = (*self._claims.get(where, ()), (key, frontend))
+        if len(claims) > 1:
+            claims = tuple(sorted(claims, key=_order))
+            self._disputed.add(where)
+        self._claims[where] = claims
+
+    def _remove(self, key: ServicePortKey, frontend: Frontend) -> None:
+        where = _id(key, frontend)
+        claims = tuple(c for c in self._claims[where] if c != (key, frontend))
+        if len(claims) < 2:
+            self._disputed.discard(where)
+        if claims:
+            self._claims[where] = claims
+        else:
+            del self._claims[where]

@@ -1,0 +1,238 @@
+"""API objects to forwarding tables, recompiling only what a change touches."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+
+from kproxy.core.addresses import Family, Network, family_of, family_of_network
+from kproxy.core.claims import Conflict
+from kproxy.core.family import NOTHING, Compiled, FamilyTable
+from kproxy.core.node_rules import node_rules
+from kproxy.core.objects import (
+    EndpointSlice,
+    Kind,
+    Node,
+    ObjectKey,
+    PortSpec,
+    Protocol,
+    Service,
+    ServiceCIDR,
+)
+from kproxy.core.select import Selection, Where, local_ready_addresses, select
+from kproxy.core.settings import Settings
+from kproxy.core.store import Change, Difference, Store
+from kproxy.core.table import (
+    ForwardingTable,
+    Frontend,
+    HealthCheck,
+    NodePort,
+    ServicePort,
+    ServicePortKey,
+    TableChanges,
+    Use,
+    Via,
+    Vip,
+)
+
+_NO_SLICES: Mapping[ObjectKey, EndpointSlice] = {}
+
+
+class Compiler:
+    """Keeps the forwarding tables in step with the API objects.
+
+    Owns the objects (a Store), the index of slices by Service, and one table for each family.
+    Nothing is compiled before both Services and EndpointSlices were listed once: half the facts
+    would refuse traffic that has endpoints.
+    """
+
+    def __init__(self, settings: Settings, families: Iterable[Family] = tuple(Family)) -> None:
+        self._settings = settings
+        self._store = Store()
+        self._node_key = ObjectKey("", settings.node_name)
+        self._slices: dict[ObjectKey, dict[ObjectKey, EndpointSlice]] = {}
+        self._families = {
+            family: FamilyTable(family, node_rules(settings, None, (), family))
+            for family in families
+        }
+        self._zone_hinted: set[ObjectKey] = set()
+        self._started = False
+
+    @property
+    def tables(self) -> dict[Family, ForwardingTable]:
+        """The tables as they are now; they change with the next `apply`."""
+        return {family: each.table for family, each in self._families.items()}
+
+    @property
+    def ready(self) -> bool:
+        """Whether the facts that a table needs are complete."""
+        return self._store.listed(Kind.SERVICE) and self._store.listed(Kind.ENDPOINT_SLICE)
+
+    @property
+    def node(self) -> Node | None:
+        """The Node object of this node, None while it is missing."""
+        node = self._store.get(Kind.NODE, self._node_key)
+        return node if isinstance(node, Node) else None
+
+    def services(self) -> Iterable[Service]:
+        """Return every valid Service, those that are not proxied included."""
+        return [s for s in self._store.all(Kind.SERVICE) if isinstance(s, Service)]
+
+    def conflicts(self) -> list[Conflict]:
+        """Return the frontends that two service ports claim, in a stable order."""
+        return sorted({c for each in self._families.values() for c in each.claims.conflicts()})
+
+    def apply(self, changes: Iterable[Change]) -> dict[Family, TableChanges]:
+        """Take changes in; return, for each family that they alter, what is different now."""
+        old_node = self.node
+        dirty: set[ObjectKey] = set()
+        for change in changes:
+            for difference in self._store.apply(change):
+                dirty |= self._touched(difference)
+        if not self.ready:
+            return {}
+        node = self.node
+        dirty |= self._dependents_of_node(old_node, node)
+        if not self._started:
+            self._started = True
+            dirty = {service.key for service in self.services()}
+        cidrs = [c for c in self._store.all(Kind.SERVICE_CIDR) if isinstance(c, ServiceCIDR)]
+        where = Where(self._settings.node_name, node.zone if node else "")
+        result = {}
+        for family, table in self._families.items():
+            rules = node_rules(self._settings, node, cidrs, family)
+            compiled = {key: self._compile(key, where, node, family) for key in dirty}
+            changed = table.update(rules, compiled)
+            if changed:
+                result[family] = changed
+        return result
+
+    def _touched(self, difference: Difference) -> set[ObjectKey]:
+        """Index the slices that changed; return the Services to compile again."""
+        touched: set[ObjectKey] = set()
+        old, new = difference.old, difference.new
+        if isinstance(old, EndpointSlice) and old.service is not None:
+            slices = self._slices[old.service]
+            del slices[old.key]
+            if not slices:
+                del self._slices[old.service]
+            touched.add(old.service)
+        if isinstance(new, EndpointSlice) and new.service is not None:
+            self._slices.setdefault(new.service, {})[new.key] = new
+            touched.add(new.service)
+        touched |= {each.key for each in (old, new) if isinstance(each, Service)}
+        for key in touched:
+            self._note_hints(key)
+        return touched
+
+    def _note_hints(self, key: ObjectKey) -> None:
+        slices = self._slices.get(key, _NO_SLICES).values()
+        if any(e.zone_hints for each in slices for e in each.endpoints):
+            self._zone_hinted.add(key)
+        else:
+            self._zone_hinted.discard(key)
+
+    def _dependents_of_node(self, old: Node | None, new: Node | None) -> set[ObjectKey]:
+        """Return the Services whose result depends on what changed about the Node."""
+        dirty: set[ObjectKey] = set()
+        if (old.zone if old else "") != (new.zone if new else ""):
+            dirty |= self._zone_hinted
+        if (old.addresses if old else ()) != (new.addresses if new else ()):
+            dirty |= {s.key for s in self.services() if s.source_ranges}
+        return dirty
+
+    def _compile(self, key: ObjectKey, where: Where, node: Node | None, family: Family) -> Compiled:
+        service = self._store.get(Kind.SERVICE, key)
+        if not isinstance(service, Service):
+            return NOTHING
+        slices = self._slices.get(key, _NO_SLICES)
+        mine = [slices[name] for name in sorted(slices) if slices[name].family is family]
+        return compile_service(service, mine, where, node, family)
+
+
+def compile_service(
+    service: Service,
+    slices: Sequence[EndpointSlice],
+    where: Where,
+    node: Node | None,
+    family: Family,
+) -> Compiled:
+    """Return what one Service yields in one family; `slices` are its own, sorted by name.
+
+    `frontends` are all that the Service claims, whoever else claims them too.
+    """
+    cluster_ip = next((a for a in service.cluster_ips if family_of(a) is family), None)
+    if service.not_proxied is not None or cluster_ip is None:
+        return NOTHING
+    sources = _sources(service, node, family)
+    check = None
+    if service.health_check_node_port:
+        count = len(local_ready_addresses(slices, where))
+        check = HealthCheck(service.health_check_node_port, count)
+    entries = []
+    for port in service.ports:
+        selection = select(slices, port.name, port.protocol, where)
+        frontends = _frontends(service, port, cluster_ip, family)
+        entries.append(_service_port(service, port, frontends, selection, sources))
+    return Compiled(tuple(entries), cluster_ip, check)
+
+
+def _service_port(
+    service: Service,
+    port: PortSpec,
+    frontends: tuple[Frontend, ...],
+    selection: Selection,
+    sources: tuple[Network, ...] | None,
+) -> ServicePort:
+    internal = _use(selection, local=service.internal_local)
+    external = _use(selection, local=service.external_local)
+    accessible = len(frontends) > 1
+    uses_local = service.internal_local or (service.external_local and accessible)
+    return ServicePort(
+        key=ServicePortKey(service.key.namespace, service.key.name, port.name, port.protocol),
+        frontends=frontends,
+        internal=internal,
+        external=external,
+        external_local=service.external_local,
+        targets=selection.cluster if accessible or not service.internal_local else (),
+        local_targets=selection.local if uses_local else (),
+        sources=sources,
+        affinity_timeout_s=service.affinity_timeout_s,
+        serving=selection.serving if port.protocol is Protocol.UDP else frozenset(),
+    )
+
+
+def _use(selection: Selection, *, local: bool) -> Use:
+    if not selection.cluster:
+        return Use.REJECT
+    if not local:
+        return Use.TARGETS
+    return Use.LOCAL_TARGETS if selection.local else Use.DROP
+
+
+def _frontends(
+    service: Service, port: PortSpec, cluster_ip: str, family: Family
+) -> tuple[Frontend, ...]:
+    vips = [Vip(Via.CLUSTER_IP, cluster_ip, port.port)]
+    vips += [Vip(Via.EXTERNAL_IP, a, port.port) for a in service.external_ips]
+    vips += [Vip(Via.LOAD_BALANCER, a, port.port) for a in service.load_balancer_ips]
+    frontends: list[Frontend] = [vip for vip in vips if family_of(vip.address) is family]
+    if port.node_port:
+        frontends.append(NodePort(port.node_port))
+    return tuple(frontends)
+
+
+def _sources(service: Service, node: Node | None, family: Family) -> tuple[Network, ...] | None:
+    """Return who may use the load-balancer addresses, None for everyone (reference 1.4).
+
+    Ranges that admit this node admit its load-balancer addresses as sources too: an address that
+    is bound on this node is what the node itself would then send from.
+    """
+    ranges = [r for r in service.source_ranges if family_of_network(r) is family]
+    if not ranges or any(r.prefixlen == 0 for r in ranges):
+        return None
+    address = node.address(family) if node else None
+    if address is not None and any(ipaddress.ip_address(address) in r for r in ranges):
+        vips = (a for a in service.load_balancer_ips if family_of(a) is family)
+        ranges += [ipaddress.ip_network(vip) for vip in vips]
+    return tuple(sorted(set(ranges), key=lambda r: (int(r.network_address), r.prefixlen)))

@@ -1,0 +1,105 @@
+"""What holds for every service port on this node, from the settings and the Node object."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from kproxy.core.addresses import Family, Network, family_of_network, is_loopback
+from kproxy.core.objects import Node, ServiceCIDR
+from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword, Settings
+from kproxy.core.table import (
+    FromInterface,
+    FromInterfacePrefix,
+    FromNetwork,
+    LocalPods,
+    NodeRules,
+    Undetected,
+)
+
+_LOOPBACK: dict[Family, Network] = {
+    Family.IPV4: ipaddress.ip_network("127.0.0.0/8"),
+    Family.IPV6: ipaddress.ip_network("::1/128"),
+}
+_EVERYWHERE: dict[Family, Network] = {
+    Family.IPV4: ipaddress.ip_network("0.0.0.0/0"),
+    Family.IPV6: ipaddress.ip_network("::/0"),
+}
+
+
+def node_rules(
+    settings: Settings, node: Node | None, service_cidrs: Iterable[ServiceCIDR], family: Family
+) -> NodeRules:
+    """Return the rules of one family. A missing Node object is allowed; its facts are unknown."""
+    listed = _listed_node_port_addresses(settings, node)
+    mine = sorted({n for n in listed if family_of_network(n) is family}, key=_network_order)
+    everywhere = not mine or any(n.prefixlen == 0 for n in mine)
+    cidrs = {cidr for each in service_cidrs for cidr in each.cidrs}
+    return NodeRules(
+        local_pods=_local_pods(settings, node, family),
+        masquerade_all=settings.masquerade_all,
+        node_port_addresses=(_EVERYWHERE[family],) if everywhere else tuple(mine),
+        localhost_node_ports=_localhost(settings, mine, family),
+        service_cidrs=tuple(
+            sorted((c for c in cidrs if family_of_network(c) is family), key=_network_order)
+        ),
+    )
+
+
+def _network_order(network: Network) -> tuple[int, int]:
+    return int(network.network_address), network.prefixlen
+
+
+def _first_of(networks: Sequence[Network], family: Family) -> Network | None:
+    return next((n for n in networks if family_of_network(n) is family), None)
+
+
+def _local_pods(settings: Settings, node: Node | None, family: Family) -> LocalPods:
+    mode = settings.detect_local
+    if mode is DetectLocalMode.BRIDGE_INTERFACE:
+        return FromInterface(settings.bridge_interface)
+    if mode is DetectLocalMode.INTERFACE_NAME_PREFIX:
+        return FromInterfacePrefix(settings.interface_name_prefix)
+    if mode is DetectLocalMode.NODE_CIDR:
+        network = _first_of(node.pod_cidrs, family) if node else None
+        missing = f"the Node object has no {family.value} podCIDR"
+    else:
+        network = _first_of(settings.cluster_cidrs, family)
+        missing = f"clusterCIDR names no {family.value} network"
+    return FromNetwork(network) if network is not None else Undetected(missing)
+
+
+def _listed_node_port_addresses(settings: Settings, node: Node | None) -> list[Network]:
+    listed = settings.node_port_addresses
+    if not listed:
+        listed = (NodePortKeyword.PRIMARY,) if settings.mode is Mode.NFTABLES else ()
+    networks: list[Network] = []
+    for entry in listed:
+        if entry is NodePortKeyword.PRIMARY:
+            networks += _primary(node)
+        elif entry is NodePortKeyword.LOCALHOST:
+            networks += _LOOPBACK.values()
+        elif entry is NodePortKeyword.ALL:
+            networks += _EVERYWHERE.values()
+        else:
+            networks.append(entry)
+    return networks
+
+
+def _primary(node: Node | None) -> list[Network]:
+    addresses = [node.address(family) for family in Family] if node else []
+    return [ipaddress.ip_network(a) for a in addresses if a is not None and not is_loopback(a)]
+
+
+def _localhost(settings: Settings, mine: Sequence[Network], family: Family) -> bool:
+    """Say whether NodePorts hold on loopback addresses.
+
+    Only IPv4 has a switch that is on by default, and only in the modes that follow upstream's
+    iptables; elsewhere a loopback network has to be listed. The iptables data path cannot serve
+    ::1 at all: the kernel has no route_localnet for IPv6.
+    """
+    named = any(n.prefixlen > 0 and n.overlaps(_LOOPBACK[family]) for n in mine)
+    if settings.mode in (Mode.IPTABLES, Mode.EBPF) and family is Family.IPV4:
+        covered = named or not mine or any(n.prefixlen == 0 for n in mine)
+        return settings.localhost_node_ports and covered
+    return named and settings.mode is not Mode.IPTABLES

@@ -1,0 +1,167 @@
+"""The API objects, reduced to the fields that decide where a packet goes.
+
+All addresses and networks are canonical text; every object here is valid by construction
+(`kproxy.core.parse` makes them and refuses the rest).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kproxy.core.addresses import Family, Network
+
+
+class Kind(enum.Enum):
+    """The kinds of API object that a source delivers."""
+
+    SERVICE = "Service"
+    ENDPOINT_SLICE = "EndpointSlice"
+    NODE = "Node"
+    SERVICE_CIDR = "ServiceCIDR"
+
+
+class Protocol(enum.Enum):
+    """A transport protocol, by its API name."""
+
+    TCP = "TCP"
+    UDP = "UDP"
+    SCTP = "SCTP"
+
+
+class ObjectKey(NamedTuple):
+    """Identifies an object of one kind; cluster-scoped kinds have the namespace ""."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class NotProxied(enum.Enum):
+    """Why a valid Service is none of our business."""
+
+    EXTERNAL_NAME = "type ExternalName"
+    HEADLESS = "headless (clusterIP None)"
+    OTHER_PROXY = "label service.kubernetes.io/service-proxy-name names another proxy"
+    NO_CLUSTER_IP = "no clusterIP has been allocated"
+
+
+@dataclass(frozen=True, slots=True)
+class PortSpec:
+    """One entry of `spec.ports`; `node_port` 0 means that none is allocated."""
+
+    name: str
+    protocol: Protocol
+    port: int
+    node_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A `v1 Service`.
+
+    `load_balancer_ips` are the status addresses whose ipMode is VIP. `external_local` and
+    `internal_local` say that the traffic policy is Local where it has an effect (reference 1.1).
+    `health_check_node_port` 0 means none.
+    """
+
+    key: ObjectKey
+    not_proxied: NotProxied | None
+    cluster_ips: tuple[str, ...]
+    external_ips: tuple[str, ...]
+    load_balancer_ips: tuple[str, ...]
+    source_ranges: tuple[Network, ...]
+    ports: tuple[PortSpec, ...]
+    internal_local: bool
+    external_local: bool
+    affinity_timeout_s: int | None
+    health_check_node_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint of a slice. `node` and `zone_hints`/`node_hints` are empty where unset."""
+
+    address: str
+    node: str
+    ready: bool
+    serving: bool
+    terminating: bool
+    zone_hints: tuple[str, ...]
+    node_hints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointPort:
+    """One port of a slice; entries without name or number never get here."""
+
+    name: str
+    protocol: Protocol
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSlice:
+    """A `discovery.k8s.io/v1 EndpointSlice`.
+
+    `family` is None for addressType FQDN, and `service` is None without the
+    `kubernetes.io/service-name` label or with the headless label: such a slice is valid and unused.
+    """
+
+    key: ObjectKey
+    service: ObjectKey | None
+    family: Family | None
+    endpoints: tuple[Endpoint, ...]
+    ports: tuple[EndpointPort, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A `v1 Node`: InternalIP and ExternalIP addresses in API order, zone "" if unlabelled."""
+
+    key: ObjectKey
+    zone: str
+    addresses: tuple[str, ...]
+    pod_cidrs: tuple[Network, ...]
+    deleting: bool  # has a deletionTimestamp, or the autoscaler's taint
+
+    def address(self, family: Family) -> str | None:
+        """Return the node's first address of a family."""
+        wanted = family is Family.IPV6
+        return next((a for a in self.addresses if (":" in a) == wanted), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCIDR:
+    """A `networking.k8s.io/v1 ServiceCIDR`."""
+
+    key: ObjectKey
+    cidrs: tuple[Network, ...]
+
+
+Object = Service | EndpointSlice | Node | ServiceCIDR
+
+KIND_OF: dict[type[Object], Kind] = {
+    Service: Kind.SERVICE,
+    EndpointSlice: Kind.ENDPOINT_SLICE,
+    Node: Kind.NODE,
+    ServiceCIDR: Kind.SERVICE_CIDR,
+}
+
+
+class InvalidObject(Exception):
+    """An API object that cannot be used, with the field and value that are wrong.
+
+    `field` is a JSON path without the leading `$.`, for example `spec.ports[0].port`.
+    """
+
+    def __init__(self, kind: str, key: ObjectKey, field: str, value: object, why: str) -> None:
+        super().__init__(f"{kind} {key}: {field}: {why} (value {value!r})")
+        self.kind = kind
+        self.key = key
+        self.field = field
+        self.value = value
+        self.why = why

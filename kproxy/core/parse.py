@@ -1,0 +1,434 @@
+"""API objects from JSON or from plain Python values: parsed once, refused whole if invalid.
+
+What an API server would never have stored is refused here too, because objects may come from
+hand-written files. The rules are those of reference/kube-proxy.md 1.1 and of the API's validation.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from kproxy.core import wire
+from kproxy.core.addresses import (
+    Family,
+    Network,
+    canonical_address,
+    canonical_network,
+    family_of,
+    is_loopback,
+)
+from kproxy.core.objects import (
+    Endpoint,
+    EndpointPort,
+    EndpointSlice,
+    InvalidObject,
+    Kind,
+    Node,
+    NotProxied,
+    Object,
+    ObjectKey,
+    PortSpec,
+    Protocol,
+    Service,
+    ServiceCIDR,
+)
+
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+OTHER_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
+HEADLESS_LABEL = "service.kubernetes.io/headless"
+ZONE_LABEL = "topology.kubernetes.io/zone"
+AUTOSCALER_TAINT = "ToBeDeletedByClusterAutoscaler"
+
+_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
+_SUBDOMAIN_CHARACTERS = re.compile(r"[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
+_PATH_IN_MESSAGE = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
+_PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+
+_PROTOCOLS = {protocol.value: protocol for protocol in Protocol}
+
+T = TypeVar("T", int, str)
+Raw = wire.Service | wire.EndpointSlice | wire.Node | wire.ServiceCIDR
+
+
+class _Refused(Exception):
+    """A wrong value, before it is known to which object it belongs."""
+
+    def __init__(self, field: str, value: object, why: str) -> None:
+        super().__init__(field, value, why)
+        self.field = field
+        self.value = value
+        self.why = why
+
+
+def kind_of(document: Mapping[str, object]) -> Kind | None:
+    """Return the kind of a document by its apiVersion and kind, None if it is none of ours."""
+    version, kind = document.get("apiVersion"), document.get("kind")
+    if not isinstance(version, str) or not isinstance(kind, str):
+        return None
+    return _KINDS.get((version, kind))
+
+
+def from_builtins(document: Mapping[str, object]) -> Object | None:
+    """Return the object that a YAML or JSON document describes, the API's defaults applied.
+
+    Returns None for a kind that is not used here. Raises InvalidObject.
+    """
+    kind = kind_of(document)
+    if kind is None:
+        return None
+    wire_type, finish = _PARSERS[kind]
+    try:
+        raw: Raw = msgspec.convert(document, wire_type)
+    except msgspec.ValidationError as error:
+        raise _misshapen(kind, document, error) from error
+    return _finished(kind, raw, finish)
+
+
+def from_json(kind: Kind, raw: bytes) -> Object:
+    """Return the object of a known kind that `raw` holds. Raises InvalidObject."""
+    wire_type, finish = _PARSERS[kind]
+    try:
+        return _finished(kind, msgspec.json.decode(raw, type=wire_type), finish)
+    except msgspec.ValidationError as error:
+        raise _misshapen(kind, msgspec.json.decode(raw), error) from error
+    except msgspec.DecodeError as error:
+        raise InvalidObject(kind.value, ObjectKey("", "?"), "(all)", "", str(error)) from error
+
+
+def _finished(kind: Kind, raw: Raw, finish: Callable[..., Object]) -> Object:
+    try:
+        return finish(raw)
+    except _Refused as refused:
+        key = ObjectKey(raw.metadata.namespace or "", raw.metadata.name or "?")
+        raise InvalidObject(kind.value, key, refused.field, refused.value, refused.why) from refused
+
+
+def _misshapen(kind: Kind, document: object, error: msgspec.ValidationError) -> InvalidObject:
+    """Turn msgspec's message into field, value and reason."""
+    text = str(error)
+    found = _PATH_IN_MESSAGE.search(text)
+    path = found.group(1) if found else ""
+    why = text[: found.start()] if found else text
+    return InvalidObject(
+        kind.value,
+        _key_of(document),
+        path or "(all)",
+        _value_at(document, path),
+        why.replace("`", ""),
+    )
+
+
+def _key_of(document: object) -> ObjectKey:
+    metadata = document.get("metadata") if isinstance(document, Mapping) else None
+    if not isinstance(metadata, Mapping):
+        return ObjectKey("", "?")
+    namespace, name = metadata.get("namespace"), metadata.get("name")
+    return ObjectKey(
+        namespace if isinstance(namespace, str) else "", name if isinstance(name, str) else "?"
+    )
+
+
+def _value_at(document: object, path: str) -> object:
+    value = document
+    for step in _PATH_STEP.finditer(path):
+        name, index = step.groups()
+        if name is not None and isinstance(value, Mapping):
+            value = value.get(name)
+        elif index is not None and isinstance(value, Sequence) and int(index) < len(value):
+            value = value[int(index)]
+        else:
+            return None
+    return value if isinstance(value, str | int | float | bool) else type(value).__name__
+
+
+def _service(raw: wire.Service) -> Service:
+    key = _namespaced(raw.metadata, _label)
+    spec = raw.spec
+    if spec.type not in ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"):
+        raise _Refused(
+            "spec.type", spec.type, "must be ClusterIP, NodePort, LoadBalancer or ExternalName"
+        )
+    cluster_ips, headless = _cluster_ips(spec)
+    external_ips = _addresses("spec.externalIPs", spec.external_ips)
+    external_policy = _policy("spec.externalTrafficPolicy", spec.external_traffic_policy)
+    internal_policy = _policy("spec.internalTrafficPolicy", spec.internal_traffic_policy)
+    external_local = external_policy == "Local" and (
+        spec.type in ("LoadBalancer", "NodePort")
+        or (spec.type == "ClusterIP" and bool(external_ips))
+    )
+    health_port = _port_number(
+        "spec.healthCheckNodePort", spec.health_check_node_port or 0, least=0
+    )
+    return Service(
+        key=key,
+        not_proxied=_not_proxied(raw, cluster_ips, headless=headless),
+        cluster_ips=cluster_ips,
+        external_ips=external_ips,
+        load_balancer_ips=_load_balancer_ips(raw.status),
+        source_ranges=_networks("spec.loadBalancerSourceRanges", spec.load_balancer_source_ranges),
+        ports=_service_ports(spec.ports or []),
+        internal_local=internal_policy == "Local",
+        external_local=external_local,
+        affinity_timeout_s=_affinity(spec),
+        health_check_node_port=health_port if external_local and spec.type == "LoadBalancer" else 0,
+    )
+
+
+def _not_proxied(
+    raw: wire.Service, cluster_ips: tuple[str, ...], *, headless: bool
+) -> NotProxied | None:
+    if OTHER_PROXY_LABEL in (raw.metadata.labels or {}):
+        return NotProxied.OTHER_PROXY
+    if raw.spec.type == "ExternalName":
+        return NotProxied.EXTERNAL_NAME
+    if headless:
+        return NotProxied.HEADLESS
+    return None if cluster_ips else NotProxied.NO_CLUSTER_IP
+
+
+def _cluster_ips(spec: wire.ServiceSpec) -> tuple[tuple[str, ...], bool]:
+    """Return the clusterIPs, at most one of a family, and whether the Service is headless."""
+    field = "spec.clusterIPs" if spec.cluster_ips else "spec.clusterIP"
+    listed = spec.cluster_ips or ([spec.cluster_ip] if spec.cluster_ip else [])
+    if "None" in (spec.cluster_ip, *listed):
+        return (), True
+    addresses = tuple(
+        _address(f"{field}[{i}]" if spec.cluster_ips else field, text)
+        for i, text in enumerate(listed)
+    )
+    if len({family_of(address) for address in addresses}) != len(addresses):
+        raise _Refused(field, ", ".join(addresses), "at most one address of each IP family")
+    if spec.cluster_ip and addresses[0] != _address("spec.clusterIP", spec.cluster_ip):
+        raise _Refused("spec.clusterIPs[0]", addresses[0], f"must be clusterIP {spec.cluster_ip}")
+    return addresses, False
+
+
+def _service_ports(ports: Sequence[wire.ServicePort]) -> tuple[PortSpec, ...]:
+    result = []
+    names: set[tuple[str, Protocol]] = set()
+    numbers: set[tuple[int, Protocol]] = set()
+    node_ports: set[tuple[int, Protocol]] = set()
+    for i, raw in enumerate(ports):
+        field = f"spec.ports[{i}]"
+        name = raw.name or ""
+        if name and not _LABEL.fullmatch(name):
+            raise _Refused(f"{field}.name", name, "must be a DNS label")
+        protocol = _protocol(f"{field}.protocol", raw.protocol)
+        port = _port_number(f"{field}.port", raw.port)
+        node_port = _port_number(f"{field}.nodePort", raw.node_port or 0, least=0)
+        _once(names, (name, protocol), f"{field}.name", name)
+        _once(numbers, (port, protocol), f"{field}.port", port)
+        if node_port:
+            _once(node_ports, (node_port, protocol), f"{field}.nodePort", node_port)
+        result.append(PortSpec(sys.intern(name), protocol, port, node_port))
+    return tuple(result)
+
+
+def _once(
+    seen: set[tuple[T, Protocol]], item: tuple[T, Protocol], field: str, value: object
+) -> None:
+    if item in seen:
+        raise _Refused(field, value, f"used twice for {item[1].value} in this Service")
+    seen.add(item)
+
+
+def _affinity(spec: wire.ServiceSpec) -> int | None:
+    if spec.session_affinity in (None, "", "None"):
+        return None
+    if spec.session_affinity != "ClientIP":
+        raise _Refused("spec.sessionAffinity", spec.session_affinity, "must be ClientIP or None")
+    config = spec.session_affinity_config
+    timeout_s = config.client_ip.timeout_seconds if config and config.client_ip else None
+    if timeout_s is None:
+        return wire.AFFINITY_TIMEOUT_S
+    if not 1 <= timeout_s <= 86400:
+        field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
+        raise _Refused(field, timeout_s, "must be 1..86400")
+    return timeout_s
+
+
+def _load_balancer_ips(status: wire.ServiceStatus | None) -> tuple[str, ...]:
+    ingress = status.load_balancer.ingress if status and status.load_balancer else None
+    addresses = []
+    for i, entry in enumerate(ingress or []):
+        field = f"status.loadBalancer.ingress[{i}]"
+        if entry.ip_mode not in (None, "VIP", "Proxy"):
+            raise _Refused(f"{field}.ipMode", entry.ip_mode, "must be VIP or Proxy")
+        if entry.ip and entry.ip_mode != "Proxy":
+            addresses.append(_address(f"{field}.ip", entry.ip))
+    return tuple(dict.fromkeys(addresses))
+
+
+def _endpoint_slice(raw: wire.EndpointSlice) -> EndpointSlice:
+    key = _namespaced(raw.metadata, _subdomain)
+    if raw.address_type not in ("IPv4", "IPv6", "FQDN"):
+        raise _Refused("addressType", raw.address_type, "must be IPv4, IPv6 or FQDN")
+    family = None if raw.address_type == "FQDN" else Family(raw.address_type)
+    labels = raw.metadata.labels or {}
+    service_name = labels.get(SERVICE_NAME_LABEL, "")
+    used = service_name and HEADLESS_LABEL not in labels
+    endpoints = [] if family is None else _endpoints(raw.endpoints or [], family)
+    return EndpointSlice(
+        key=key,
+        service=ObjectKey(key.namespace, sys.intern(service_name)) if used else None,
+        family=family,
+        endpoints=tuple(endpoints),
+        ports=tuple(_endpoint_ports(raw.ports or [])),
+    )
+
+
+def _endpoints(endpoints: Sequence[wire.Endpoint], family: Family) -> list[Endpoint]:
+    result = []
+    for i, raw in enumerate(endpoints):
+        if not raw.addresses:
+            continue
+        address = raw.addresses[0]
+        canonical = _address(f"endpoints[{i}].addresses[0]", address)
+        if family_of(canonical) is not family:
+            field = f"endpoints[{i}].addresses[0]"
+            raise _Refused(field, address, f"is no {family.value} address, as addressType says")
+        if is_loopback(canonical) or canonical in ("0.0.0.0", "::"):
+            field = f"endpoints[{i}].addresses[0]"
+            raise _Refused(field, address, "an endpoint cannot have a loopback or zero address")
+        result.append(_endpoint(raw, canonical))
+    return result
+
+
+def _endpoint(raw: wire.Endpoint, address: str) -> Endpoint:
+    conditions = raw.conditions
+    hints = raw.hints
+    return Endpoint(
+        address=address,
+        node=sys.intern(raw.node_name or ""),
+        ready=conditions is None or conditions.ready is not False,
+        serving=conditions is None or conditions.serving is not False,
+        terminating=conditions is not None and conditions.terminating is True,
+        zone_hints=_names(hints.for_zones) if hints else (),
+        node_hints=_names(hints.for_nodes) if hints else (),
+    )
+
+
+def _names(named: Sequence[wire.Named] | None) -> tuple[str, ...]:
+    return tuple(sys.intern(entry.name) for entry in named or ())
+
+
+def _endpoint_ports(ports: Sequence[wire.EndpointPort]) -> list[EndpointPort]:
+    result = []
+    for i, raw in enumerate(ports):
+        protocol = _protocol(f"ports[{i}].protocol", raw.protocol or "TCP")
+        port = _port_number(f"ports[{i}].port", raw.port or 0, least=0)
+        if port and raw.name is not None:
+            result.append(EndpointPort(sys.intern(raw.name), protocol, port))
+    return result
+
+
+def _node(raw: wire.Node) -> Node:
+    spec, status = raw.spec or wire.NodeSpec(), raw.status or wire.NodeStatus()
+    pod_cidrs = spec.pod_cidrs or ([spec.pod_cidr] if spec.pod_cidr else [])
+    return Node(
+        key=ObjectKey("", _name(raw.metadata, _subdomain)),
+        zone=(raw.metadata.labels or {}).get(ZONE_LABEL, ""),
+        addresses=_node_addresses(status.addresses or []),
+        pod_cidrs=_networks("spec.podCIDRs", pod_cidrs),
+        deleting=raw.metadata.deletion_timestamp is not None
+        or any(taint.key == AUTOSCALER_TAINT for taint in spec.taints or ()),
+    )
+
+
+def _node_addresses(addresses: Sequence[wire.NodeAddress]) -> tuple[str, ...]:
+    """Return internal addresses before external ones, as upstream prefers them."""
+    result = [
+        _address(f"status.addresses[{i}].address", entry.address)
+        for wanted in ("InternalIP", "ExternalIP")
+        for i, entry in enumerate(addresses)
+        if entry.type == wanted
+    ]
+    return tuple(dict.fromkeys(result))
+
+
+def _service_cidr(raw: wire.ServiceCIDR) -> ServiceCIDR:
+    spec = raw.spec or wire.ServiceCIDRSpec()
+    key = ObjectKey("", _name(raw.metadata, _subdomain))
+    return ServiceCIDR(key=key, cidrs=_networks("spec.cidrs", spec.cidrs))
+
+
+def _name(metadata: wire.Metadata, valid: Callable[[str], bool]) -> str:
+    if not valid(metadata.name):
+        raise _Refused("metadata.name", metadata.name, "is no valid name for this kind")
+    return metadata.name
+
+
+def _namespaced(metadata: wire.Metadata, valid: Callable[[str], bool]) -> ObjectKey:
+    namespace = "default" if metadata.namespace is None else metadata.namespace
+    if not _label(namespace):
+        raise _Refused("metadata.namespace", namespace, "must be a DNS label")
+    return ObjectKey(sys.intern(namespace), sys.intern(_name(metadata, valid)))
+
+
+def _label(text: str) -> bool:
+    return _LABEL.fullmatch(text) is not None
+
+
+def _subdomain(text: str) -> bool:
+    return _SUBDOMAIN_CHARACTERS.fullmatch(text) is not None and ".." not in text
+
+
+def _protocol(field: str, text: str) -> Protocol:
+    protocol = _PROTOCOLS.get(text)
+    if protocol is None:
+        raise _Refused(field, text, "must be TCP, UDP or SCTP")
+    return protocol
+
+
+def _policy(field: str, text: str | None) -> str:
+    if text not in (None, "", "Cluster", "Local"):
+        raise _Refused(field, text, "must be Cluster or Local")
+    return text or "Cluster"
+
+
+def _port_number(field: str, number: int, *, least: int = 1) -> int:
+    if not least <= number <= 65535:
+        raise _Refused(field, number, "must be 1..65535")
+    return number
+
+
+def _address(field: str, text: str) -> str:
+    try:
+        return canonical_address(text)
+    except ValueError as error:
+        raise _Refused(field, text, "is no IP address") from error
+
+
+def _addresses(field: str, texts: Sequence[str] | None) -> tuple[str, ...]:
+    found = (_address(f"{field}[{i}]", text) for i, text in enumerate(texts or ()))
+    return tuple(dict.fromkeys(found))
+
+
+def _networks(field: str, texts: Sequence[str] | None) -> tuple[Network, ...]:
+    result = []
+    for i, text in enumerate(texts or ()):
+        try:
+            result.append(canonical_network(text.strip()))
+        except ValueError as error:
+            raise _Refused(f"{field}[{i}]", text, "is no network in CIDR notation") from error
+    return tuple(result)
+
+
+_KINDS: Mapping[tuple[str, str], Kind] = {
+    ("v1", "Service"): Kind.SERVICE,
+    ("discovery.k8s.io/v1", "EndpointSlice"): Kind.ENDPOINT_SLICE,
+    ("v1", "Node"): Kind.NODE,
+    ("networking.k8s.io/v1", "ServiceCIDR"): Kind.SERVICE_CIDR,
+}
+
+_PARSERS: Mapping[Kind, tuple[type[Raw], Callable[..., Object]]] = {
+    Kind.SERVICE: (wire.Service, _service),
+    Kind.ENDPOINT_SLICE: (wire.EndpointSlice, _endpoint_slice),
+    Kind.NODE: (wire.Node, _node),
+    Kind.SERVICE_CIDR: (wire.ServiceCIDR, _service_cidr),
+}

@@ -1,0 +1,222 @@
+"""Where a packet goes, and why: the reference that every data path is held against."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from kproxy.core.addresses import Network, endpoint_text, is_loopback
+from kproxy.core.objects import Protocol
+from kproxy.core.table import (
+    ForwardingTable,
+    FromInterface,
+    FromInterfacePrefix,
+    FromNetwork,
+    NodeRules,
+    ServicePort,
+    ServicePortKey,
+    Target,
+    Undetected,
+    Use,
+    Via,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """The first packet of a connection as it reaches the node. Addresses are canonical.
+
+    `in_interface` is None for a packet that the node itself sends.
+    """
+
+    source: str
+    destination: str
+    port: int
+    protocol: Protocol
+    in_interface: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The connection goes to one of `targets`, each with the same chance.
+
+    `masquerade` says that whichever target is chosen sees the node's address. Where it is False,
+    the targets in `hairpin` (the source itself) still do.
+    """
+
+    service: ServicePortKey
+    via: Via
+    targets: tuple[Target, ...]
+    masquerade: bool
+    hairpin: tuple[Target, ...]
+    affinity_timeout_s: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The client is told at once: TCP by a reset, the rest by ICMP port unreachable."""
+
+    service: ServicePortKey | None
+    via: Via | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The packet vanishes."""
+
+    service: ServicePortKey | None
+    via: Via | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """None of our business: the packet goes on untouched."""
+
+    reason: str
+
+
+Verdict = Forward | Reject | Drop | Pass
+
+
+def resolve(table: ForwardingTable, packet: Packet, local_addresses: Collection[str]) -> Verdict:
+    """Return what a new connection deserves.
+
+    `local_addresses` are the node's own, canonical; loopback addresses always count as its own.
+    """
+    vip = table.vips.get((packet.destination, packet.protocol, packet.port))
+    if vip is not None:
+        key, via = vip
+        return _at_frontend(table, packet, table.service_ports[key], via, local_addresses)
+    to_node = _is_local(packet.destination, local_addresses)
+    if to_node:
+        key_or_none = table.node_ports.get((packet.protocol, packet.port))
+        if key_or_none is None:
+            return Pass(f"{packet.destination} is this node's own address, and no NodePort is met")
+        return _at_node_port(table, packet, table.service_ports[key_or_none], local_addresses)
+    if packet.destination in table.cluster_ips:
+        where = f"{packet.protocol.value} {packet.port}"
+        return Reject(None, Via.CLUSTER_IP, f"{packet.destination} is a clusterIP without {where}")
+    if _contains(table.rules.service_cidrs, packet.destination):
+        return Drop(
+            None, None, f"{packet.destination} is in a ServiceCIDR, but is no Service's clusterIP"
+        )
+    return Pass("no Service has this destination")
+
+
+def admits_node_port(rules: NodeRules, address: str) -> bool:
+    """Say whether NodePorts hold on `address`, which is one of the node's own."""
+    if is_loopback(address):
+        return rules.localhost_node_ports
+    return _contains(rules.node_port_addresses, address)
+
+
+def _at_node_port(
+    table: ForwardingTable, packet: Packet, entry: ServicePort, local_addresses: Collection[str]
+) -> Verdict:
+    rules = table.rules
+    if not admits_node_port(rules, packet.destination):
+        switch = "localhost NodePorts are off"
+        other = "nodePortAddresses leaves this address out"
+        return Pass(switch if is_loopback(packet.destination) else other)
+    if is_loopback(packet.destination) and not _is_local(packet.source, local_addresses):
+        return Pass("a loopback address holds NodePorts for the node itself alone")
+    return _at_frontend(table, packet, entry, Via.NODE_PORT, local_addresses)
+
+
+def _at_frontend(
+    table: ForwardingTable,
+    packet: Packet,
+    entry: ServicePort,
+    via: Via,
+    local_addresses: Collection[str],
+) -> Verdict:
+    from_pod = _from_local_pod(table.rules, packet)
+    if via is Via.CLUSTER_IP:
+        masquerade, why = _cluster_ip_masquerade(table.rules, from_pod=from_pod)
+        return _decide(packet, entry, via, entry.internal, masquerade=masquerade, why=why)
+    if via is Via.LOAD_BALANCER and not _admits_source(entry, packet.source):
+        return Drop(entry.key, via, f"{packet.source} is outside loadBalancerSourceRanges")
+    if not entry.external_local or entry.external is Use.REJECT:
+        why = "masqueraded, as traffic from outside is under externalTrafficPolicy Cluster"
+        return _decide(packet, entry, via, entry.external, masquerade=True, why=why)
+    if from_pod:
+        why = "a local pod is not bound by externalTrafficPolicy Local"
+        return _decide(packet, entry, via, Use.TARGETS, masquerade=False, why=why)
+    if _is_local(packet.source, local_addresses):
+        why = "the node itself is not bound by externalTrafficPolicy Local; masqueraded"
+        return _decide(packet, entry, via, Use.TARGETS, masquerade=True, why=why)
+    why = "externalTrafficPolicy Local keeps to this node's endpoints and the client's address"
+    return _decide(packet, entry, via, entry.external, masquerade=False, why=why)
+
+
+def _decide(
+    packet: Packet, entry: ServicePort, via: Via, use: Use, *, masquerade: bool, why: str
+) -> Verdict:
+    if use is Use.REJECT:
+        return Reject(entry.key, via, "no usable endpoint anywhere")
+    if use is Use.DROP:
+        policy = "internal" if via is Via.CLUSTER_IP else "external"
+        return Drop(
+            entry.key, via, f"{policy}TrafficPolicy is Local and no endpoint is on this node"
+        )
+    targets = entry.targets if use is Use.TARGETS else entry.local_targets
+    hairpin = tuple(target for target in targets if target.address == packet.source)
+    everyone = len(hairpin) == len(targets)
+    if hairpin and not masquerade:
+        chosen = ", ".join(map(str, hairpin))
+        why += f"; masqueraded where the source itself is chosen ({chosen})"
+    return Forward(
+        service=entry.key,
+        via=via,
+        targets=targets,
+        masquerade=masquerade or everyone,
+        hairpin=hairpin,
+        affinity_timeout_s=entry.affinity_timeout_s,
+        reason=f"{_frontend(packet, via)}: {why}",
+    )
+
+
+def _admits_source(entry: ServicePort, source: str) -> bool:
+    return entry.sources is None or _contains(entry.sources, source)
+
+
+def _frontend(packet: Packet, via: Via) -> str:
+    return f"{via.value} {endpoint_text(packet.destination, packet.port)}"
+
+
+def _cluster_ip_masquerade(rules: NodeRules, *, from_pod: bool) -> tuple[bool, str]:
+    if rules.masquerade_all:
+        return True, "masqueraded, as masqueradeAll is set"
+    if isinstance(rules.local_pods, Undetected):
+        return (
+            False,
+            f"not masqueraded, as local pods cannot be told apart ({rules.local_pods.why})",
+        )
+    if from_pod:
+        return False, "not masqueraded, as the source is a local pod"
+    return True, "masqueraded, as the source is no local pod"
+
+
+def _from_local_pod(rules: NodeRules, packet: Packet) -> bool:
+    match rules.local_pods:
+        case FromNetwork(network):
+            return _contains((network,), packet.source)
+        case FromInterface(name):
+            return packet.in_interface == name
+        case FromInterfacePrefix(prefix):
+            return packet.in_interface is not None and packet.in_interface.startswith(prefix)
+        case Undetected():
+            return False
+
+
+def _is_local(address: str, local_addresses: Collection[str]) -> bool:
+    return is_loopback(address) or address in local_addresses
+
+
+def _contains(networks: Iterable[Network], address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    return any(parsed in network for network in networks)

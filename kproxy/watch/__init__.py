@@ -1,0 +1,1 @@
+"""Sources of API objects: a folder of manifests, the API server."""
