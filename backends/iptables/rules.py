@@ -1,0 +1,114 @@
+"""Names, keys and digests: how an iptables object of ours is recognised with no memory.
+
+A chain's first rule carries a comment `kp:<digest>:<number of rules>`. The kernel and its tools
+reformat rules, so text is never compared or read for meaning: the digest says what was written,
+the number of rules says whether something was added or taken away since.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kproxy.core.addresses import Family
+from kproxy.core.image import Key
+from kproxy.core.objects import Protocol
+
+CHAIN_PREFIX = "KPROXY-"
+SET_PREFIX = "kproxy-"
+COMMENT_PREFIX = "kp:"
+TABLES = ("filter", "nat")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an operator may choose about the rules.
+
+    `masquerade_bit` is the bit of the packet mark (0..31) that asks for masquerade;
+    `drop_invalid` drops forwarded packets that connection tracking finds invalid, which keeps a
+    reset for an unknown connection from reaching a client that never opened it.
+    """
+
+    masquerade_bit: int = 14
+    drop_invalid: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AffinitySet:
+    """An ipset that remembers which clients an endpoint has, each for `timeout_s` seconds."""
+
+    name: str
+    family: Family
+    timeout_s: int
+
+
+def chain_key(table: str, chain: str) -> Key:
+    """Return the image key of one of our chains."""
+    return Key(f"{table}/{chain}")
+
+
+def jump_key(table: str, base: str, chain: str) -> Key:
+    """Return the image key of our jump from a built-in chain."""
+    return Key(f"jump/{table}/{base}/{chain}")
+
+
+def set_key(name: str) -> Key:
+    """Return the image key of an ipset."""
+    return Key(f"set/{name}")
+
+
+def split_key(key: Key) -> tuple[str, ...]:
+    """Return a key's parts: (table, chain), ("jump", table, base, chain) or ("set", name)."""
+    return tuple(key.split("/"))
+
+
+def set_value(affinity: AffinitySet) -> bytes:
+    """Return the image value of an ipset: what the kernel says of it."""
+    inet = "inet" if affinity.family is Family.IPV4 else "inet6"
+    return f"hash:ip:{inet}:{affinity.timeout_s}".encode()
+
+
+def fingerprint(rules: Sequence[str]) -> str:
+    """Return `<digest>:<number of rules>` of a chain's rules."""
+    digest = hashlib.blake2b("\n".join(rules).encode(), digest_size=8).hexdigest()
+    return f"{digest}:{len(rules)}"
+
+
+def signed(rules: Sequence[str]) -> tuple[str, ...]:
+    """Return the rules with their fingerprint in the first one's comment."""
+    match, _, target = rules[0].partition("-j ")
+    comment = f"-m comment --comment {COMMENT_PREFIX}{fingerprint(rules)}"
+    return (f"{match}{comment} -j {target}", *rules[1:])
+
+
+def chain_name(kind: str, *identity: str) -> str:
+    """Return a chain name for an object that a stranger named.
+
+    `kind` has three letters. 17 characters of base64 are 102 bits of SHA-256: nobody finds two
+    names that collide, and the whole stays within the kernel's 28 characters.
+    """
+    return f"{CHAIN_PREFIX}{kind}-{_digest(identity, 17)}"
+
+
+def set_name(family: Family, *identity: str) -> str:
+    """Return an ipset name (31 characters at most); both families share one namespace."""
+    return f"{SET_PREFIX}{'4' if family is Family.IPV4 else '6'}-{_digest(identity, 20)}"
+
+
+def _digest(identity: Sequence[str], length: int) -> str:
+    digest = hashlib.sha256("\0".join(identity).encode()).digest()
+    return base64.urlsafe_b64encode(digest)[:length].decode()
+
+
+def reject(protocol: Protocol, family: Family) -> str:
+    """Return the target that tells a client at once that nobody serves it."""
+    if protocol is Protocol.TCP:
+        return "-j REJECT --reject-with tcp-reset"
+    return f"-j REJECT --reject-with {port_unreachable(family)}"
+
+
+def port_unreachable(family: Family) -> str:
+    """Return the name of the ICMP answer that refuses a port."""
+    return "icmp-port-unreachable" if family is Family.IPV4 else "icmp6-port-unreachable"
