@@ -1,0 +1,25 @@
+"""How often the loop may write, and how often it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """The times of the loop.
+
+    - `min_interval_s`: from the end of one write to the start of the next, for each family.
+    - `sync_period_s`: how long a family goes without a full read at most, and the longest pause
+      after a refusal.
+    - `drift_poll_s`: how often the backend is asked whether somebody else wrote.
+    - `look_spacing_s`: from the start of one full read to the next that a foreign write causes, so
+      that a neighbour that never stops writing does not make us read without end.
+    - `stuck_after_s`: a call into the kernel that takes this long is reported.
+    """
+
+    min_interval_s: float
+    sync_period_s: float
+    drift_poll_s: float = 1.0
+    look_spacing_s: float = 3.5
+    stuck_after_s: float = 60.0

@@ -1,0 +1,133 @@
+"""The times of one family, without a loop."""
+
+import itertools
+import math
+import random
+
+import pytest
+
+from kproxy.core.addresses import Family
+from kproxy.core.objects import Protocol
+from kproxy.core.table import TableChanges
+from kproxy.run.lane import Lane
+from kproxy.run.pace import Backoff, Due, Pace
+from kproxy.run.pending import Pending
+from kproxy.run.reconcile import Applied, Reconciler
+from kproxy.run.settings import LoopSettings
+from kproxy.run.worker import Worker, Written
+from tests.run.tables import between, service_port, some_tables, table
+
+SETTINGS = LoopSettings(min_interval_s=1, sync_period_s=30)
+
+
+def pace():
+    return Pace(SETTINGS, lambda: 0.0)
+
+
+def settled(at):
+    """A pace whose first write, with a full read, ended at `at`."""
+    made = pace()
+    made.queued()
+    made.started()
+    made.looked(at, at)
+    made.polled(at, disturbed=False)
+    made.wrote(at)
+    made.worked()
+    return made
+
+
+def test_nothing_is_due_before_something_is_queued():
+    made = pace()
+    assert made.next_at() == math.inf
+    assert made.due(1e9) == Due(write=False, look=False)
+
+
+def test_the_interval_counts_from_the_end_of_the_last_write():
+    made = settled(at=100)
+    made.queued()
+    assert made.due(100.99) == Due(write=False, look=False)
+    assert made.due(101) == Due(write=True, look=False)
+
+
+def test_new_changes_do_not_shorten_a_pause_after_a_refusal():
+    made = settled(at=100)
+    made.refused(100)
+    made.refused(100.5)
+    made.queued()
+    assert made.next_at() == 101.5
+    assert made.due(101.4) == Due(write=False, look=False)
+    assert made.due(101.5) == Due(write=True, look=False)
+
+
+def test_a_doubt_leads_to_a_read_at_once_but_not_to_one_after_the_other():
+    made = settled(at=100)
+    made.polled(110, disturbed=True)
+    made.polled(110, disturbed=False)
+    assert made.due(110) == Due(write=False, look=True)
+    made.looked(110, 110.5)
+    made.polled(111, disturbed=True)
+    assert not made.due(113.4).look
+    assert made.due(113.5).look
+
+
+def test_reading_never_takes_more_than_half_of_the_time():
+    made = settled(at=100)
+    made.looked(110, 120)
+    made.polled(121, disturbed=True)
+    assert not made.due(129.9).look
+    assert made.due(130).look
+
+
+def test_what_waits_is_written_with_a_read_that_is_due_anyway():
+    lane = Lane(Family.IPV4, Worker(Reconciler(None, None), None), SETTINGS, lambda: 0.0)
+    lane.add(some_tables(Family.IPV4)[1].everything(), 100)
+    lane.finished(Written(Applied(0, (), True), False, (), 0), 100, 100)
+    lane.add(some_tables(Family.IPV4)[1].everything(), 130)
+    job = lane.next_job(130)
+    assert job.look
+    assert job.changes.service_ports
+
+
+def test_the_audit_comes_a_sync_period_after_the_last_full_read():
+    made = settled(at=100)
+    made.polled(129, disturbed=False)
+    assert not made.due(129.9).look
+    assert made.due(130).look
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pauses_grow_to_the_cap_and_never_beyond(seed):
+    backoff = Backoff(30, random.Random(seed).random)
+    pauses = []
+    for _ in range(2000):
+        backoff.failed(0)
+        pauses.append(backoff.at)
+    assert all(0.5 * 2**n <= pause <= 0.75 * 2**n for n, pause in enumerate(pauses[:5]))
+    assert pauses[7:] == [30] * 1993
+    assert pauses[:5] != [0.5, 1, 2, 4, 8], "no jitter"
+    backoff.worked()
+    assert backoff.at == math.inf
+    backoff.failed(0)
+    assert backoff.at < 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_pending_changes_add_up_to_the_same_as_then(seed):
+    path = [None, *random.Random(seed).choices(some_tables(Family.IPV6), k=6)]
+    changes = [between(old, new) for old, new in itertools.pairwise(path)]
+    pending, joined = Pending(Family.IPV6), TableChanges(Family.IPV6)
+    for each in changes:
+        pending.add(each)
+        joined = joined.then(each)
+    assert pending.take() == joined
+    assert pending.take() == TableChanges(Family.IPV6)
+
+
+def test_what_was_taken_does_not_change_any_more():
+    one = service_port(Family.IPV4, 1, [1])
+    two = service_port(Family.IPV4, 2, [1], protocol=Protocol.UDP)
+    pending = Pending(Family.IPV4)
+    pending.add(table(Family.IPV4, one).everything())
+    taken = pending.take()
+    pending.add(table(Family.IPV4, two).everything())
+    assert set(taken.service_ports) == {one.key}
