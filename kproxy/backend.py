@@ -24,12 +24,16 @@ class BackendError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the host check; `remedy` is empty where nothing is wrong."""
+    """One line of the host check; `remedy` is empty where nothing is wrong.
+
+    A miss with which the data path can work all the same is not `blocking`.
+    """
 
     subject: str
     ok: bool
     detail: str
     remedy: str = ""
+    blocking: bool = True
 
 
 class Backend(Protocol):

@@ -10,6 +10,9 @@ _CANONICAL_IPV4 = re.compile(
     r"(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)", re.ASCII
 )
 _SLOPPY_IPV4 = re.compile(r"0*(\d{1,3})\.0*(\d{1,3})\.0*(\d{1,3})\.0*(\d{1,3})", re.ASCII)
+_SPECIAL = re.compile(
+    r"0\.0\.0\.0$|127\.|169\.254\.|224\.0\.0\.|::1?$|fe[89ab][0-9a-f]:|ff[0-9a-f]2:"
+)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -69,6 +72,14 @@ def family_of_network(network: Network) -> Family:
 def is_loopback(address: str) -> bool:
     """Say whether a canonical address is in 127.0.0.0/8 or is ::1."""
     return address.startswith("127.") or address == "::1"
+
+
+def is_special(address: str) -> bool:
+    """Say whether a canonical address is zero, loopback, link-local or link-local multicast.
+
+    The API takes none of these for an endpoint or an external IP.
+    """
+    return _SPECIAL.match(address) is not None
 
 
 def endpoint_text(address: str, port: int) -> str:

@@ -20,8 +20,9 @@ from kproxy.core.addresses import (
     canonical_address,
     canonical_network,
     family_of,
-    is_loopback,
+    is_special,
 )
+from kproxy.core.misshapen import misshapen, reported_key
 from kproxy.core.objects import (
     Endpoint,
     EndpointPort,
@@ -46,9 +47,11 @@ AUTOSCALER_TAINT = "ToBeDeletedByClusterAutoscaler"
 
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _SUBDOMAIN_CHARACTERS = re.compile(r"[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
-_PATH_IN_MESSAGE = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
-_PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
 
+# msgspec leaves invalid UTF-8 and deep nesting to Python's own exceptions.
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_SPECIAL_ADDRESS = "must not be a zero, loopback or link-local address"
 _PROTOCOLS = {protocol.value: protocol for protocol in Protocol}
 
 T = TypeVar("T", int, str)
@@ -85,7 +88,7 @@ def from_builtins(document: Mapping[str, object]) -> Object | None:
     try:
         raw: Raw = msgspec.convert(document, wire_type)
     except msgspec.ValidationError as error:
-        raise _misshapen(kind, document, error) from error
+        raise misshapen(kind, document, error) from error
     return _finished(kind, raw, finish)
 
 
@@ -93,73 +96,44 @@ def from_json(kind: Kind, raw: bytes) -> Object:
     """Return the object of a known kind that `raw` holds. Raises InvalidObject."""
     wire_type, finish = _PARSERS[kind]
     try:
-        return _finished(kind, msgspec.json.decode(raw, type=wire_type), finish)
+        decoded: Raw = msgspec.json.decode(raw, type=wire_type)
     except msgspec.ValidationError as error:
-        raise _misshapen(kind, msgspec.json.decode(raw), error) from error
-    except msgspec.DecodeError as error:
+        raise misshapen(kind, _without_types(raw), error) from error
+    except _UNDECODABLE as error:
         raise InvalidObject(kind.value, ObjectKey("", "?"), "(all)", "", str(error)) from error
+    return _finished(kind, decoded, finish)
+
+
+def _without_types(raw: bytes) -> object:
+    """Return what `raw` holds, None if what follows its first wrong value is no JSON at all."""
+    try:
+        return msgspec.json.decode(raw)
+    except _UNDECODABLE:
+        return None
 
 
 def _finished(kind: Kind, raw: Raw, finish: Callable[..., Object]) -> Object:
     try:
         return finish(raw)
     except _Refused as refused:
-        key = ObjectKey(raw.metadata.namespace or "", raw.metadata.name or "?")
+        key = reported_key(kind, raw.metadata.namespace, raw.metadata.name)
         raise InvalidObject(kind.value, key, refused.field, refused.value, refused.why) from refused
-
-
-def _misshapen(kind: Kind, document: object, error: msgspec.ValidationError) -> InvalidObject:
-    """Turn msgspec's message into field, value and reason."""
-    text = str(error)
-    found = _PATH_IN_MESSAGE.search(text)
-    path = found.group(1) if found else ""
-    why = text[: found.start()] if found else text
-    return InvalidObject(
-        kind.value,
-        _key_of(document),
-        path or "(all)",
-        _value_at(document, path),
-        why.replace("`", ""),
-    )
-
-
-def _key_of(document: object) -> ObjectKey:
-    metadata = document.get("metadata") if isinstance(document, Mapping) else None
-    if not isinstance(metadata, Mapping):
-        return ObjectKey("", "?")
-    namespace, name = metadata.get("namespace"), metadata.get("name")
-    return ObjectKey(
-        namespace if isinstance(namespace, str) else "", name if isinstance(name, str) else "?"
-    )
-
-
-def _value_at(document: object, path: str) -> object:
-    value = document
-    for step in _PATH_STEP.finditer(path):
-        name, index = step.groups()
-        if name is not None and isinstance(value, Mapping):
-            value = value.get(name)
-        elif index is not None and isinstance(value, Sequence) and int(index) < len(value):
-            value = value[int(index)]
-        else:
-            return None
-    return value if isinstance(value, str | int | float | bool) else type(value).__name__
 
 
 def _service(raw: wire.Service) -> Service:
     key = _namespaced(raw.metadata, _label)
     spec = raw.spec
-    if spec.type not in ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"):
+    kind = spec.type or "ClusterIP"
+    if kind not in ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"):
         raise _Refused(
             "spec.type", spec.type, "must be ClusterIP, NodePort, LoadBalancer or ExternalName"
         )
     cluster_ips, headless = _cluster_ips(spec)
-    external_ips = _addresses("spec.externalIPs", spec.external_ips)
+    external_ips = _external_ips(spec)
     external_policy = _policy("spec.externalTrafficPolicy", spec.external_traffic_policy)
     internal_policy = _policy("spec.internalTrafficPolicy", spec.internal_traffic_policy)
     external_local = external_policy == "Local" and (
-        spec.type in ("LoadBalancer", "NodePort")
-        or (spec.type == "ClusterIP" and bool(external_ips))
+        kind in ("LoadBalancer", "NodePort") or (kind == "ClusterIP" and bool(external_ips))
     )
     health_port = _port_number(
         "spec.healthCheckNodePort", spec.health_check_node_port or 0, least=0
@@ -175,7 +149,7 @@ def _service(raw: wire.Service) -> Service:
         internal_local=internal_policy == "Local",
         external_local=external_local,
         affinity_timeout_s=_affinity(spec),
-        health_check_node_port=health_port if external_local and spec.type == "LoadBalancer" else 0,
+        health_check_node_port=health_port if external_local and kind == "LoadBalancer" else 0,
     )
 
 
@@ -208,6 +182,15 @@ def _cluster_ips(spec: wire.ServiceSpec) -> tuple[tuple[str, ...], bool]:
     return addresses, False
 
 
+def _external_ips(spec: wire.ServiceSpec) -> tuple[str, ...]:
+    addresses = []
+    for i, text in enumerate(spec.external_ips or ()):
+        addresses.append(_address(f"spec.externalIPs[{i}]", text))
+        if is_special(addresses[-1]):
+            raise _Refused(f"spec.externalIPs[{i}]", text, _SPECIAL_ADDRESS)
+    return tuple(dict.fromkeys(addresses))
+
+
 def _service_ports(ports: Sequence[wire.ServicePort]) -> tuple[PortSpec, ...]:
     result = []
     names: set[tuple[str, Protocol]] = set()
@@ -218,7 +201,7 @@ def _service_ports(ports: Sequence[wire.ServicePort]) -> tuple[PortSpec, ...]:
         name = raw.name or ""
         if name and not _LABEL.fullmatch(name):
             raise _Refused(f"{field}.name", name, "must be a DNS label")
-        protocol = _protocol(f"{field}.protocol", raw.protocol)
+        protocol = _protocol(f"{field}.protocol", raw.protocol or "TCP")
         port = _port_number(f"{field}.port", raw.port)
         node_port = _port_number(f"{field}.nodePort", raw.node_port or 0, least=0)
         _once(names, (name, protocol), f"{field}.name", name)
@@ -292,9 +275,9 @@ def _endpoints(endpoints: Sequence[wire.Endpoint], family: Family) -> list[Endpo
         if family_of(canonical) is not family:
             field = f"endpoints[{i}].addresses[0]"
             raise _Refused(field, address, f"is no {family.value} address, as addressType says")
-        if is_loopback(canonical) or canonical in ("0.0.0.0", "::"):
+        if is_special(canonical):
             field = f"endpoints[{i}].addresses[0]"
-            raise _Refused(field, address, "an endpoint cannot have a loopback or zero address")
+            raise _Refused(field, address, _SPECIAL_ADDRESS)
         result.append(_endpoint(raw, canonical))
     return result
 
@@ -402,11 +385,6 @@ def _address(field: str, text: str) -> str:
         return canonical_address(text)
     except ValueError as error:
         raise _Refused(field, text, "is no IP address") from error
-
-
-def _addresses(field: str, texts: Sequence[str] | None) -> tuple[str, ...]:
-    found = (_address(f"{field}[{i}]", text) for i, text in enumerate(texts or ()))
-    return tuple(dict.fromkeys(found))
 
 
 def _networks(field: str, texts: Sequence[str] | None) -> tuple[Network, ...]:

@@ -25,7 +25,7 @@ class Metadata(_Wire):
 class ServicePort(_Wire):
     port: int
     name: str | None = None
-    protocol: str = "TCP"
+    protocol: str | None = None
     node_port: int | None = None
 
 
@@ -38,7 +38,7 @@ class SessionAffinityConfig(_Wire):
 
 
 class ServiceSpec(_Wire):
-    type: str = "ClusterIP"
+    type: str | None = None
     cluster_ip: str | None = msgspec.field(name="clusterIP", default=None)
     cluster_ips: list[str] | None = msgspec.field(name="clusterIPs", default=None)
     external_ips: list[str] | None = msgspec.field(name="externalIPs", default=None)

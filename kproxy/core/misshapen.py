@@ -1,0 +1,65 @@
+"""What is wrong with a document of the wrong shape: which object, which field, which value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from kproxy.core.objects import InvalidObject, Kind, ObjectKey
+
+_PATH_IN_MESSAGE = re.compile(r" - at (?:key in )?`\$\.?(.*)`$", re.DOTALL)
+_MISSING_IN_MESSAGE = re.compile(r"Object missing required field `(\w+)`")
+_PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+_NAMESPACED = (Kind.SERVICE, Kind.ENDPOINT_SLICE)
+
+
+def reported_key(kind: Kind, namespace: object, name: object) -> ObjectKey:
+    """Return the key of an invalid object, the same that it has once it is valid."""
+    if kind not in _NAMESPACED:
+        namespace = ""
+    elif namespace is None:
+        namespace = "default"
+    return ObjectKey(
+        namespace if isinstance(namespace, str) else "?",
+        name if isinstance(name, str) and name else "?",
+    )
+
+
+def misshapen(kind: Kind, document: object, error: msgspec.ValidationError) -> InvalidObject:
+    """Turn msgspec's message into field, value and reason."""
+    text = str(error)
+    found = _PATH_IN_MESSAGE.search(text)
+    path = found.group(1) if found else ""
+    why = text[: found.start()] if found else text
+    missing = _MISSING_IN_MESSAGE.match(why)
+    if missing is not None:
+        path = f"{path}.{missing.group(1)}" if path else missing.group(1)
+    return InvalidObject(
+        kind.value,
+        _key_of(kind, document),
+        path or "(all)",
+        None if missing else _value_at(document, path),
+        "is missing" if missing else why.replace("`", ""),
+    )
+
+
+def _key_of(kind: Kind, document: object) -> ObjectKey:
+    metadata = document.get("metadata") if isinstance(document, Mapping) else None
+    if not isinstance(metadata, Mapping):
+        return ObjectKey("", "?")
+    return reported_key(kind, metadata.get("namespace"), metadata.get("name"))
+
+
+def _value_at(document: object, path: str) -> object:
+    value = document
+    for step in _PATH_STEP.finditer(path):
+        name, index = step.groups()
+        if name is not None and isinstance(value, Mapping):
+            value = value.get(name)
+        elif index is not None and isinstance(value, Sequence) and int(index) < len(value):
+            value = value[int(index)]
+        else:
+            return None
+    return value if isinstance(value, str | int | float | bool) else type(value).__name__
