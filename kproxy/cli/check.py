@@ -1,0 +1,84 @@
+"""`kproxy check`: what this host offers to each data path."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from kproxy import host_features
+from kproxy.backend import BackendError, Finding
+from kproxy.cli.group import FAILED
+from kproxy.cli.options import proxy_mode_option
+from kproxy.config_fields import Configuration
+from kproxy.core.settings import Mode
+from kproxy.host_features import Host, ip_families
+from kproxy.logs import escape
+from kproxy.wiring import DATA_PATHS, data_path
+
+_FEATURES = {
+    Mode.IPVS: host_features.ipvs,
+    Mode.NFTABLES: host_features.nftables,
+    Mode.EBPF: host_features.ebpf,
+}
+_SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+@click.command()
+@proxy_mode_option
+def check(*, mode: Mode | None) -> int:
+    """Say what this host offers to each data path, and for each miss what helps.
+
+    Changes nothing. Without --proxy-mode it looks at all data paths.
+
+    \b
+      kproxy check
+      kproxy check --proxy-mode iptables
+
+    Exit codes: 0 the data path (iptables unless --proxy-mode names one) can work here, 1 it cannot,
+    2 the command line is wrong.
+    """
+    host = Host(Path("/"), os.uname().release, _find_program)
+    chosen = mode or Mode.IPTABLES
+    kernel = Finding("kernel", ok=True, detail=host.release)
+    privilege = host_features.privilege(host)
+    _show("this host", [kernel, privilege, host_features.families(host)])
+    works = privilege.ok
+    for each in (chosen,) if mode else tuple(Mode):
+        usable = _check_mode(each, host)
+        works = works and (usable or each is not chosen)
+    return 0 if works else FAILED
+
+
+def _check_mode(mode: Mode, host: Host) -> bool:
+    """Show what there is for a data path and return whether it can work here."""
+    if mode not in DATA_PATHS:
+        _show(f"{mode.value} (not available yet in this version)", _FEATURES[mode](host))
+        return False
+    path = data_path(Configuration(mode=mode))
+    usable = True
+    for family in ip_families(host.root):
+        try:
+            findings = path.check(family)
+        except BackendError as error:
+            findings = [Finding("check", ok=False, detail=str(error))]
+        _show(f"{mode.value}, {family.value}", findings)
+        usable = usable and not any(each.blocking and not each.ok for each in findings)
+    return usable
+
+
+def _show(title: str, findings: Iterable[Finding]) -> None:
+    click.echo(f"{title}:")
+    for finding in findings:
+        sign = "ok  " if finding.ok else "MISS" if finding.blocking else "note"
+        click.echo(escape(f"  {sign} {finding.subject}: {finding.detail}"))
+        if not finding.ok and finding.remedy:
+            click.echo(escape(f"       {finding.remedy}"))
+
+
+def _find_program(name: str) -> str | None:
+    # A user's PATH often lacks the folders of administrators' programs.
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}")

@@ -1,0 +1,84 @@
+"""What several commands share: their options, and how the configuration is found."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kproxy.cli.group import BadUsage
+from kproxy.config import ConfigurationError, Loaded, load_configuration, node_name
+from kproxy.config_fields import Configuration
+from kproxy.core.settings import Mode
+from kproxy.logs import escape
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path)
+_MODES = [mode.value for mode in Mode]
+
+
+def manifests_option(command: F) -> F:
+    """Add `--manifests DIR`."""
+    return click.option(
+        "--manifests",
+        metavar="DIR",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        required=True,
+        help="Folder with Services, EndpointSlices, Nodes and ServiceCIDRs as YAML or JSON files.",
+    )(command)
+
+
+def config_options(command: F) -> F:
+    """Add `--config FILE`, `--proxy-mode` and `--node-name`."""
+    for option in (
+        click.option(
+            "--node-name",
+            metavar="NAME",
+            help="Name of this node in the cluster. Else hostnameOverride, else the host's name.",
+        ),
+        proxy_mode_option,
+        click.option(
+            "--config",
+            metavar="FILE",
+            type=_FILE,
+            help="A KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), YAML or JSON.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def proxy_mode_option(command: F) -> F:
+    """Add `--proxy-mode`."""
+    return click.option(
+        "--proxy-mode",
+        "mode",
+        type=click.Choice(_MODES),
+        callback=lambda _context, _option, name: None if name is None else Mode(name),
+        help="The data path. Wins over the configuration file; iptables if neither names one.",
+    )(command)
+
+
+def configuration_of(path: Path | None, mode: Mode | None) -> Loaded:
+    """Return the checked configuration. Raises BadUsage with a line for each problem."""
+    try:
+        return load_configuration(path, mode)
+    except ConfigurationError as error:
+        raise BadUsage(*error.lines) from error
+
+
+def node_name_of(option: str | None, configuration: Configuration) -> str:
+    """Return this node's name. Raises BadUsage if it is blank."""
+    try:
+        return node_name(option, configuration, socket.gethostname())
+    except ValueError as error:
+        raise BadUsage(str(error)) from error
+
+
+def warn(line: str) -> None:
+    """Write a warning to standard error."""
+    click.echo(f"kproxy: {escape(line)}", err=True)

@@ -1,0 +1,40 @@
+"""The forwarding tables of a folder of manifests, as they are at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kproxy.cli.group import BadUsage
+from kproxy.core.addresses import Family
+from kproxy.core.compile import Compiler
+from kproxy.core.settings import Settings
+from kproxy.core.table import ForwardingTable
+from kproxy.remarks import conflict_line
+from kproxy.watch.manifests import FolderLost, load, missing_node
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a folder says. `remarks` are lines about what is wrong, missing or claimed twice."""
+
+    tables: dict[Family, ForwardingTable]
+    remarks: tuple[str, ...]
+
+
+def take_snapshot(folder: Path, settings: Settings) -> Snapshot:
+    """Read and compile a folder of manifests; invalid objects are left out and remarked upon.
+
+    Raises BadUsage if the folder cannot be read.
+    """
+    try:
+        loaded = load(folder)
+    except FolderLost as error:
+        raise BadUsage(str(error)) from error
+    compiler = Compiler(settings)
+    compiler.apply(loaded.changes())
+    missing = missing_node(settings.node_name, loaded.objects)
+    remarks = [problem.text() for problem in loaded.problems]
+    remarks += [] if missing is None else [missing]
+    remarks += [conflict_line(conflict) for conflict in compiler.conflicts()]
+    return Snapshot(compiler.tables, tuple(remarks))

@@ -1,0 +1,221 @@
+"""Which values of a configuration are refused, by upstream's rules.
+
+They are those of pkg/proxy/apis/config/validation: the section of a mode is checked in that mode
+only, except for the masquerade bit, which all but nftables take from `iptables`. One rule is ours:
+the name of an interface must be one that Linux allows, since no kernel rule can hold another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kproxy.config_fields import Configuration, Iptables, Ipvs, LogFormat, Nftables
+from kproxy.config_read import Problem, shown
+from kproxy.core.addresses import canonical_address, canonical_network
+from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword
+
+HEALTHZ_PORT = 10256
+METRICS_PORT = 10249
+_LONGEST_INTERFACE = 15  # IFNAMSIZ without the final zero
+
+
+def find_problems(configuration: Configuration) -> list[Problem]:
+    """Return everything that is wrong with the values of a configuration."""
+    return [
+        *_check_node(configuration),
+        *_check_addresses(configuration),
+        *_check_mode(configuration),
+        *_check_detect_local(configuration),
+        *_check_node_port_addresses(configuration.node_port_addresses),
+        *_check_conntrack(configuration),
+        *_check_logging(configuration),
+    ]
+
+
+def with_port(address: str, port: int) -> str:
+    """Return `address` with `port` appended if it is an IP address alone."""
+    try:
+        plain = canonical_address(address)
+    except ValueError:
+        return address
+    return f"[{plain}]:{port}" if ":" in plain else f"{plain}:{port}"
+
+
+def split_address_port(text: str) -> tuple[str, int]:
+    """Return address and port of `1.2.3.4:80` or `[::1]:80`, the address canonical.
+
+    Raises ValueError.
+    """
+    address, colon, port = text.rpartition(":")
+    bracketed = address.startswith("[") and address.endswith("]")
+    if not colon or (":" in address and not bracketed):
+        raise ValueError("expected IP:PORT, an IPv6 address in brackets")
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
+        raise ValueError("expected a port from 1 to 65535 after the address")
+    try:
+        plain = canonical_address(address[1:-1] if bracketed else address)
+    except ValueError:
+        raise ValueError("expected an IP address before the port") from None
+    if bracketed and ":" not in address:
+        raise ValueError("brackets are for IPv6 addresses")
+    return plain, int(port)
+
+
+def cluster_networks(text: str) -> list[str]:
+    """Return the parts of `clusterCIDR`, blanks around them removed."""
+    return [part.strip() for part in text.split(",")] if text else []
+
+
+def _check_node(configuration: Configuration) -> Iterator[Problem]:
+    override = configuration.hostname_override
+    if override and not override.strip():
+        yield Problem("hostnameOverride", shown(override), "must not be blank")
+    if not -1000 <= configuration.oom_score_adj <= 1000:
+        yield Problem("oomScoreAdj", shown(configuration.oom_score_adj), "must be in -1000..1000")
+    if configuration.config_sync_period_s <= 0:
+        value = _seconds(configuration.config_sync_period_s)
+        yield Problem("configSyncPeriod", value, "must be more than 0s")
+    if configuration.client_connection.burst < 0:
+        value = shown(configuration.client_connection.burst)
+        yield Problem("clientConnection.burst", value, "must not be negative")
+
+
+def _check_addresses(configuration: Configuration) -> Iterator[Problem]:
+    try:
+        canonical_address(configuration.bind_address)
+    except ValueError:
+        yield Problem("bindAddress", shown(configuration.bind_address), "must be an IP address")
+    for path, text, port in (
+        ("healthzBindAddress", configuration.healthz_bind_address, HEALTHZ_PORT),
+        ("metricsBindAddress", configuration.metrics_bind_address, METRICS_PORT),
+    ):
+        try:
+            split_address_port(with_port(text, port))
+        except ValueError as error:
+            yield Problem(path, shown(text), str(error))
+
+
+def _check_mode(configuration: Configuration) -> Iterator[Problem]:
+    mode = configuration.mode
+    if mode is Mode.IPVS:
+        yield from _check_ipvs(configuration.ipvs)
+        yield from _check_bit("iptables", configuration.iptables)
+    elif mode is Mode.NFTABLES:
+        yield from _check_periods("nftables", configuration.nftables)
+        yield from _check_bit("nftables", configuration.nftables)
+    else:
+        yield from _check_periods("iptables", configuration.iptables)
+        yield from _check_bit("iptables", configuration.iptables)
+
+
+def _check_bit(path: str, section: Iptables | Nftables) -> Iterator[Problem]:
+    if not 0 <= section.masquerade_bit <= 31:
+        yield Problem(f"{path}.masqueradeBit", shown(section.masquerade_bit), "must be in 0..31")
+
+
+def _check_periods(path: str, section: Iptables | Ipvs | Nftables) -> Iterator[Problem]:
+    sync, least = section.sync_period_s, section.min_sync_period_s
+    if sync <= 0:
+        yield Problem(f"{path}.syncPeriod", _seconds(sync), "must be more than 0s")
+    yield from _check_not_negative(f"{path}.minSyncPeriod", least)
+    if 0 < sync < least:
+        why = f"must not be less than {path}.minSyncPeriod, {_seconds(least)}"
+        yield Problem(f"{path}.syncPeriod", _seconds(sync), why)
+
+
+def _check_ipvs(ipvs: Ipvs) -> Iterator[Problem]:
+    yield from _check_periods("ipvs", ipvs)
+    yield from _check_not_negative("ipvs.tcpTimeout", ipvs.tcp_timeout_s)
+    yield from _check_not_negative("ipvs.tcpFinTimeout", ipvs.tcp_fin_timeout_s)
+    yield from _check_not_negative("ipvs.udpTimeout", ipvs.udp_timeout_s)
+    for index, text in enumerate(ipvs.exclude_cidrs):
+        try:
+            canonical_network(text)
+        except ValueError:
+            yield Problem(f"ipvs.excludeCIDRs[{index}]", shown(text), "must be a CIDR")
+
+
+def _check_detect_local(configuration: Configuration) -> Iterator[Problem]:
+    match configuration.detect_local_mode:
+        case DetectLocalMode.CLUSTER_CIDR:
+            yield from _check_cluster_cidr(configuration.cluster_cidr)
+        case DetectLocalMode.BRIDGE_INTERFACE:
+            name = configuration.detect_local.bridge_interface
+            yield from _check_interface("detectLocal.bridgeInterface", name, _LONGEST_INTERFACE)
+        case DetectLocalMode.INTERFACE_NAME_PREFIX:
+            name = configuration.detect_local.interface_name_prefix
+            # One character is left for what comes after the prefix.
+            longest = _LONGEST_INTERFACE - 1
+            yield from _check_interface("detectLocal.interfaceNamePrefix", name, longest)
+        case DetectLocalMode.NODE_CIDR:
+            pass  # the CIDRs come with the Node object
+
+
+def _check_cluster_cidr(text: str) -> Iterator[Problem]:
+    networks = []
+    for part in cluster_networks(text):
+        try:
+            networks.append(canonical_network(part))
+        except ValueError as error:
+            yield Problem("clusterCIDR", shown(part), f"must be a CIDR: {error}")
+            return
+    if len({network.version for network in networks}) < len(networks):
+        yield Problem("clusterCIDR", shown(text), "must be one CIDR, or one IPv4 and one IPv6 CIDR")
+
+
+def _check_interface(path: str, name: str, longest: int) -> Iterator[Problem]:
+    if not name:
+        yield Problem(path, "", "must be set in this detectLocalMode")
+    elif len(name.encode(errors="replace")) > longest:
+        yield Problem(path, shown(name), f"must not be longer than {longest} bytes")
+    elif not name.isascii() or not name.isprintable() or set(name) & set(" /:+\"'\\"):
+        yield Problem(path, shown(name), "is not the name of a network interface")
+
+
+def _check_node_port_addresses(entries: tuple[str, ...]) -> Iterator[Problem]:
+    keywords = [keyword.value for keyword in NodePortKeyword]
+    seen: set[str] = set()
+    for index, entry in enumerate(entries):
+        path = f"nodePortAddresses[{index}]"
+        if entry in seen:
+            yield Problem(path, shown(entry), "the same keyword twice")
+        elif entry in keywords:
+            seen.add(entry)
+        else:
+            try:
+                canonical_network(entry)
+            except ValueError:
+                yield Problem(path, shown(entry), f"must be a CIDR or one of {', '.join(keywords)}")
+
+
+def _check_conntrack(configuration: Configuration) -> Iterator[Problem]:
+    conntrack = configuration.conntrack
+    for path, number in (
+        ("conntrack.maxPerCore", conntrack.max_per_core),
+        ("conntrack.min", conntrack.min),
+    ):
+        if number < 0:
+            yield Problem(path, shown(number), "must not be negative")
+    yield from _check_not_negative(
+        "conntrack.tcpEstablishedTimeout", conntrack.tcp_established_timeout_s
+    )
+    yield from _check_not_negative(
+        "conntrack.tcpCloseWaitTimeout", conntrack.tcp_close_wait_timeout_s
+    )
+    yield from _check_not_negative("conntrack.udpTimeout", conntrack.udp_timeout_s)
+    yield from _check_not_negative("conntrack.udpStreamTimeout", conntrack.udp_stream_timeout_s)
+
+
+def _check_logging(configuration: Configuration) -> Iterator[Problem]:
+    logging = configuration.logging
+    if logging.vmodule and logging.format is LogFormat.JSON:
+        yield Problem("logging.vmodule", "", "works with the text format only")
+
+
+def _check_not_negative(path: str, seconds: float) -> Iterator[Problem]:
+    if seconds < 0:
+        yield Problem(path, _seconds(seconds), "must not be negative")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:g}s"

@@ -1,0 +1,187 @@
+"""The fields of a `KubeProxyConfiguration` and their defaults.
+
+The shape and the defaults are those of `kubeproxy.config.k8s.io/v1alpha1` (k8s.io/kube-proxy,
+config/v1alpha1/types.go and defaults.go), save for the section `kproxy`, which is ours. Every
+struct can be made without arguments, and then it is what an empty file means.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, NewType
+
+from msgspec import Meta, Struct, field
+
+from kproxy.core.settings import DetectLocalMode, Mode
+
+Seconds = NewType("Seconds", float)  # written as Go's time.Duration, for example 1h30m
+LogSeconds = NewType("LogSeconds", float)  # the same, or a number of nanoseconds
+
+# Go decodes into sized integers, so a number outside of them is a type error there too.
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+
+
+class LogFormat(enum.Enum):
+    """How a log line is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class IptablesVariant(enum.Enum):
+    """Which kernel interface the iptables tools speak; AUTO looks at the rules already there."""
+
+    AUTO = "auto"
+    LEGACY = "legacy"
+    NFT = "nft"
+
+
+class Section(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A JSON object of the file. A field's name there is in camel case, without the unit."""
+
+
+class ClientConnection(Section, frozen=True, kw_only=True):
+    kubeconfig: str = ""
+    accept_content_types: str = ""
+    content_type: str = "application/vnd.kubernetes.protobuf"
+    qps: float = 5.0
+    burst: Int32 = 10
+
+
+class VModule(Section, frozen=True, kw_only=True):
+    file_pattern: str = ""
+    verbosity: UInt32 = 0
+
+
+class LogOutput(Section, frozen=True, kw_only=True):
+    split_stream: bool = False
+    info_buffer_size: int | str = 0  # a Kubernetes quantity
+
+
+class LogOptions(Section, frozen=True, kw_only=True):
+    text: LogOutput = LogOutput()
+    json: LogOutput = LogOutput()
+
+
+class Logging(Section, frozen=True, kw_only=True):
+    format: LogFormat = LogFormat.TEXT
+    flush_frequency_s: LogSeconds = field(name="flushFrequency", default=LogSeconds(5.0))
+    verbosity: UInt32 = 0
+    vmodule: tuple[VModule, ...] = ()
+    options: LogOptions = LogOptions()
+
+
+class Iptables(Section, frozen=True, kw_only=True):
+    masquerade_bit: Int32 = 14
+    masquerade_all: bool = False
+    localhost_node_ports: bool = True
+    sync_period_s: Seconds = field(name="syncPeriod", default=Seconds(30.0))
+    min_sync_period_s: Seconds = field(name="minSyncPeriod", default=Seconds(1.0))
+
+
+class Ipvs(Section, frozen=True, kw_only=True):
+    sync_period_s: Seconds = field(name="syncPeriod", default=Seconds(30.0))
+    min_sync_period_s: Seconds = field(name="minSyncPeriod", default=Seconds(0.0))
+    scheduler: str = ""
+    exclude_cidrs: tuple[str, ...] = field(name="excludeCIDRs", default=())
+    strict_arp: bool = field(name="strictARP", default=False)
+    tcp_timeout_s: Seconds = field(name="tcpTimeout", default=Seconds(0.0))
+    tcp_fin_timeout_s: Seconds = field(name="tcpFinTimeout", default=Seconds(0.0))
+    udp_timeout_s: Seconds = field(name="udpTimeout", default=Seconds(0.0))
+
+
+class Nftables(Section, frozen=True, kw_only=True):
+    masquerade_bit: Int32 = 14
+    masquerade_all: bool = False
+    sync_period_s: Seconds = field(name="syncPeriod", default=Seconds(30.0))
+    min_sync_period_s: Seconds = field(name="minSyncPeriod", default=Seconds(1.0))
+
+
+class Winkernel(Section, frozen=True, kw_only=True):
+    network_name: str = ""
+    source_vip: str = ""
+    enable_dsr: bool = field(name="enableDSR", default=False)
+    root_hns_endpoint_name: str = ""
+    forward_health_check_vip: bool = False
+
+
+class DetectLocal(Section, frozen=True, kw_only=True):
+    bridge_interface: str = ""
+    interface_name_prefix: str = ""
+
+
+class Conntrack(Section, frozen=True, kw_only=True):
+    max_per_core: Int32 = 32768
+    min: Int32 = 131072
+    tcp_established_timeout_s: Seconds = field(
+        name="tcpEstablishedTimeout", default=Seconds(86400.0)
+    )
+    tcp_close_wait_timeout_s: Seconds = field(name="tcpCloseWaitTimeout", default=Seconds(3600.0))
+    tcp_be_liberal: bool = False
+    udp_timeout_s: Seconds = field(name="udpTimeout", default=Seconds(0.0))
+    udp_stream_timeout_s: Seconds = field(name="udpStreamTimeout", default=Seconds(0.0))
+
+
+class OwnIptables(Section, frozen=True, kw_only=True):
+    variant: IptablesVariant = IptablesVariant.AUTO
+
+
+class Own(Section, frozen=True, kw_only=True):
+    """What upstream has no field for."""
+
+    iptables: OwnIptables = OwnIptables()
+    take_over: bool = False
+
+
+class Configuration(Section, frozen=True, kw_only=True):
+    """One `KubeProxyConfiguration`, defaults applied. An empty bind address means its default."""
+
+    feature_gates: dict[str, bool] = field(default_factory=dict)
+    client_connection: ClientConnection = ClientConnection()
+    logging: Logging = Logging()
+    hostname_override: str = ""
+    bind_address: str = "0.0.0.0"
+    healthz_bind_address: str = "0.0.0.0:10256"
+    metrics_bind_address: str = "127.0.0.1:10249"
+    bind_address_hard_fail: bool = False
+    enable_profiling: bool = False
+    show_hidden_metrics_for_version: str = ""
+    mode: Mode = Mode.IPTABLES
+    iptables: Iptables = Iptables()
+    ipvs: Ipvs = Ipvs()
+    nftables: Nftables = Nftables()
+    winkernel: Winkernel = Winkernel()
+    detect_local_mode: DetectLocalMode = DetectLocalMode.CLUSTER_CIDR
+    detect_local: DetectLocal = DetectLocal()
+    cluster_cidr: str = field(name="clusterCIDR", default="")
+    node_port_addresses: tuple[str, ...] = ()
+    oom_score_adj: Int32 = -999
+    conntrack: Conntrack = Conntrack()
+    config_sync_period_s: Seconds = field(name="configSyncPeriod", default=Seconds(900.0))
+    port_range: str = ""
+    windows_run_as_service: bool = False
+    kproxy: Own = Own()
+
+
+# Upstream cannot tell "0" from "not set" in these fields, so zero means the default there.
+ZERO_IS_DEFAULT = frozenset(
+    {
+        "clientConnection.contentType",
+        "clientConnection.qps",
+        "clientConnection.burst",
+        "logging.format",
+        "logging.flushFrequency",
+        "bindAddress",
+        "healthzBindAddress",
+        "metricsBindAddress",
+        "mode",
+        "iptables.syncPeriod",
+        "iptables.minSyncPeriod",
+        "ipvs.syncPeriod",
+        "nftables.syncPeriod",
+        "nftables.minSyncPeriod",
+        "detectLocalMode",
+        "configSyncPeriod",
+    }
+)

@@ -1,0 +1,64 @@
+"""The iptables data path, as the wiring sees every data path."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from backends.iptables import check, cleanup, takeover, variant
+from backends.iptables.driver import IptablesBackend
+from backends.iptables.preview import preview
+from backends.iptables.render import Renderer
+from backends.iptables.rules import Options
+from kproxy.backend import Backend, Finding
+from kproxy.config_fields import Configuration
+from kproxy.core.addresses import Family
+from kproxy.core.table import ForwardingTable
+
+log = logging.getLogger(__name__)
+
+_BE_LIBERAL = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal")
+
+
+class IptablesPath:
+    """Both variants of iptables, IPv4 and IPv6."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._bit = configuration.iptables.masquerade_bit
+        self._variant = configuration.kproxy.iptables.variant.value
+
+    def backend(self, family: Family) -> Backend:
+        """Return the data path of a family, in the variant that the node uses."""
+        chosen = variant.choose(family, wanted=self._variant)
+        log.info("%s: writing rules with iptables %s", family.value, chosen.value)
+        options = Options(masquerade_bit=self._bit, drop_invalid=not _liberal())
+        return IptablesBackend(family=family, variant=chosen, renderer=Renderer(family, options))
+
+    def take_over(self, family: Family) -> None:
+        """Remove what kube-proxy left behind, in every mode of its."""
+        removed = takeover.remove_kube_proxy(family)
+        if removed:
+            log.info("%s: removed %d objects that kube-proxy left", family.value, removed)
+
+    def preview(self, table: ForwardingTable) -> str:
+        """Return the input of iptables-restore that makes a table true."""
+        return preview(table, Options(masquerade_bit=self._bit))
+
+    def check(self, family: Family) -> list[Finding]:
+        """Return what this host offers to iptables."""
+        return check.check(family)
+
+    def clean_up(self, family: Family) -> int:
+        """Remove everything of ours, in both variants; return how many objects there were."""
+        return cleanup.clean_up(family)
+
+
+def _liberal() -> bool:
+    """Say whether connection tracking takes segments that it cannot place for valid.
+
+    Then it is meant to see half of a connection only, and INVALID says nothing (as upstream).
+    """
+    try:
+        return _BE_LIBERAL.read_text().strip() != "0"
+    except OSError:
+        return False

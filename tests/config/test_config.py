@@ -1,0 +1,188 @@
+"""A KubeProxyConfiguration file: its defaults, and what comes out of it."""
+
+import ipaddress
+import json
+
+import msgspec
+import pytest
+import yaml
+
+from kproxy.config import load_configuration, node_name, to_settings
+from kproxy.config_fields import Configuration
+from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword
+from tests.config.samples import DEFAULTS, HEADER, KUBEADM
+
+
+def as_plain(configuration):
+    return json.loads(msgspec.json.encode(configuration))
+
+
+def test_no_file_means_the_reference_defaults():
+    assert as_plain(load_configuration(None, None).configuration) == DEFAULTS
+
+
+def test_an_empty_file_means_the_same_and_is_quiet(load):
+    loaded = load({})
+    assert as_plain(loaded.configuration) == DEFAULTS
+    assert (loaded.warnings, loaded.without_effect) == ((), ())
+
+
+def test_what_kubeadm_writes_is_the_defaults(load, tmp_path):
+    loaded = load(KUBEADM)
+    expected = {**DEFAULTS, "clusterCIDR": "10.244.0.0/16,fd00:10:244::/56"}
+    expected["clientConnection"] = {
+        **DEFAULTS["clientConnection"],
+        "kubeconfig": "/var/lib/kube-proxy/kubeconfig.conf",
+    }
+    found = as_plain(loaded.configuration)
+    for output in found["logging"]["options"].values():
+        output["infoBufferSize"] = int(output["infoBufferSize"])
+    assert found == expected
+    assert loaded.warnings == ()
+
+
+def test_the_defaults_written_out_are_read_back_as_themselves(load):
+    spelled = json.loads(json.dumps(DEFAULTS))
+
+    def spell(section):
+        for name, value in section.items():
+            if isinstance(value, dict):
+                spell(value)
+            elif name.endswith(("Timeout", "Period", "Frequency")):
+                section[name] = f"{value}s"
+
+    spell(spelled)
+    loaded = load(spelled)
+    assert as_plain(loaded.configuration) == DEFAULTS
+    assert loaded.without_effect == ()
+
+
+def test_json_is_read_as_well(load):
+    fields = {**HEADER, "mode": "ipvs", "ipvs": {"syncPeriod": "1h30m"}}
+    loaded = load(json.dumps(fields, indent="\t"))
+    assert loaded.configuration.mode is Mode.IPVS
+    assert loaded.configuration.ipvs.sync_period_s == 5400.0
+
+
+@pytest.mark.parametrize("bind", ["::", "fd00::1"])
+def test_an_ipv6_bind_address_moves_the_servers_to_ipv6(load, bind):
+    configuration = load({"bindAddress": bind}).configuration
+    assert configuration.healthz_bind_address == "[::]:10256"
+    assert configuration.metrics_bind_address == "[::1]:10249"
+
+
+def test_a_bare_server_address_gets_its_port(load):
+    fields = {"healthzBindAddress": "192.0.2.1", "metricsBindAddress": "fd00::1"}
+    configuration = load(fields).configuration
+    assert configuration.healthz_bind_address == "192.0.2.1:10256"
+    assert configuration.metrics_bind_address == "[fd00::1]:10249"
+
+
+def test_the_option_wins_over_the_mode_of_the_file(load):
+    assert load({"mode": "ipvs"}, Mode.EBPF).configuration.mode is Mode.EBPF
+    assert load({"mode": "ipvs"}).configuration.mode is Mode.IPVS
+
+
+def test_unknown_and_repeated_fields_are_skipped_and_said_in_one_line_each(load):
+    text = yaml.safe_dump({**HEADER, "iptables": {"masqueradeAl": True}, "bogus\x1b": 1})
+    loaded = load(text + "mode: ipvs\nmode: nftables\n")
+    assert loaded.configuration.mode is Mode.NFTABLES
+    unknown, repeated = loaded.warnings
+    assert unknown.endswith(r"unknown fields, skipped: 'bogus\x1b', iptables.masqueradeAl")
+    assert "'mode' at line" in repeated
+    (repeated,) = load(json.dumps(HEADER)[:-1] + ', "mode": "ipvs", "mode": "ebpf"}').warnings
+    assert repeated.endswith("set twice, the last one counts: 'mode'")
+
+
+def test_a_field_without_effect_says_so_once(load):
+    fields = {
+        "metricsBindAddress": "127.0.0.1:9999",
+        "clientConnection": {"qps": 50, "burst": 10},
+        "iptables": {"masqueradeAll": True},
+        "winkernel": {"sourceVip": "192.0.2.1"},
+    }
+    idle, windows = load(fields).without_effect
+    assert idle.endswith("without effect in this version: clientConnection.qps, metricsBindAddress")
+    assert windows.endswith("for Windows only: winkernel.sourceVip")
+
+
+def test_a_date_is_text_as_in_json(load):
+    assert load("hostnameOverride: 2026-01-31\n" + yaml.safe_dump(HEADER)).configuration == (
+        msgspec.structs.replace(Configuration(), hostname_override="2026-01-31")
+    )
+
+
+def test_settings_of_an_empty_configuration():
+    settings = to_settings(Configuration(), "n")
+    assert settings.node_name == "n"
+    assert settings.mode is Mode.IPTABLES
+    assert settings.detect_local is DetectLocalMode.CLUSTER_CIDR
+    assert settings.cluster_cidrs == ()
+    assert settings.node_port_addresses is None
+    assert settings.localhost_node_ports
+    assert not settings.masquerade_all
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("iptables", True), ("ipvs", True), ("ebpf", True), ("nftables", False)],
+)
+def test_masquerade_all_comes_from_the_section_of_the_mode(load, mode, expected):
+    loaded = load({"mode": mode, "iptables": {"masqueradeAll": True}})
+    assert to_settings(loaded.configuration, "n").masquerade_all is expected
+    loaded = load({"mode": mode, "nftables": {"masqueradeAll": True}})
+    assert to_settings(loaded.configuration, "n").masquerade_all is not expected
+
+
+def test_networks_are_canonical_and_keywords_are_kept(load):
+    fields = {
+        "clusterCIDR": "10.244.0.7/16, fd00:0:0:1::/64",
+        "nodePortAddresses": ["192.0.2.1/24", "primary", "localhost"],
+        "iptables": {"localhostNodePorts": False},
+    }
+    settings = to_settings(load(fields).configuration, "n")
+    assert settings.cluster_cidrs == (
+        ipaddress.ip_network("10.244.0.0/16"),
+        ipaddress.ip_network("fd00:0:0:1::/64"),
+    )
+    assert settings.node_port_addresses == (
+        ipaddress.ip_network("192.0.2.0/24"),
+        NodePortKeyword.PRIMARY,
+        NodePortKeyword.LOCALHOST,
+    )
+    assert not settings.localhost_node_ports
+
+
+def test_cluster_cidr_is_for_its_own_detect_mode(load):
+    fields = {"clusterCIDR": "not checked", "detectLocalMode": "NodeCIDR"}
+    assert to_settings(load(fields).configuration, "n").cluster_cidrs == ()
+
+
+def test_the_detect_local_names_reach_the_settings(load):
+    fields = {
+        "detectLocalMode": "InterfaceNamePrefix",
+        "detectLocal": {"interfaceNamePrefix": "veth", "bridgeInterface": "cbr0"},
+    }
+    settings = to_settings(load(fields).configuration, "n")
+    assert settings.detect_local is DetectLocalMode.INTERFACE_NAME_PREFIX
+    assert (settings.interface_name_prefix, settings.bridge_interface) == ("veth", "cbr0")
+
+
+@pytest.mark.parametrize(
+    ("option", "override", "expected"),
+    [
+        (None, "", "host"),
+        (None, " Node-A ", "node-a"),
+        ("Node-B", "Node-A", "node-b"),
+        (" NODE-C", "", "node-c"),
+    ],
+)
+def test_the_node_s_name(option, override, expected):
+    configuration = Configuration(hostname_override=override)
+    assert node_name(option, configuration, "HOST") == expected
+
+
+@pytest.mark.parametrize("option", ["", "  "])
+def test_a_blank_node_name_is_refused(option):
+    with pytest.raises(ValueError, match="blank"):
+        node_name(option, Configuration(hostname_override="a"), "host")

@@ -1,0 +1,191 @@
+"""Configuration files that are refused: each error names the field, the value and the reason."""
+
+import json
+import random
+
+import pytest
+
+from kproxy.config import ConfigurationError, load_configuration, to_settings
+from tests.config.samples import DEFAULTS, KUBEADM
+
+BAD_FIELDS = [
+    ({"mode": "userspace"}, "mode: must be one of iptables, ipvs, nftables, ebpf"),
+    ({"mode": 3}, "mode: must be one of"),
+    ({"iptables": {"masqueradeBit": 32}}, "iptables.masqueradeBit: must be in 0..31 (value 32)"),
+    ({"iptables": {"masqueradeBit": -1}}, "iptables.masqueradeBit: must be in 0..31"),
+    ({"iptables": {"masqueradeBit": "14"}}, "iptables.masqueradeBit: Expected `int`, got `str`"),
+    ({"iptables": {"masqueradeAll": "yes"}}, "iptables.masqueradeAll: Expected `bool`"),
+    ({"iptables": {"syncPeriod": "-1s"}}, "iptables.syncPeriod: must be more than 0s (value -1s)"),
+    ({"iptables": {"syncPeriod": 30}}, "iptables.syncPeriod: expected a duration"),
+    ({"iptables": {"syncPeriod": "30"}}, "iptables.syncPeriod: not a duration"),
+    ({"iptables": {"minSyncPeriod": "31s"}}, "iptables.syncPeriod: must not be less than"),
+    ({"iptables": {"minSyncPeriod": "-1ms"}}, "iptables.minSyncPeriod: must not be negative"),
+    ({"iptables": []}, "iptables: expected an object (value [])"),
+    ({"mode": "ipvs", "ipvs": {"excludeCIDRs": ["10.0.0.0/8", "x"]}}, "ipvs.excludeCIDRs[1]: must"),
+    ({"mode": "ipvs", "ipvs": {"udpTimeout": "-1s"}}, "ipvs.udpTimeout: must not be negative"),
+    ({"mode": "ipvs", "iptables": {"masqueradeBit": 99}}, "iptables.masqueradeBit: must be in"),
+    ({"mode": "nftables", "nftables": {"masqueradeBit": 99}}, "nftables.masqueradeBit: must be in"),
+    ({"bindAddress": "localhost"}, "bindAddress: must be an IP address (value 'localhost')"),
+    ({"healthzBindAddress": "localhost:1"}, "healthzBindAddress: expected an IP address"),
+    ({"healthzBindAddress": "::1:x"}, "healthzBindAddress: expected IP:PORT"),
+    ({"metricsBindAddress": "127.0.0.1:0"}, "metricsBindAddress: expected a port from 1 to 65535"),
+    ({"metricsBindAddress": "127.0.0.1:65536"}, "metricsBindAddress: expected a port"),
+    ({"oomScoreAdj": 1001}, "oomScoreAdj: must be in -1000..1000 (value 1001)"),
+    ({"configSyncPeriod": "-5m"}, "configSyncPeriod: must be more than 0s"),
+    ({"clientConnection": {"burst": -1}}, "clientConnection.burst: must not be negative"),
+    ({"conntrack": {"min": -1}}, "conntrack.min: must not be negative"),
+    ({"conntrack": {"maxPerCore": 2**31}}, "conntrack.maxPerCore: Expected `int` <= 2147483647"),
+    ({"conntrack": {"udpTimeout": "-1s"}}, "conntrack.udpTimeout: must not be negative"),
+    ({"hostnameOverride": "  "}, "hostnameOverride: must not be blank"),
+    ({"hostnameOverride": 7}, "hostnameOverride: Expected `str`, got `int`"),
+    ({"detectLocalMode": "clustercidr"}, "detectLocalMode: must be one of ClusterCIDR, NodeCIDR"),
+    ({"detectLocalMode": "BridgeInterface"}, "detectLocal.bridgeInterface: must be set in this"),
+    ({"detectLocalMode": "InterfaceNamePrefix"}, "detectLocal.interfaceNamePrefix: must be set"),
+    ({"clusterCIDR": "10.0.0.0"}, "clusterCIDR: must be a CIDR"),
+    ({"clusterCIDR": "10.0.0.0/8,10.1.0.0/16"}, "clusterCIDR: must be one CIDR, or one IPv4 and"),
+    ({"clusterCIDR": "10.0.0.0/8,fd00::/8,fd01::/16"}, "clusterCIDR: must be one CIDR, or one"),
+    ({"clusterCIDR": "10.0.0.0/8,"}, "clusterCIDR: must be a CIDR"),
+    ({"nodePortAddresses": ["10.0.0.0/8", "10.0.0.1"]}, "nodePortAddresses[1]: must be a CIDR or"),
+    ({"nodePortAddresses": ["all", "all"]}, "nodePortAddresses[1]: the same keyword twice"),
+    ({"nodePortAddresses": "primary"}, "nodePortAddresses: Expected `array`, got `str`"),
+    ({"featureGates": {"X": "true"}}, "featureGates: Expected `bool`, got `str`"),
+    ({"logging": {"format": "xml"}}, "logging.format: must be one of text, json (value 'xml')"),
+    ({"logging": {"verbosity": -1}}, "logging.verbosity: Expected `int` >= 0"),
+    ({"logging": {"flushFrequency": 2**70}}, "logging.flushFrequency: longer than 292 years"),
+    ({"kproxy": {"iptables": {"variant": "x"}}}, "kproxy.iptables.variant: must be one of auto,"),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), BAD_FIELDS)
+def test_a_bad_value_is_named_with_its_field(errors, fields, expected):
+    (line,) = errors(fields)
+    assert line.startswith(expected)
+
+
+@pytest.mark.parametrize("name", ["a" * 16, "eth 0", "eth0/1", 'a"b', "a\nb", "br+", "é0"])
+def test_an_interface_that_linux_cannot_have_is_refused(errors, name):
+    fields = {"detectLocalMode": "BridgeInterface", "detectLocal": {"bridgeInterface": name}}
+    (line,) = errors(fields)
+    assert line.startswith("detectLocal.bridgeInterface: ")
+
+
+def test_all_errors_come_at_once(errors):
+    fields = {
+        "mode": "nftables",
+        "nftables": {"syncPeriod": "1y", "masqueradeBit": 40},
+        "conntrack": {"min": -1},
+        "oomScoreAdj": "low",
+        "nodePortAddresses": ["here"],
+    }
+    assert sorted(line.partition(":")[0] for line in errors(fields)) == [
+        "conntrack.min",
+        "nftables.masqueradeBit",
+        "nftables.syncPeriod",
+        "nodePortAddresses[0]",
+        "oomScoreAdj",
+    ]
+
+
+def test_another_mode_s_section_is_not_checked(load):
+    load({"mode": "iptables", "ipvs": {"excludeCIDRs": ["x"]}, "nftables": {"masqueradeBit": 99}})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "the file is empty"),
+        ("- a\n", "expected an object of kind KubeProxyConfiguration"),
+        ("a: [1\nb: 2\n", "not YAML: line 2"),
+        ("a: 1\n---\nb: 1\n", "not YAML: line 2"),
+        ("a: !!python/object/apply:os.system [id]\n", "not YAML: line 1"),
+        ("? [a]\n: b\n", "not YAML: line 1"),
+        ("a: \x07\n", "not YAML"),
+        ("[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a: " + "9" * 5000, "not YAML"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(errors, text, expected):
+    (line,) = errors(text)
+    assert line.startswith(expected)
+
+
+def test_another_kind_or_version_is_named(errors):
+    text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmode: what\n"
+    assert errors(text) == [
+        "apiVersion: must be kubeproxy.config.k8s.io/v1alpha1 "
+        "(value 'kubelet.config.k8s.io/v1beta1')",
+        "kind: must be KubeProxyConfiguration (value 'KubeletConfiguration')",
+    ]
+    assert errors("mode: iptables\n") == [
+        "apiVersion: must be kubeproxy.config.k8s.io/v1alpha1",
+        "kind: must be KubeProxyConfiguration",
+    ]
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            load_configuration(path, None)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        load_configuration(tmp_path / "binary", None)
+
+
+def check_lines(error):
+    assert error.lines
+    assert all(line.isprintable() for line in error.lines)
+
+
+def mutants(seed):
+    """Yield configuration files that differ a little from a good one."""
+    chance = random.Random(seed)
+    for _ in range(60):
+        data = bytearray(KUBEADM.encode())
+        for _ in range(chance.randint(1, 6)):
+            at = chance.randrange(len(data))
+            piece = chance.choice([b"\n", b"- ", b"{", b"[", b": ", b"'", b"\x00", b"&a ", b"*a"])
+            match chance.randrange(3):
+                case 0:
+                    del data[at : at + chance.randint(1, 20)]
+                case 1:
+                    data[at:at] = piece
+                case 2:
+                    data[at] = chance.randrange(256)
+        yield bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path, seed):
+    file = tmp_path / "config.yaml"
+    for data in mutants(seed):
+        file.write_bytes(data)
+        try:
+            loaded = load_configuration(file, None)
+        except ConfigurationError as error:
+            check_lines(error)
+        else:
+            to_settings(loaded.configuration, "n")
+
+
+WILD = [None, True, -1, 0, 2**80, 1.5, "", "x", "0s", "\x1b[2J", [], [None], [[1]], {}, {"a": {}}]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_value_in_any_field_is_read_or_refused(load, seed):
+    chance = random.Random(seed)
+
+    def spoil(section):
+        for name, value in section.items():
+            if chance.random() < 0.2:
+                section[name] = chance.choice(WILD)
+            elif isinstance(value, dict):
+                spoil(value)
+        return section
+
+    for _ in range(20):
+        try:
+            loaded = load(spoil(json.loads(json.dumps(DEFAULTS))))
+        except ConfigurationError as error:
+            check_lines(error)
+        else:
+            to_settings(loaded.configuration, "n")
