@@ -18,7 +18,6 @@ from kproxy.watch.yaml_text import read_yaml
 MAX_PROBLEMS = 50  # of one file; the rest is counted
 MAX_LIST_DEPTH = 8  # Lists inside Lists
 
-_NAMESPACED = frozenset({Kind.SERVICE, Kind.ENDPOINT_SLICE})
 _NEEDED_VERSION = {
     ("discovery.k8s.io", "EndpointSlice"): "discovery.k8s.io/v1",
     ("networking.k8s.io", "ServiceCIDR"): "networking.k8s.io/v1",
@@ -170,9 +169,7 @@ class _Reading:
 
     def _reject(self, where: str, kind: Kind | None, error: InvalidObject) -> None:
         key = error.key
-        if kind in _NAMESPACED and not key.namespace:
-            key = ObjectKey("default", key.name)
-        if kind is None or key.name in ("", "?"):
+        if kind is None or "?" in key:  # the parser's word for a name that cannot be told
             self.obscure = True
         else:
             self.rejected.add(Ref(kind, key))
