@@ -108,9 +108,10 @@ class Renderer:
         patch: dict[Key, bytes | None] = {}
         self._rendered.clear()
         service_ports: Mapping[ServicePortKey, ServicePort | None] = changes.service_ports
-        if changes.rules is not None and changes.rules != self._rules:
+        if changes.rules is not None:
+            if self._rules is None or services.depend_on(self._rules, changes.rules):
+                service_ports = {**self._service_ports, **service_ports}
             self._rules = changes.rules
-            service_ports = {**self._service_ports, **service_ports}
         if self._rules is None:
             raise ValueError("the first changes of a table must bring its node rules")
         context = services.Context(self._family, self._rules, self._options)
@@ -139,9 +140,10 @@ class Renderer:
     def affinity_set(self, key: Key) -> AffinitySet:
         """Return an ipset of ours. Raises KeyError for an unknown one."""
         _, name = split_key(key)
-        entry = self._service_ports[self._owner_of_set[name]]
-        sets = services.affinity_sets(entry, self._family)
-        return next(each for each in sets if each.name == name)
+        timeout_s = self._service_ports[self._owner_of_set[name]].affinity_timeout_s
+        if timeout_s is None:
+            raise KeyError(name)
+        return AffinitySet(name, self._family, timeout_s)
 
     def _remove(
         self, key: ServicePortKey, context: services.Context, patch: dict[Key, bytes | None]
@@ -327,11 +329,11 @@ class Renderer:
     def _localnet(self) -> Iterator[str]:
         """Guard what route_localnet opens (CVE-2020-8558): loopback stays the node's own.
 
-        Traffic over lo is the node's own too, whichever of its addresses it comes from.
+        Traffic over lo is the node's own, whichever of its addresses it comes from. A source in
+        127.0.0.0/8 proves nothing: with route_localnet a neighbour's forgery gets this far.
         """
-        loopback = _LOOPBACK[self._family]
         yield (
-            f"! -i lo ! -s {loopback} -d {loopback} "
+            f"! -i lo -d {_LOOPBACK[self._family]} "
             "-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
         )
 

@@ -44,8 +44,9 @@ from kproxy.core.table import (
 )
 
 # A choice of more endpoints becomes a tree over a hash of the endpoint, so that one endpoint more
-# or less changes one path of it and not every probability.
-_CHOICE = trie.Shape(nibbles=8, leaf_entries=16, max_levels=3)
+# or less changes one path of it and not every probability. 64 bits: nobody finds the seventeen
+# endpoints of one hash that a leaf could not be split by.
+_CHOICE = trie.Shape(nibbles=16, leaf_entries=16, max_levels=3)
 
 Chains = Mapping[str, tuple[str, ...]]
 
@@ -63,6 +64,11 @@ class Context:
         """The target that asks for masquerade, for the rest of the packet's way."""
         bit = f"{1 << self.options.masquerade_bit:#x}"
         return f"-j MARK --set-xmark {bit}/{bit}"
+
+
+def depend_on(old: NodeRules, new: NodeRules) -> bool:
+    """Say whether a service port's chains may differ under these rules; most changes spare them."""
+    return (old.local_pods, old.masquerade_all) != (new.local_pods, new.masquerade_all)
 
 
 def chains(entry: ServicePort, context: Context) -> Chains:
@@ -230,7 +236,7 @@ def _weighted(choices: Sequence[tuple[int, str]]) -> Iterator[str]:
 
 
 def _hash(target: Target) -> int:
-    return int.from_bytes(hashlib.blake2b(str(target).encode(), digest_size=4).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(str(target).encode(), digest_size=8).digest(), "big")
 
 
 def _target_rule(entry: ServicePort, target: Target) -> str:

@@ -66,12 +66,15 @@ def build(shape: Shape, entries: Iterable[tuple[int, V]]) -> Node[V]:
 
 
 def update(shape: Shape, root: Node[V], edits: Mapping[int, V | None]) -> Node[V]:
-    """Return the tree after some entries were set, or removed where the value is None."""
+    """Return the tree after some entries were set, or removed where the value is None.
+
+    Edits that change nothing return the very same tree.
+    """
     if len(edits) * 4 > root.count:
-        merged = dict(entries(root))
-        merged.update({key: value for key, value in edits.items() if value is not None})
-        removed = {key for key, value in edits.items() if value is None}
-        return build(shape, ((k, v) for k, v in merged.items() if k not in removed))
+        before = dict(entries(root))
+        merged = {**before, **edits}
+        after = {key: value for key, value in merged.items() if value is not None}
+        return root if after == before else build(shape, after.items())
     for key, value in edits.items():
         if value is None:
             root = _remove(shape, root, key, 0)
@@ -107,10 +110,9 @@ def changed_slots(
 
     Only slots that deserve a chain of their own appear; the root's own rules are the caller's.
     """
-    present: dict[Slot, Node[V]] = {}
-    gone: set[Slot] = set()
-    _compare(shape, old, new, present, gone)
-    return present, gone - present.keys()
+    present = dict(_not_in(shape, new, old))
+    gone = {slot for slot, _ in _not_in(shape, old, new) if _at_slot(shape, new, slot) is None}
+    return present, gone
 
 
 def chains_below(shape: Shape, node: Node[V]) -> Iterator[tuple[Slot, Node[V]]]:
@@ -138,31 +140,30 @@ def is_inline(node: Node[V]) -> bool:
     return isinstance(node, Leaf) and node.count == 1
 
 
-def _compare(
-    shape: Shape,
-    old: Node[V] | None,
-    new: Node[V] | None,
-    present: dict[Slot, Node[V]],
-    gone: set[Slot],
-) -> None:
-    if old is new:
-        return
-    before = _own_chains(shape, old)
-    after = _own_chains(shape, new)
-    for slot, child in before.items():
-        if slot not in after:
-            gone.add(slot)
-            _compare(shape, child, None, present, gone)
-    for slot, child in after.items():
-        if before.get(slot) is not child:
-            present[slot] = child
-            _compare(shape, before.get(slot), child, present, gone)
+def _not_in(shape: Shape, node: Node[V], other: Node[V]) -> Iterator[tuple[Slot, Node[V]]]:
+    """Return the chains below `node` that the tree `other` does not have, or not like this.
+
+    Subtrees are looked up by slot, not by their place: a chain keeps its name and its rules when
+    a new branch comes to lie above it.
+    """
+    for slot, child in chains_below(shape, node):
+        if not is_inline(child) and _at_slot(shape, other, slot) is not child:
+            yield slot, child
+            yield from _not_in(shape, child, other)
 
 
-def _own_chains(shape: Shape, node: Node[V] | None) -> dict[Slot, Node[V]]:
-    if node is None:
-        return {}
-    return {slot: child for slot, child in chains_below(shape, node) if not is_inline(child)}
+def _at_slot(shape: Shape, root: Node[V], slot: Slot) -> Node[V] | None:
+    """Return the node that has a chain of its own for `slot`, None if there is none."""
+    prefix, nibbles = slot
+    key = prefix << 4 * (shape.nibbles - nibbles)
+    node: Node[V] | None = root
+    while isinstance(node, Branch) and node.depth < nibbles:
+        is_slot = node.depth == nibbles - 1
+        node = node.children[_nibble(shape, key, node.depth)]
+        if is_slot:
+            fits = node is not None and _common(shape, key, _first_key(node)) >= nibbles
+            return node if fits and node is not None and not is_inline(node) else None
+    return None
 
 
 def _first_key(node: Node[V]) -> int:
@@ -225,6 +226,8 @@ def _oversized(shape: Shape, node: Node[V]) -> bool:
 
 def _insert(shape: Shape, node: Node[V], key: int, value: V, level: int) -> Node[V]:
     if isinstance(node, Leaf):
+        if (key, value) in node.entries:
+            return node
         kept = tuple(entry for entry in node.entries if entry[0] != key)
         return _build(shape, tuple(sorted((*kept, (key, value)), key=lambda e: e[0])), level)
     shared = _common(shape, key, _first_key(node))
@@ -237,21 +240,27 @@ def _insert(shape: Shape, node: Node[V], key: int, value: V, level: int) -> Node
     children = list(node.children)
     place = _nibble(shape, key, node.depth)
     child = children[place]
-    children[place] = (
-        Leaf(((key, value),)) if child is None else _insert(shape, child, key, value, level + 1)
-    )
+    if child is None:
+        children[place] = Leaf(((key, value),))
+    else:
+        children[place] = _insert(shape, child, key, value, level + 1)
+        if children[place] is child:
+            return node
     return _branch(node.depth, children)
 
 
 def _remove(shape: Shape, node: Node[V], key: int, level: int) -> Node[V]:
     if isinstance(node, Leaf):
-        return Leaf(tuple(entry for entry in node.entries if entry[0] != key))
+        kept = tuple(entry for entry in node.entries if entry[0] != key)
+        return node if len(kept) == node.count else Leaf(kept)
     place = _nibble(shape, key, node.depth)
     child = node.children[place]
     if child is None or _common(shape, key, _first_key(node)) < node.depth:
         return node
     children = list(node.children)
     smaller = _remove(shape, child, key, level + 1)
+    if smaller is child:
+        return node
     children[place] = smaller if smaller.count else None
     present = [c for c in children if c is not None]
     if sum(c.count for c in present) <= shape.leaf_entries:

@@ -1,0 +1,161 @@
+"""What the host offers to this data path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyroute2 import IPRoute
+
+from backends.iptables import node, rulesets, tools, trial, variant
+from backends.iptables.rules import TABLES
+from backends.iptables.tools import Variant
+from backends.iptables.trial import Trial
+from kproxy.backend import BackendError, Finding
+from kproxy.core.addresses import Family
+
+_BRIDGE = {
+    Family.IPV4: Path("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+    Family.IPV6: Path("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
+}
+_AF = {Family.IPV4: 2, Family.IPV6: 10}
+
+_INSTALL = "install the Debian package iptables"
+
+
+def check(family: Family, *, wanted: str = variant.AUTO) -> list[Finding]:
+    """Return what was found, one line for each subject; a miss comes with its remedy."""
+    tools_found = list(_tools(family))
+    findings = list(tools_found)
+    try:
+        if any(finding.ok for finding in tools_found):
+            chosen = variant.choose(family, wanted=wanted)
+            findings += _variants(family, chosen)
+            findings += _readable(family, chosen)
+            findings += _extensions(family, chosen)
+        else:
+            findings.append(Finding("iptables", False, "no variant is installed", _INSTALL))
+    except BackendError as error:
+        findings.append(Finding("rules", False, str(error), "run as root on the node"))
+    findings += [_forwarding(family), _bridge(family), _default_route(family)]
+    return findings
+
+
+def _tools(family: Family) -> Iterator[Finding]:
+    for kind in Variant:
+        names = [tools.program(family, kind, verb) for verb in ("restore", "save")]
+        missing = [name for name in names if not tools.installed(name)]
+        if missing:
+            subject, detail = f"iptables {kind.value}", f"{', '.join(missing)} not found"
+            yield Finding(subject, False, detail, _INSTALL, blocking=False)
+        else:
+            yield Finding(f"iptables {kind.value}", True, ", ".join(names))
+
+
+def _variants(family: Family, chosen: Variant) -> Iterator[Finding]:
+    used = variant.in_use(family)
+    if len(used) > 1:
+        yield Finding(
+            "variant",
+            False,
+            f"both variants hold rules; {chosen.value} is chosen, and the other one's rules apply "
+            "as well",
+            "let everything on the node use one variant: update-alternatives --config iptables",
+            blocking=False,
+        )
+    else:
+        yield Finding("variant", True, f"{chosen.value} is chosen")
+
+
+def _readable(family: Family, chosen: Variant) -> Iterator[Finding]:
+    if chosen is Variant.LEGACY:
+        return
+    for table in TABLES:
+        try:
+            shown = any(line.startswith(b"*") for line in tools.save(family, chosen, table))
+        except BackendError as error:
+            yield Finding(
+                f"table {table}", False, error.detail, "look at it with: nft list ruleset"
+            )
+            continue
+        if shown:
+            yield Finding(f"table {table}", True, "readable")
+        else:
+            hidden = rulesets.unreadable(family, table, "iptables-nft-save does not show it")
+            remedy = "put rules written with nft into a table of their own"
+            yield Finding(f"table {table}", False, hidden.detail, remedy)
+
+
+def _extensions(family: Family, chosen: Variant) -> Iterator[Finding]:
+    trials = _trials(family)
+    refused = trial.refusals(family, chosen, trials)
+    for attempt in trials:
+        subject = f"{chosen.value} {attempt.subject}"
+        if attempt not in refused:
+            yield Finding(subject, True, "usable")
+            continue
+        remedy = f"load the kernel module: modprobe {attempt.module}"
+        yield Finding(subject, False, refused[attempt], remedy)
+
+
+def _trials(family: Family) -> list[Trial]:
+    v4 = family is Family.IPV4
+    to = "192.0.2.1:80" if v4 else "[2001:db8::1]:80"
+    unreachable = "icmp-port-unreachable" if v4 else "icmp6-port-unreachable"
+    reject = "ipt_REJECT" if v4 else "ip6t_REJECT"
+    set_rule = f"-m set --match-set {trial.SET} src -j SET --add-set {trial.SET} src --exist"
+    return [
+        Trial("comment", "filter", "-m comment --comment kp:0:1 -j RETURN", "xt_comment"),
+        Trial("conntrack", "filter", "-m conntrack --ctstate NEW -j RETURN", "xt_conntrack"),
+        Trial("REJECT", "filter", f"-j REJECT --reject-with {unreachable}", reject),
+        Trial("REJECT tcp-reset", "filter", "-p tcp -j REJECT --reject-with tcp-reset", reject),
+        Trial("addrtype", "nat", "-m addrtype --dst-type LOCAL -j RETURN", "xt_addrtype"),
+        Trial(
+            "statistic",
+            "nat",
+            "-m statistic --mode random --probability 0.5 -j RETURN",
+            "xt_statistic",
+        ),
+        Trial("mark", "nat", "-m mark --mark 0x4000/0x4000 -j RETURN", "xt_mark"),
+        Trial("MARK", "nat", "-j MARK --set-xmark 0x4000/0x4000", "xt_mark"),
+        Trial("bpf", "nat", '-m bpf --bytecode "1,6 0 0 0" -j RETURN', "xt_bpf"),
+        Trial("set and SET", "nat", set_rule, "xt_set"),
+        Trial("DNAT", "nat", f"-p tcp -j DNAT --to-destination {to}", "xt_nat"),
+        Trial("MASQUERADE", "nat", "-j MASQUERADE --random-fully", "xt_MASQUERADE"),
+        Trial("sctp", "nat", "-p sctp -m sctp --dport 80 -j RETURN", "xt_sctp"),
+    ]
+
+
+def _forwarding(family: Family) -> Finding:
+    name = node.forwarding_name(family)
+    if node.forwards(family):
+        return Finding(name, True, "on")
+    if os.access(node.forwarding_path(family), os.W_OK):
+        return Finding(name, True, "off; kproxy turns it on")
+    return Finding(name, False, "off, and cannot be written here", f"sysctl -w {name}=1")
+
+
+def _bridge(family: Family) -> Finding:
+    subject = "br_netfilter"
+    path = _BRIDGE[family]
+    only = "this matters only where pods of one node are joined by a Linux bridge"
+    try:
+        on = path.read_text().strip() != "0"
+    except OSError:
+        return Finding(subject, True, f"not loaded; {only}")
+    return Finding(subject, True, "on" if on else f"{path.name} is 0; {only}")
+
+
+def _default_route(family: Family) -> Finding:
+    with IPRoute() as routes:
+        found = any(True for _ in routes.get_default_routes(family=_AF[family]))
+    if found:
+        return Finding("default route", True, "present")
+    return Finding(
+        "default route",
+        False,
+        "none: the node itself cannot send to an address of a Service that no route covers",
+        "add a default route, or a route for the ServiceCIDR",
+        blocking=False,
+    )

@@ -1,0 +1,51 @@
+"""Removing everything of ours, in both variants, and nothing else."""
+
+from __future__ import annotations
+
+from backends.iptables import ipsets, localnet, rulesets, tools
+from backends.iptables.rules import CHAIN_PREFIX, split_key
+from backends.iptables.rulesets import Table
+from backends.iptables.tools import Variant
+from kproxy.core.addresses import Family
+
+
+def clean_up(family: Family) -> int:
+    """Remove our jumps, chains and ipsets; return how many. Raises BackendError.
+
+    A chain of ours to which a foreign chain jumps stays, empty: that rule is not ours to delete.
+    """
+    removed = sum(_clean_variant(family, variant) for variant in Variant)
+    sets = [name for _, name in map(split_key, ipsets.observe(family))]
+    return removed + ipsets.destroy(sets, skip_referenced=True)
+
+
+def _clean_variant(family: Family, variant: Variant) -> int:
+    tables = rulesets.read_all_with(CHAIN_PREFIX, family, variant)
+    removed = 0
+    # Translation ends first: a packet that it still sends on must be let through.
+    for name in ("nat", "filter"):
+        ours = _our_chains(tables[name]) if name in tables else set()
+        if not ours:
+            continue
+        if localnet.GUARD_CHAIN in ours:
+            localnet.close(family, variant)
+        removed += _clean_table(family, variant, tables[name], ours)
+    return removed
+
+
+def _our_chains(table: Table) -> set[str]:
+    return {chain for chain in table.chains if chain.startswith(CHAIN_PREFIX)}
+
+
+def _clean_table(family: Family, variant: Variant, table: Table, ours: set[str]) -> int:
+    held = {
+        target
+        for chain, targets in table.jumps.items()
+        if chain not in ours and chain not in table.built_in
+        for target in targets & ours
+    }
+    jumps = [(chain, spec) for chain, spec, target in table.base_rules if target in ours]
+    gone = ours - held
+    text = rulesets.removal(table.name, jumps=jumps, chains=gone, emptied=held)
+    tools.restore(family, variant, text)
+    return len(jumps) + len(gone)

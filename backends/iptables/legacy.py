@@ -1,0 +1,61 @@
+"""What the kernel tells at once of the legacy variant's tables: which exist, and how big they are.
+
+Structures: linux/netfilter_ipv4/ip_tables.h, linux/netfilter_ipv6/ip6_tables.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+from typing import NamedTuple
+
+from kproxy.backend import BackendError
+from kproxy.core.addresses import Family
+
+_NAMES = {Family.IPV4: "ip_tables_names", Family.IPV6: "ip6_tables_names"}
+_AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+_LEVEL = {Family.IPV4: socket.IPPROTO_IP, Family.IPV6: socket.IPPROTO_IPV6}
+_GET_INFO = 64  # IPT_SO_GET_INFO and IP6T_SO_GET_INFO
+_GETINFO = struct.Struct("=32sI5I5III")  # struct ipt_getinfo, struct ip6t_getinfo
+
+
+class Info(NamedTuple):
+    """How big a table is; each user chain counts two entries besides its rules."""
+
+    entries: int
+    size_bytes: int
+
+
+def tables(family: Family) -> frozenset[str]:
+    """Return the names of the tables that exist. Asking for any other one would create it."""
+    path = f"/proc/thread-self/net/{_NAMES[family]}"
+    try:
+        with open(path) as names:
+            return frozenset(names.read().split())
+    except FileNotFoundError:
+        return frozenset()  # a kernel without the legacy variant
+    except OSError as error:
+        raise BackendError(f"reading {path}", str(error), transient=False) from error
+
+
+def info(family: Family, table: str) -> Info | None:
+    """Return the size of a table, None if it does not exist."""
+    if table not in tables(family):
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(table.encode(), _GETINFO.size)
+    length = ctypes.c_uint32(_GETINFO.size)
+    doing = f"asking for the size of the legacy table {table}"
+    try:
+        with socket.socket(_AF[family], socket.SOCK_RAW, socket.IPPROTO_RAW) as asking:
+            failed = libc.getsockopt(
+                asking.fileno(), _LEVEL[family], _GET_INFO, buffer, ctypes.byref(length)
+            )
+    except OSError as error:
+        raise BackendError(doing, str(error), transient=False) from error
+    if failed:
+        raise BackendError(doing, os.strerror(ctypes.get_errno()), transient=True)
+    *_, entries, size_bytes = _GETINFO.unpack(buffer.raw)
+    return Info(entries, size_bytes)
