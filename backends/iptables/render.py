@@ -6,9 +6,10 @@ nat
     of a service port (see services.py), which end in DNAT or ACCEPT.
     POSTROUTING -> KPROXY-POSTROUTING: masquerade of what was marked and of hairpins.
 filter, for new connections that nat did not translate
-    INPUT, FORWARD, OUTPUT -> KPROXY-FILTER: a tree like the one in nat, holding only frontends
-    that are refused or dropped; then KPROXY-NODEFILTER and KPROXY-NODEVERDICTS for NodePorts, and
-    KPROXY-CLUSTERIPS for clusterIPs without that port and for the rest of each ServiceCIDR.
+    INPUT, FORWARD, OUTPUT -> KPROXY-FILTER. In order: KPROXY-VERDICTS, a tree like the one in nat
+    with the frontends that are refused or dropped; for the node's own addresses KPROXY-NODEFILTER
+    and KPROXY-NODEVERDICTS, the same for NodePorts, and no more; KPROXY-CLUSTERIPS, which refuses
+    clusterIPs without that port; a DROP for the rest of each ServiceCIDR.
     INPUT -> KPROXY-HEALTH: healthCheckNodePorts are let in.
     INPUT -> KPROXY-LOCALNET: no loopback addresses from outside, while route_localnet is on.
     FORWARD -> KPROXY-FORWARD: masqueraded and established traffic is let through.
@@ -55,6 +56,9 @@ _JUMPS = {
     ("nat", "OUTPUT", "KPROXY-SERVICES"): "",
     ("nat", "POSTROUTING", "KPROXY-POSTROUTING"): "",
 }
+# A chain needs a rule to carry its digest. This one never applies: no packet goes to port 0.
+_NEVER = "-p tcp --dport 0 -j RETURN"
+
 # A service port with more chains than this is kept as text while it is being written: asking for
 # its chains one by one would render all of them each time.
 _MANY_CHAINS = 8
@@ -157,7 +161,7 @@ class Renderer:
         for each in services.affinity_sets(old, self._family):
             self._owner_of_set.pop(each.name, None)
             patch[set_key(each.name)] = None
-        self._replace_frontends(old, present=False)
+        self._replace_frontends(old, context, present=False)
 
     def _add(
         self,
@@ -173,12 +177,14 @@ class Renderer:
         for each in services.affinity_sets(new, self._family):
             self._owner_of_set[each.name] = key
             patch[set_key(each.name)] = set_value(each)
-        self._replace_frontends(new, present=True)
+        self._replace_frontends(new, context, present=True)
 
-    def _replace_frontends(self, entry: ServicePort, *, present: bool) -> None:
+    def _replace_frontends(
+        self, entry: ServicePort, context: services.Context, *, present: bool
+    ) -> None:
         protocol = entry.key.protocol
         for via, frontend in services.frontends(entry):
-            nat = (services.nat_target(entry, via),) if present else None
+            nat = services.nat_rules(entry, via, context) if present else None
             unserved = services.filter_rules(entry, via, self._family) if present else ()
             if isinstance(frontend, NodePort):
                 self._nat_ports.put(nat, protocol=protocol, port=frontend.port)
@@ -262,7 +268,7 @@ class Renderer:
         yield from self._to_node_ports("KPROXY-NODEPORTS")
 
     def _node_ports(self) -> Iterator[str]:
-        yield from self._nat_ports.root_rules() or ("-j RETURN",)
+        yield from self._nat_ports.root_rules() or (_NEVER,)
 
     def _to_node_ports(self, chain: str) -> Iterator[str]:
         """Return the rules that send what NodePorts hold for to `chain`."""
@@ -294,30 +300,37 @@ class Renderer:
         yield "-j MASQUERADE --random-fully"
 
     def _filter(self) -> Iterator[str]:
+        """Return the order of verdicts.
+
+        The trees are behind jumps and hold nothing but verdicts: while a change is under way, old
+        and new rules stand side by side in them, and no rule here may cut those off.
+        """
         yield "-m conntrack --ctstate DNAT -j RETURN"
-        yield from self._filter_vips.root_rules()
+        yield "-j KPROXY-VERDICTS"
         yield "-m addrtype --dst-type LOCAL -g KPROXY-NODEFILTER"
         yield "-j KPROXY-CLUSTERIPS"
+        for cidr in self._known_rules().service_cidrs:
+            yield f"-d {cidr} -j DROP"
+
+    def _verdicts(self) -> Iterator[str]:
+        yield from self._filter_vips.root_rules() or (_NEVER,)
 
     def _node_filter(self) -> Iterator[str]:
         yield from self._to_node_ports("KPROXY-NODEVERDICTS")
 
     def _node_verdicts(self) -> Iterator[str]:
-        yield from self._filter_ports.root_rules() or ("-j RETURN",)
+        yield from self._filter_ports.root_rules() or (_NEVER,)
 
     def _cluster_ip_rules(self) -> Iterator[str]:
-        """Return what becomes of a clusterIP that has no such port, and of one nobody has."""
-        yield from self._cluster_ips.root_rules()
-        for cidr in self._known_rules().service_cidrs:
-            yield f"-d {cidr} -j DROP"
-        yield "-j RETURN"
+        """Return what becomes of a clusterIP that has no such port."""
+        yield from self._cluster_ips.root_rules() or (_NEVER,)
 
     def _refuse(self) -> Iterator[str]:
         yield "-p tcp -j REJECT --reject-with tcp-reset"
         yield f"-j REJECT --reject-with {port_unreachable(self._family)}"
 
     def _health_rules(self) -> Iterator[str]:
-        yield from self._health.root_rules() or ("-j RETURN",)
+        yield from self._health.root_rules() or (_NEVER,)
 
     def _forward(self) -> Iterator[str]:
         bit = f"{1 << self._options.masquerade_bit:#x}"
@@ -344,6 +357,7 @@ _FIXED: Mapping[tuple[str, str], Callable[[Renderer], Iterator[str]]] = {
     ("nat", "KPROXY-POSTROUTING"): Renderer._postrouting,
     ("nat", "KPROXY-MASQUERADE"): Renderer._masquerade,
     ("filter", "KPROXY-FILTER"): Renderer._filter,
+    ("filter", "KPROXY-VERDICTS"): Renderer._verdicts,
     ("filter", "KPROXY-NODEFILTER"): Renderer._node_filter,
     ("filter", "KPROXY-NODEVERDICTS"): Renderer._node_verdicts,
     ("filter", "KPROXY-CLUSTERIPS"): Renderer._cluster_ip_rules,

@@ -7,8 +7,8 @@ get a chain of their own only where affinity has to be recorded.
 - KPROXY-SVC-, KPROXY-SVL-: the choice among all endpoints, among this node's endpoints
 - KPROXY-GRP-: a part of a large choice
 - KPROXY-SEP-: one endpoint, with affinity
-- KPROXY-EXT-: a frontend for the outside, where the traffic policy decides
-- KPROXY-FW-: a load-balancer frontend that admits some sources only
+- KPROXY-EXT-: a frontend for the outside under policy Local, where the source decides
+- KPROXY-FWL-: a load-balancer frontend that admits some sources only
 """
 
 from __future__ import annotations
@@ -85,9 +85,11 @@ def chains(entry: ServicePort, context: Context) -> Chains:
             name = _name(entry.key, "SEP", str(target))
             result[name] = tuple(_endpoint_rules(entry, context, target))
     if _is_external(entry) and entry.external is not Use.REJECT:
-        result[_name(entry.key, "EXT")] = tuple(_external_rules(entry, context))
+        if entry.external_local:
+            result[_name(entry.key, "EXT")] = tuple(_external_rules(entry, context))
         if entry.sources is not None and _has(entry, Via.LOAD_BALANCER):
-            admitted = (f"-s {n} -j {_name(entry.key, 'EXT')}" for n in entry.sources)
+            served = _external_entry(entry, context)
+            admitted = (f"-s {n} {rule}" for n in entry.sources for rule in served)
             result[_name(entry.key, "FWL")] = (*admitted, "-j ACCEPT")
     return result
 
@@ -101,20 +103,21 @@ def affinity_sets(entry: ServicePort, family: Family) -> Iterator[AffinitySet]:
         yield _affinity_set(entry, family, target)
 
 
-def nat_target(entry: ServicePort, via: Via) -> str:
-    """Return the target for new connections to one of the entry's frontends.
+def nat_rules(entry: ServicePort, via: Via, context: Context) -> tuple[str, ...]:
+    """Return what becomes of new connections to one of the entry's frontends.
 
     What is refused or dropped in filter ends in ACCEPT here: no rule behind ours (a stale one of
     kube-proxy, say) may translate it.
     """
     use = entry.internal if via is Via.CLUSTER_IP else entry.external
     if use is Use.REJECT:
-        return "-j ACCEPT"
+        return ("-j ACCEPT",)
     if via is Via.CLUSTER_IP:
         kinds = {Use.TARGETS: "SVC", Use.LOCAL_TARGETS: "SVL"}
-        return f"-j {_name(entry.key, kinds[use])}" if use in kinds else "-j ACCEPT"
-    filtered = via is Via.LOAD_BALANCER and entry.sources is not None
-    return f"-j {_name(entry.key, 'FWL' if filtered else 'EXT')}"
+        return (f"-j {_name(entry.key, kinds[use])}",) if use in kinds else ("-j ACCEPT",)
+    if via is Via.LOAD_BALANCER and entry.sources is not None:
+        return (f"-j {_name(entry.key, 'FWL')}",)
+    return _external_entry(entry, context)
 
 
 def filter_rules(entry: ServicePort, via: Via, family: Family) -> tuple[str, ...]:
@@ -154,12 +157,19 @@ def _uses(entry: ServicePort) -> tuple[bool, bool]:
     return Use.TARGETS in uses or short_circuit, Use.LOCAL_TARGETS in uses
 
 
+def _external_entry(entry: ServicePort, context: Context) -> tuple[str, ...]:
+    """Return how a frontend for the outside is served.
+
+    Under policy Cluster that is two rules, not a chain of their own: chains are what costs.
+    """
+    if entry.external_local:
+        return (f"-j {_name(entry.key, 'EXT')}",)
+    return context.mark, f"-j {_name(entry.key, 'SVC')}"
+
+
 def _external_rules(entry: ServicePort, context: Context) -> Iterator[str]:
+    """Return the rules under policy Local, which binds neither local pods nor the node itself."""
     everything = _name(entry.key, "SVC")
-    if not entry.external_local:
-        yield context.mark
-        yield f"-j {everything}"
-        return
     pod = _pod_match(context.rules.local_pods, negated=False)
     if pod is not None:
         yield f"{pod} -j {everything}"

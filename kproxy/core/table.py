@@ -89,7 +89,7 @@ class ServicePort:
     - `external_local`: externalTrafficPolicy is Local. Then `external` is what outsiders get,
       while local pods and the node itself are short-circuited to `targets` (REJECT if empty).
     - `targets`: the cluster list; `local_targets`: the local list (reference 1.2). Sorted by
-      "ip:port" as text. `targets` is empty only if `internal` and `external` are not TARGETS.
+      "ip:port" as text. A list that the use of none of `frontends` leads to may be left out.
     - `sources`: who may use the load-balancer addresses; None admits everyone.
     - `affinity_timeout_s`: sliding client-IP affinity over all frontends, None if off.
     - `serving`: (address, port) of every serving endpoint, whatever policy or topology say;

@@ -248,5 +248,5 @@ def test_a_service_cidr_does_not_render_any_service_again(calls):
     calls.update(rendered=0, compiled=0)
 
     changes = compiler.apply([Upserted(a_cidr("10.96.0.0/16"))])[Family.IPV4]
-    assert world.update(changes) == {"filter/KPROXY-CLUSTERIPS"}
+    assert world.update(changes) == {"filter/KPROXY-FILTER"}
     assert calls == {"rendered": 0, "compiled": 0}
