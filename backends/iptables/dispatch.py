@@ -14,6 +14,9 @@ from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 
 _PROTOCOLS = tuple(Protocol)
+# A few dozen rules cost a new connection less than a microsecond; chains cost a change more: the
+# nf_tables tool takes time quadratic in them, and legacy spends two entries on each.
+_LEAF_ENTRIES = 64
 _LONGEST_READABLE = 16  # nibbles; a hashed name is longer, so the two can never be equal
 
 Suffixes = tuple[str, ...]  # what follows the match in each rule of an entry, from `-s` or `-j` on
@@ -33,7 +36,9 @@ class Dispatch:
         self._address_nibbles = family.bits // 4 if family is not None else 0
         self._port_nibbles = 5 if ports else 0
         self._shape = trie.Shape(
-            nibbles=self._address_nibbles + self._port_nibbles, leaf_entries=8, max_levels=6
+            nibbles=self._address_nibbles + self._port_nibbles,
+            leaf_entries=_LEAF_ENTRIES,
+            max_levels=6,
         )
         self._root: Node = trie.Leaf(())
         self._edits: dict[int, Suffixes | None] = {}
