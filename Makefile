@@ -1,0 +1,74 @@
+# Every target sets up what it needs first and does nothing where that is done: a second run is
+# quick and needs no network. Root is asked for (sudo) only to install packages and to make
+# network namespaces.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+# As root under sudo nothing may be left behind in the tree that its owner cannot remove.
+ROOT_ENV := $(if $(AS_ROOT),$(AS_ROOT) env CI=$(CI) PYTHONDONTWRITEBYTECODE=1 \
+	HYPOTHESIS_STORAGE_DIRECTORY=/tmp/kproxy-hypothesis,)
+ROOT_PYTEST := $(if $(AS_ROOT),-p no:cacheprovider,)
+VENV := .venv/bin
+
+# What the data path and the tests call, what python-iptables and bench/ are compiled with.
+PACKAGES := iproute2 iptables ipset nftables conntrack procps \
+	python3-venv python3-dev gcc libc6-dev
+
+.PHONY: help demo test check lint kernel bench numbers packages setup clean
+
+help: ## show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: setup ## a shop on two nodes, a rollout, and where each request went (20 s)
+	@$(ROOT_ENV) $(VENV)/python -m examples.demo
+
+test: lint ## everything: linters, types, layers, all tests (with root)
+	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST)
+
+check: lint ## what needs no root: linters, types, layers, pure tests (30 s)
+	@$(VENV)/python -m pytest -m "not kernel"
+
+kernel: setup ## the tests that send packets through the kernel, in their own namespaces
+	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -m kernel
+
+lint: setup
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+	@$(VENV)/mypy
+	@$(VENV)/lint-imports
+
+bench: setup ## measure, then write bench/results/*.json and the table in README.md
+	@for each in core sync connections; do \
+		$(ROOT_ENV) $(VENV)/python -m bench.$$each --date "$$(date -u +%F)"; \
+	done
+	@$(VENV)/python -m bench.table
+
+numbers: setup ## write the table in README.md again from bench/results/*.json
+	@$(VENV)/python -m bench.table
+
+setup: packages .venv/.ready
+
+.venv/.ready: pyproject.toml .ci/constraints.txt | packages
+	@# Debian packages some libraries (bcc) for /usr/bin/python3 only, hence this interpreter.
+	/usr/bin/python3 -m venv --system-site-packages .venv
+	$(VENV)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
+	@touch $@
+
+packages:
+	@missing=$$(for each in $(PACKAGES); do \
+		dpkg-query -W -f '$${Status}\n' $$each 2>/dev/null | grep -q '^install ok installed$$' \
+			|| echo $$each; \
+	done); \
+	if [ -n "$$missing" ]; then \
+		echo "installing:" $$missing; \
+		$(AS_ROOT) apt-get update -qq; \
+		$(AS_ROOT) env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
+	fi
+
+clean: ## remove what `make` made here
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache

@@ -1,0 +1,115 @@
+"""What compiling and rendering cost, in CPU time: all of it, and one endpoint's change.
+
+Nothing of the kernel is involved. Each run is a fresh process.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import time
+from typing import Any
+
+import click
+
+from backends.iptables.render import Renderer
+from backends.iptables.rules import Options
+from bench.cluster import NODE_NAME, POD_RANGE, Cluster
+from bench.record import record, spread
+from kproxy.core.addresses import Family, canonical_network
+from kproxy.core.compile import Compiler
+from kproxy.core.objects import KIND_OF, Kind, Object
+from kproxy.core.parse import from_json, kind_of
+from kproxy.core.settings import Settings
+from kproxy.core.store import Replaced, Upserted
+from kproxy.core.table import TableChanges
+
+_CHANGES = 1000
+
+
+@click.command()
+@click.option("--services", default=10_000, show_default=True)
+@click.option("--endpoints", default=10, show_default=True, help="Of each Service.")
+@click.option("--runs", default=5, show_default=True)
+@click.option("--date", required=True, help="Written into the result.")
+def main(services: int, endpoints: int, runs: int, date: str) -> None:
+    """Measure the core and the renderer of the iptables data path."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, maxtasksperchild=1) as pool:
+        seen = [pool.apply(one_run, (services, endpoints)) for _ in range(runs)]
+    names = list(seen[0])
+    record(
+        "core",
+        date=date,
+        parameters={"services": services, "endpoints": endpoints, "runs": runs},
+        results=[{"what": name, **spread([run[name] for run in seen], 4)} for name in names],
+    )
+
+
+def one_run(services: int, endpoints: int) -> dict[str, float]:
+    """Measure everything once; times in the unit that the name ends with."""
+    cluster = Cluster(services, endpoints)
+    raw = [_raw(document) for document in cluster.objects()]
+    figures: dict[str, float] = {}
+    before = time.process_time()
+    objects = [from_json(kind, text) for kind, text in raw]
+    figures["parse_s"] = time.process_time() - before
+    del raw
+
+    settings = Settings(NODE_NAME, cluster_cidrs=(canonical_network(POD_RANGE),))
+    compiler = Compiler(settings, (Family.IPV4,))
+    before = time.process_time()
+    compiler.apply(_lists(objects))
+    figures["compile_s"] = time.process_time() - before
+
+    renderer = Renderer(Family.IPV4, Options())
+    before = time.process_time()
+    _render(renderer, compiler.tables[Family.IPV4].everything())
+    figures["render_s"] = time.process_time() - before
+
+    figures.update(_one_change(cluster, compiler, renderer))
+    return figures
+
+
+def _one_change(cluster: Cluster, compiler: Compiler, renderer: Renderer) -> dict[str, float]:
+    """Move one endpoint of many Services, one after the other."""
+    chance = random.Random(1)
+    spent = {"parse": 0.0, "compile": 0.0, "render": 0.0}
+    for moved in range(_CHANGES):
+        document = cluster.endpoint_slice(chance.randrange(cluster.services), moved)
+        kind, text = _raw(document)
+        at = [time.process_time()]
+        new = from_json(kind, text)
+        at.append(time.process_time())
+        changes = compiler.apply((Upserted(new),))
+        at.append(time.process_time())
+        _render(renderer, changes[Family.IPV4])
+        at.append(time.process_time())
+        for name, start, end in zip(spent, at, at[1:], strict=False):
+            spent[name] += end - start
+    return {f"one_change_{name}_ms": 1000 * total / _CHANGES for name, total in spent.items()}
+
+
+def _render(renderer: Renderer, changes: TableChanges) -> None:
+    """Render the changed chains to text, as a commit does."""
+    for key, value in renderer.update(changes).items():
+        if value is not None and not key.startswith(("jump/", "set/")):
+            renderer.chain(key)
+
+
+def _raw(document: dict[str, Any]) -> tuple[Kind, bytes]:
+    kind = kind_of(document)
+    assert kind is not None
+    return kind, json.dumps(document).encode()
+
+
+def _lists(objects: list[Object]) -> list[Replaced]:
+    return [
+        Replaced(kind, tuple(each for each in objects if KIND_OF[type(each)] is kind))
+        for kind in Kind
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Interfaces, addresses and routes of a namespace, as lines of the `ip` tool."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable
+
+from tests.net.namespace import Namespace
+
+_SYSCTLS = {
+    "net/ipv4/conf/all/rp_filter": 0,
+    "net/ipv4/conf/default/rp_filter": 0,
+    "net/ipv6/conf/all/disable_ipv6": 0,
+    "net/ipv6/conf/default/disable_ipv6": 0,
+    # Addresses are usable at once.
+    "net/ipv6/conf/default/accept_dad": 0,
+    "net/ipv6/conf/default/accept_ra": 0,
+}
+_ROUTER_SYSCTLS = {
+    "net/ipv4/ip_forward": 1,
+    "net/ipv6/conf/all/forwarding": 1,
+    "net/ipv4/conf/all/send_redirects": 0,
+    "net/ipv4/conf/default/send_redirects": 0,
+}
+
+
+def prepare(namespace: Namespace) -> None:
+    """Make a fresh namespace ready for links: loopback up, no surprises in its settings."""
+    for name, value in _SYSCTLS.items():
+        namespace.sysctl(name, value)
+    ip(namespace, ["link set lo up"])
+
+
+def forward_packets(namespace: Namespace) -> None:
+    """Make a namespace a router."""
+    for name, value in _ROUTER_SYSCTLS.items():
+        namespace.sysctl(name, value)
+
+
+def join(one: Namespace, name: str, other: Namespace, other_name: str = "eth0") -> None:
+    """Make a veth pair between two namespaces, both ends up."""
+    there = f"/proc/{os.getpid()}/fd/{other.fd}"
+    ip(
+        one,
+        [
+            f"link add {name} type veth peer name {other_name} netns {there}",
+            f"link set {name} up",
+        ],
+    )
+    ip(other, [f"link set {other_name} up"])
+
+
+def ip(namespace: Namespace, lines: Iterable[str]) -> None:
+    """Run `ip` with each line in the namespace. Raises CalledProcessError at the first refusal."""
+    text = "\n".join(lines) + "\n"
+    with namespace.entered():
+        subprocess.run(["ip", "-batch", "-"], input=text, text=True, check=True)

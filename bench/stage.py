@@ -1,0 +1,206 @@
+"""A node under test between a client and everything behind it.
+
+::
+
+    client 10.254.0.2 ── [ node 192.0.2.1 ] ── far, which answers at every endpoint's address
+
+The client's address is a pod's, so its connections to clusterIPs are not masqueraded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.cluster import ENDPOINT_RANGE, NODE_ADDRESS, NODE_NAME, POD_RANGE
+from bench.links import forward_packets, ip, join, prepare
+from tests.net.namespace import Namespace
+
+CLIENT = "10.254.0.2"
+_GATEWAY = "10.254.0.1"
+_FAR = "198.18.0.2"
+_NODE_TO_FAR = "198.18.0.1"
+_SAMPLE_EVERY_S = 0.02
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_CONFIG = f"""\
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clusterCIDR: {POD_RANGE}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Three namespaces, gone when nothing refers to them any more."""
+
+    client: Namespace
+    node: Namespace
+    far: Namespace
+
+
+def build_stage() -> Stage:
+    """Make the namespaces and connect them."""
+    stage = Stage(Namespace("client"), Namespace("node"), Namespace("far"))
+    for namespace in (stage.client, stage.node, stage.far):
+        prepare(namespace)
+        namespace.sysctl("net/core/somaxconn", 65535)
+    forward_packets(stage.node)
+    join(stage.node, "client", stage.client)
+    join(stage.node, "far", stage.far)
+    ip(
+        stage.node,
+        [
+            f"addr add {NODE_ADDRESS}/32 dev lo",
+            f"addr add {_GATEWAY}/30 dev client",
+            f"addr add {_NODE_TO_FAR}/30 dev far",
+            f"route add {ENDPOINT_RANGE} via {_FAR}",
+        ],
+    )
+    ip(stage.client, [f"addr add {CLIENT}/30 dev eth0", f"route add default via {_GATEWAY}"])
+    ip(
+        stage.far,
+        [
+            f"addr add {_FAR}/30 dev eth0",
+            f"route add default via {_NODE_TO_FAR}",
+            f"route add local {ENDPOINT_RANGE} dev lo",
+        ],
+    )
+    return stage
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Of the agent alone, and at most with all its children together (proportional set size)."""
+
+    steady_rss_mb: float
+    steady_pss_mb: float
+    peak_rss_mb: float
+    peak_with_children_pss_mb: float
+
+
+class Agent:
+    """A running `kproxy run`, watched from outside through /proc."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process = process
+        self._log = log
+        self._most_kb = 0
+        self._watching = True
+        self._watcher = threading.Thread(target=self._watch)
+        self._watcher.start()
+
+    def cpu_s(self) -> float:
+        """Return the CPU time of the agent and of its children that ended."""
+        text = Path(f"/proc/{self._process.pid}/stat").read_text()
+        ticks = text.rpartition(")")[2].split()[11:15]
+        return sum(map(int, ticks)) / _TICKS_PER_S
+
+    def check(self) -> None:
+        """Raise RuntimeError with its log if the agent has ended."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"kproxy ended:\n{self._log.read_text()}")
+
+    def memory(self) -> Memory:
+        """Return what it uses now, and the most it used."""
+        pid = self._process.pid
+        status = _fields(Path(f"/proc/{pid}/status"))
+        rollup = _fields(Path(f"/proc/{pid}/smaps_rollup"))
+        return Memory(
+            _mb(status["VmRSS"]),
+            _mb(rollup["Pss"]),
+            _mb(status["VmHWM"]),
+            _mb(self._most_kb),
+        )
+
+    def stop(self) -> None:
+        """End it by SIGTERM."""
+        self._watching = False
+        self._watcher.join()
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait()
+
+    def _watch(self) -> None:
+        """Note the largest sum of resident memory, pages that several share counted once (PSS)."""
+        while self._watching:
+            self._most_kb = max(self._most_kb, sum(map(_pss_kb, _family_of(self._process.pid))))
+            time.sleep(_SAMPLE_EVERY_S)
+
+
+@contextlib.contextmanager
+def running_agent(stage: Stage, manifests: Path, variant: str) -> Iterator[Agent]:
+    """Run kproxy on the node with a folder of manifests."""
+    with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch:
+        log = Path(scratch) / "log"
+        with log.open("wb") as output, stage.node.entered():
+            process = subprocess.Popen(
+                _command(manifests, variant, scratch),
+                env=_environment(scratch),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        agent = Agent(process, log)
+        try:
+            yield agent
+        finally:
+            agent.stop()
+
+
+def apply_once(stage: Stage, manifests: Path, variant: str) -> None:
+    """Program the node and leave the rules without an agent. Raises CalledProcessError."""
+    with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch, stage.node.entered():
+        command = [*_command(manifests, variant, scratch), "--once"]
+        subprocess.run(command, env=_environment(scratch), check=True, stderr=subprocess.DEVNULL)
+
+
+def _command(manifests: Path, variant: str, scratch: str) -> list[str]:
+    config = Path(scratch) / "config.yaml"
+    config.write_text(_CONFIG)
+    return [
+        *(sys.executable, "-m", "kproxy", "run", "--proxy-mode", "iptables"),
+        *("--manifests", str(manifests), "--config", str(config)),
+        *("--node-name", NODE_NAME, "--iptables-variant", variant),
+    ]
+
+
+def _environment(scratch: str) -> dict[str, str]:
+    # The legacy tools lock one file for the whole host, whatever the namespace.
+    return {**os.environ, "XTABLES_LOCKFILE": f"{scratch}/xtables.lock"}
+
+
+def _family_of(pid: int) -> Iterator[int]:
+    yield pid
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from _family_of(int(child))
+
+
+def _pss_kb(pid: int) -> int:
+    with contextlib.suppress(OSError):  # it may have ended meanwhile
+        return _fields(Path(f"/proc/{pid}/smaps_rollup")).get("Pss", 0)
+    return 0
+
+
+def _fields(file: Path) -> dict[str, int]:
+    """Return the numbers of a /proc file of `Name: number kB` lines."""
+    fields = {}
+    for line in file.read_text().splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if len(words) == 2 and words[1] == "kB":
+            fields[name] = int(words[0])
+    return fields
+
+
+def _mb(kilobytes: int) -> float:
+    return round(kilobytes / 1024, 1)

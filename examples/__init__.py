@@ -1,0 +1,1 @@
+"""A realistic application (`shop/`), and `demo`, which runs it on a small network."""

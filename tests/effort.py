@@ -1,0 +1,19 @@
+"""How hard the property tests try.
+
+`KPROXY_EFFORT=20` makes each try twenty times as many examples as in an ordinary run.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_TIMES = int(os.environ.get("KPROXY_EFFORT", "1"))
+
+
+def examples(count):
+    """Settings for a property test with so many examples in an ordinary run."""
+    return settings(
+        max_examples=count * _TIMES,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
