@@ -21,7 +21,7 @@ from kproxy.core.settings import Mode
 from kproxy.core.store import Change
 from kproxy.core.table import TableChanges
 from kproxy.host import host_addresses
-from kproxy.remarks import conflict_line, counts_line
+from kproxy.remarks import conflict_line, counts_line, limit_lines
 from kproxy.run.agent import Agent, Hooks, Host
 from kproxy.run.reconcile import Applied
 from kproxy.run.settings import LoopSettings
@@ -59,7 +59,7 @@ def build(
     started = time.monotonic()
     opened = _open(path, families)
     compiler = Compiler(to_settings(configuration, node_name), opened)
-    conflicts = _ConflictReport(compiler)
+    reports = _Reports(compiler, configuration.mode)
 
     def tell_ready(statuses: Iterable[FamilyStatus]) -> None:
         in_force = [status.family.value for status in statuses if not status.failures]
@@ -79,7 +79,7 @@ def build(
         loop_settings(configuration),
         host=Host(executor, host_addresses, random.random),
         hooks=Hooks(
-            compiled=conflicts.tell,
+            compiled=reports.tell,
             first_commit=path.take_over if configuration.kproxy.take_over else _leave_others_alone,
             ready=tell_ready,
         ),
@@ -156,17 +156,23 @@ def _leave_others_alone(family: Family) -> None:
     del family
 
 
-class _ConflictReport:
-    """Says once of each frontend that two Services claim who gets it."""
+class _Reports:
+    """Says once of each frontend that two Services claim who gets it, and once what cannot be."""
 
-    def __init__(self, compiler: Compiler) -> None:
+    def __init__(self, compiler: Compiler, mode: Mode) -> None:
         self._compiler = compiler
-        self._told: set[str] = set()
+        self._mode = mode
+        self._conflicts: set[str] = set()
+        self._limits: set[str] = set()
 
     def tell(self, changed: Mapping[Family, TableChanges]) -> None:
-        """Log the conflicts that are new."""
+        """Log what is new."""
         del changed
-        now = {conflict_line(conflict) for conflict in self._compiler.conflicts()}
-        for line in sorted(now - self._told):
+        conflicts = {conflict_line(conflict) for conflict in self._compiler.conflicts()}
+        for line in sorted(conflicts - self._conflicts):
             log.warning("%s", line)
-        self._told = now
+        self._conflicts = conflicts
+        limits = set(limit_lines(self._mode, self._compiler.tables))
+        for line in sorted(limits - self._limits):
+            log.info("%s", line)
+        self._limits |= limits

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
-from kproxy.core.addresses import endpoint_text
+from kproxy.core.addresses import Family, endpoint_text
 from kproxy.core.claims import Conflict
-from kproxy.core.table import ForwardingTable
+from kproxy.core.settings import Mode
+from kproxy.core.table import ForwardingTable, Undetected
 
 
 def conflict_line(conflict: Conflict) -> str:
@@ -25,3 +26,17 @@ def counts_line(tables: Iterable[ForwardingTable]) -> str:
     keys = len({entry.key for entry in entries})
     endpoints = len({(t.address, t.port) for e in entries for t in e.targets + e.local_targets})
     return f"{services} Services with {keys} ports and {endpoints} endpoints"
+
+
+def limit_lines(mode: Mode, tables: Mapping[Family, ForwardingTable]) -> Iterator[str]:
+    """Return what users may expect of these tables and do not get."""
+    for family, table in tables.items():
+        if isinstance(table.rules.local_pods, Undetected) and table.service_ports:
+            yield (
+                f"{family.value}: local pods cannot be told from other sources, as "
+                f"{table.rules.local_pods.why}: traffic to clusterIPs keeps its source address "
+                "unless masqueradeAll is set, and externalTrafficPolicy Local binds pods too"
+            )
+    localhost = any(table.rules.localhost_node_ports for table in tables.values())
+    if mode is Mode.IPTABLES and Family.IPV6 in tables and localhost:
+        yield "NodePorts answer on 127.0.0.1 and not on ::1, from where the kernel routes nothing"
