@@ -7,6 +7,7 @@ alone, never on the order in which they came.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -51,17 +52,19 @@ class Claims:
     def replace(
         self, key: ServicePortKey, old: Iterable[Frontend], new: Iterable[Frontend]
     ) -> set[ServicePortKey]:
-        """Exchange one service port's claims; return all whose ownership may have changed."""
+        """Exchange one service port's claims; return all whose ownership may have changed.
+
+        Of any number of claimants these are few: whoever owned a frontend before or owns it now.
+        """
         before, after = set(old), set(new)
+        touched = {key}
         for frontend in before - after:
             self._remove(key, frontend)
+            touched |= self._owner(key, frontend)
         for frontend in after - before:
+            touched |= self._owner(key, frontend)
             self._add(key, frontend)
-        return {
-            other
-            for frontend in before ^ after
-            for other, _ in self._claims.get(_id(key, frontend), ())
-        } | {key}
+        return touched
 
     def owned(self, key: ServicePortKey, claimed: tuple[Frontend, ...]) -> tuple[Frontend, ...]:
         """Return those of `claimed` that `key` owns; the same tuple if that is all of them."""
@@ -76,20 +79,25 @@ class Claims:
             for loser in {key for key, _ in losers} - {winner[0]}:
                 yield Conflict(address, protocol.value, port, str(winner[0]), str(loser))
 
+    def _owner(self, key: ServicePortKey, frontend: Frontend) -> set[ServicePortKey]:
+        return {owner for owner, _ in self._claims.get(_id(key, frontend), ())[:1]}
+
     def _add(self, key: ServicePortKey, frontend: Frontend) -> None:
-        where = _id(key, frontend)
-        claims = (*self._claims.get(where, ()), (key, frontend))
-        if len(claims) > 1:
-            claims = tuple(sorted(claims, key=_order))
+        where, claim = _id(key, frontend), (key, frontend)
+        claims = self._claims.get(where, ())
+        place = bisect.bisect_left(claims, _order(claim), key=_order)
+        self._claims[where] = (*claims[:place], claim, *claims[place:])
+        if claims:
             self._disputed.add(where)
-        self._claims[where] = claims
 
     def _remove(self, key: ServicePortKey, frontend: Frontend) -> None:
         where = _id(key, frontend)
-        claims = tuple(c for c in self._claims[where] if c != (key, frontend))
-        if len(claims) < 2:
+        claims = self._claims[where]
+        place = bisect.bisect_left(claims, _order((key, frontend)), key=_order)
+        left = (*claims[:place], *claims[place + 1 :])
+        if len(left) < 2:
             self._disputed.discard(where)
-        if claims:
-            self._claims[where] = claims
+        if left:
+            self._claims[where] = left
         else:
             del self._claims[where]

@@ -45,6 +45,12 @@ def misshapen(kind: Kind, document: object, error: msgspec.ValidationError) -> I
     )
 
 
+def unencodable(kind: Kind, document: object, error: UnicodeEncodeError) -> InvalidObject:
+    """Refuse a document with a text that no UTF-8 can hold; JSON and YAML can escape one."""
+    why = "holds half a pair of surrogates, which is no character"
+    return InvalidObject(kind.value, _key_of(kind, document), "(all)", error.object, why)
+
+
 def _key_of(kind: Kind, document: object) -> ObjectKey:
     metadata = document.get("metadata") if isinstance(document, Mapping) else None
     if not isinstance(metadata, Mapping):

@@ -22,7 +22,7 @@ from kproxy.core.addresses import (
     family_of,
     is_special,
 )
-from kproxy.core.misshapen import misshapen, reported_key
+from kproxy.core.misshapen import misshapen, reported_key, unencodable
 from kproxy.core.objects import (
     Endpoint,
     EndpointPort,
@@ -89,6 +89,9 @@ def from_builtins(document: Mapping[str, object]) -> Object | None:
         raw: Raw = msgspec.convert(document, wire_type)
     except msgspec.ValidationError as error:
         raise misshapen(kind, document, error) from error
+    except UnicodeEncodeError as error:
+        # msgspec wants UTF-8, and has no words for half a pair of surrogates.
+        raise unencodable(kind, document, error) from error
     return _finished(kind, raw, finish)
 
 

@@ -64,7 +64,7 @@ NO_OPTIONS: Mapping[str, str] = {}
 
 def parse(text: str, table: str) -> Rule:
     """Read one rule; raises ValueError for what iptables would refuse in that table."""
-    words = shlex.split(text)
+    words = shlex.split(text) if '"' in text else text.split()
     matches: list[tuple[str, bool, str]] = []
     options: dict[str, str] = {}
     chance, target, goto, loaded = 1.0, "", False, set()

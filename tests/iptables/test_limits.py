@@ -21,11 +21,11 @@ def unkind(family):
     keep = 16 if family is Family.IPV4 else 32
     numbers = {first}
     for shift in range(0, bits - keep, 4):
-        numbers |= {first | digit << shift for digit in range(1, 4)}
+        numbers |= {first | digit << shift for digit in range(1, 16)}
     return [str(ipaddress.ip_address(number)) for number in sorted(numbers)]
 
 
-@pytest.mark.parametrize(("family", "count"), [(Family.IPV4, 10_000), (Family.IPV6, 2_000)])
+@pytest.mark.parametrize(("family", "count"), [(Family.IPV4, 2_000), (Family.IPV6, 10_000)])
 def test_the_longest_path_fits_into_what_nf_tables_allows(family, count):
     """Unkind addresses, all ports of one address, many endpoints, affinity, sources, policy."""
     addresses = unkind(family)
@@ -51,7 +51,6 @@ def test_the_longest_path_fits_into_what_nf_tables_allows(family, count):
     assert tables.unreferenced() == set()
     packet = Packet("10.1.0.1" if family is Family.IPV4 else "fd00:1::1", addresses[2], 80,
                     Protocol.TCP, "eth0")  # fmt: skip
-    tables.examined = 0
     found = list(fates(tables, packet, ()))
     assert sum(fate.probability for fate in found) == pytest.approx(1)
 

@@ -23,11 +23,11 @@ SHAPE = Shape(nibbles=5, leaf_entries=2, max_levels=2)
 # As deep as its keys: the limit on levels is never met.
 WIDE = Shape(nibbles=8, leaf_entries=8, max_levels=8)
 
-# Keys that share long prefixes, and part at every nibble.
-KEYS = st.lists(st.sampled_from([0, 1, 15]), min_size=5, max_size=5).map(
+# Few keys, which share long prefixes and part at every nibble.
+KEYS = st.tuples(*map(st.sampled_from, [(0, 1, 15), (0, 1, 15), (0, 1), (0, 1), (0, 1)])).map(
     lambda nibbles: sum(nibble << 4 * i for i, nibble in enumerate(reversed(nibbles)))
 )
-EDITS = st.dictionaries(KEYS, st.none() | st.sampled_from("abc"), max_size=4)
+EDITS = st.dictionaries(KEYS, st.none() | st.sampled_from("abc"), min_size=1, max_size=3)
 
 
 def own_chains(shape, node):
@@ -90,8 +90,17 @@ def test_an_edit_costs_one_path(content, data):
     assert isinstance(new, Branch)
     if old.depth == new.depth:
         assert sum(a is not b for a, b in zip(old.children, new.children, strict=True)) <= 1
-    assert len(present) <= WIDE.max_levels
+    assert len(present) <= WIDE.max_levels + WIDE.leaf_entries // 2
     assert len(gone) <= WIDE.leaf_entries
+
+
+def test_a_leaf_that_was_too_deep_to_split_is_split_when_it_comes_up():
+    low, near, far = 0x00000, 0x00110, 0xF0000
+    content = {key: "a" for key in (*range(low, low + 5), *range(near, near + 5), far)}
+    tree = build(SHAPE, content.items())
+    del content[far]
+
+    assert update(SHAPE, tree, {far: None}) == build(SHAPE, content.items())
 
 
 @pytest.mark.parametrize("key", [5, 0xFFFFF])
