@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+from kproxy import heap
 from kproxy.backend import Backend, BackendError
 from kproxy.config import to_settings
 from kproxy.config_fields import Configuration
@@ -62,16 +63,17 @@ def build(
     reports = _Reports(compiler, configuration.mode)
 
     def tell_ready(statuses: Iterable[FamilyStatus]) -> None:
-        in_force = [status.family.value for status in statuses if not status.failures]
+        in_force = [status.family for status in statuses if not status.failures]
         if in_force:
             log.info(
                 "ready: %s in the kernel for %s, %.2f s after the start",
-                counts_line(compiler.tables.values()),
-                " and ".join(in_force),
+                counts_line(compiler.tables[family] for family in in_force),
+                " and ".join(family.value for family in in_force),
                 time.monotonic() - started,
             )
         else:
             log.error("not ready: the kernel refused every IP family; trying again")
+        heap.loaded()
 
     agent = Agent(
         compiler,
@@ -80,7 +82,7 @@ def build(
         host=Host(executor, host_addresses, random.random),
         hooks=Hooks(
             compiled=reports.tell,
-            first_commit=path.take_over if configuration.kproxy.take_over else _leave_others_alone,
+            first_commit=path.in_force,
             ready=tell_ready,
         ),
     )
@@ -119,7 +121,8 @@ async def follow(proxy: Proxy, folder: Path, node_name: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, proxy.agent, number)
     source = ManifestSource(folder, node_name=node_name, log=logging.getLogger("kproxy.manifests"))
-    await proxy.agent.run(source.batches())
+    with heap.loading():
+        await proxy.agent.run(source.batches())
 
 
 async def apply_once(
@@ -150,10 +153,6 @@ async def _only(changes: tuple[Change, ...]) -> AsyncIterator[tuple[Change, ...]
 def _stop(agent: Agent, number: int) -> None:
     log.info("%s: stopping, the rules stay in place", signal.Signals(number).name)
     agent.stop()
-
-
-def _leave_others_alone(family: Family) -> None:
-    del family
 
 
 class _Reports:

@@ -30,8 +30,12 @@ class DataPath(Protocol):
     def backend(self, family: Family) -> Backend:
         """Return the data path of a family."""
 
-    def take_over(self, family: Family) -> None:
-        """Remove what kube-proxy left behind, in every mode of its."""
+    def in_force(self, family: Family) -> None:
+        """Remove what would contradict a family's rules, now that the kernel holds them.
+
+        That is what an earlier run left elsewhere and, if the configuration says so, what
+        kube-proxy left, in every mode of its.
+        """
 
     def preview(self, table: ForwardingTable) -> str:
         """Return what would be programmed for a table."""

@@ -10,6 +10,7 @@ from backends.iptables.driver import IptablesBackend
 from backends.iptables.preview import preview
 from backends.iptables.render import Renderer
 from backends.iptables.rules import Options
+from backends.iptables.tools import Variant
 from kproxy.backend import Backend, Finding
 from kproxy.config_fields import Configuration
 from kproxy.core.addresses import Family
@@ -26,17 +27,29 @@ class IptablesPath:
     def __init__(self, configuration: Configuration) -> None:
         self._bit = configuration.iptables.masquerade_bit
         self._variant = configuration.kproxy.iptables.variant.value
+        self._takes_over = configuration.kproxy.take_over
+        self._chosen: dict[Family, Variant] = {}
 
     def backend(self, family: Family) -> Backend:
         """Return the data path of a family, in the variant that the node uses."""
         chosen = variant.choose(family, wanted=self._variant)
         log.info("%s: writing rules with iptables %s", family.value, chosen.value)
+        self._chosen[family] = chosen
         options = Options(masquerade_bit=self._bit, drop_invalid=not _liberal())
         return IptablesBackend(family=family, variant=chosen, renderer=Renderer(family, options))
 
-    def take_over(self, family: Family) -> None:
-        """Remove what kube-proxy left behind, in every mode of its."""
-        removed = takeover.remove_kube_proxy(family)
+    def in_force(self, family: Family) -> None:
+        """Remove what an earlier run wrote in the other variant and, if asked, kube-proxy's."""
+        for other in set(Variant) - {self._chosen[family]}:
+            removed = cleanup.clean_up_variant(family, other)
+            if removed:
+                log.info(
+                    "%s: removed %d objects that kproxy once wrote with iptables %s",
+                    family.value,
+                    removed,
+                    other.value,
+                )
+        removed = takeover.remove_kube_proxy(family) if self._takes_over else 0
         if removed:
             log.info("%s: removed %d objects that kube-proxy left", family.value, removed)
 

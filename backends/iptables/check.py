@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyroute2 import IPRoute
-
 from backends.iptables import node, rulesets, tools, trial, variant
 from backends.iptables.rules import TABLES
 from backends.iptables.tools import Variant
@@ -148,6 +146,8 @@ def _bridge(family: Family) -> Finding:
 
 
 def _default_route(family: Family) -> Finding:
+    from pyroute2 import IPRoute  # here, because it holds 11 MB and the agent has no use for it
+
     with IPRoute() as routes:
         found = any(True for _ in routes.get_default_routes(family=_AF[family]))
     if found:

@@ -13,13 +13,15 @@ def clean_up(family: Family) -> int:
     """Remove our jumps, chains and ipsets; return how many. Raises BackendError.
 
     A chain of ours to which a foreign chain jumps stays, empty: that rule is not ours to delete.
+    Forwarding stays on: see `sysctls`.
     """
-    removed = sum(_clean_variant(family, variant) for variant in Variant)
+    removed = sum(clean_up_variant(family, variant) for variant in Variant)
     sets = [name for _, name in map(split_key, ipsets.observe(family))]
     return removed + ipsets.destroy(sets, skip_referenced=True)
 
 
-def _clean_variant(family: Family, variant: Variant) -> int:
+def clean_up_variant(family: Family, variant: Variant) -> int:
+    """Remove our jumps and chains from one variant; return how many. Raises BackendError."""
     tables = rulesets.read_all_with(CHAIN_PREFIX, family, variant)
     removed = 0
     # Translation ends first: a packet that it still sends on must be let through.
@@ -46,6 +48,6 @@ def _clean_table(family: Family, variant: Variant, table: Table, ours: set[str])
     }
     jumps = [(chain, spec) for chain, spec, target in table.base_rules if target in ours]
     gone = ours - held
-    text = rulesets.removal(table.name, jumps=jumps, chains=gone, emptied=held)
-    tools.restore(family, variant, text)
+    lines = rulesets.removal(table.name, jumps=jumps, chains=gone, emptied=held)
+    tools.restore(family, variant, lines)
     return len(jumps) + len(gone)

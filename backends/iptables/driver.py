@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 
 from backends import _conntrack
-from backends.iptables import drift, ipsets, localnet, node, reading, restore, tools
+from backends.iptables import drift, ipsets, reading, restore, tools
 from backends.iptables.localnet import GUARD as LOCALNET_GUARD
-from backends.iptables.reading import Reader
 from backends.iptables.render import Renderer
-from backends.iptables.restore import TableEdit
+from backends.iptables.restore import TableEdit, Text
 from backends.iptables.rules import TABLES, split_key
 from backends.iptables.saved import Seen
+from backends.iptables.sysctls import LOCALNET, Sysctls
 from backends.iptables.texts import Texts
 from backends.iptables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
-from kproxy.core.table import TableChanges
+from kproxy.core.table import ServicePortKey, TableChanges
+
+log = logging.getLogger(__name__)
 
 
 class IptablesBackend:
@@ -31,20 +34,25 @@ class IptablesBackend:
         self._filter_chains: set[Key] = set()
         self._jumps: dict[Key, tuple[str, ...]] = {}
         self._texts = Texts()
+        self._sysctls = Sysctls(family)
 
     def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
         """Take table changes in; return the image entries that they alter."""
-        return self._renderer.update(changes)
+        before = self._renderer.without_affinity
+        patch = self._renderer.update(changes)
+        self._tell_affinity(before, self._renderer.without_affinity)
+        return patch | self._sysctls.render(localhost=self._renderer.localhost)
 
     def observe(self) -> Image:
-        """Read back our chains, jumps and ipsets."""
+        """Read back our chains, jumps and ipsets, and the settings that they need."""
         self._watch.reading()
         seen = Seen()
         for table in TABLES:
             seen.join(self._read(table))
         self._jumps = seen.jumps
         self._filter_chains = {key for key in seen.image if split_key(key)[0] == "filter"}
-        return {**seen.image, **ipsets.observe(self.family)}
+        sysctls = self._sysctls.observe(guarded=LOCALNET_GUARD in self._filter_chains)
+        return {**seen.image, **ipsets.observe(self.family), **sysctls}
 
     def commit(self, changes: Changes) -> None:
         """Write the changes: what others refer to first, what nothing refers to any more last.
@@ -56,15 +64,16 @@ class IptablesBackend:
         self._texts.forget([*changes.put, *changes.drop])
         sets = [key for key in changes.put if split_key(key)[0] == "set"]
         ipsets.ensure(map(self._renderer.affinity_set, sets))
-        node.forward(self.family)
+        if self._sysctls.forwarding in changes.put:
+            self._sysctls.forward()
         transactions = self._commit_tables(changes)
         gone = [split_key(key)[1] for key in changes.drop if split_key(key)[0] == "set"]
         ipsets.destroy(gone)
         self._watch.written(transactions)
 
     def disturbed(self) -> bool:
-        """Say whether others may have changed our tables; a missing ipset is not noticed."""
-        return self._watch.disturbed()
+        """Say whether others may have changed our objects; a missing ipset is not noticed."""
+        return self._sysctls.disturbed() or self._watch.disturbed()
 
     def flows(self, wanted: Destinations) -> Iterable[Flow]:
         """Return the UDP flows to `wanted` that the kernel tracks."""
@@ -74,11 +83,24 @@ class IptablesBackend:
         """Remove flows from connection tracking; return how many still existed."""
         return _conntrack.delete(self.family, flows)
 
+    def _tell_affinity(
+        self, before: frozenset[ServicePortKey], now: frozenset[ServicePortKey]
+    ) -> None:
+        for key in sorted(now - before, key=str):
+            log.warning(
+                "%s: Service %s: sessionAffinity is off, there are not enough ipsets for its "
+                "endpoints; they are used all the same",
+                self.family.value,
+                key,
+            )
+        for key in sorted(before - now, key=str):
+            log.info("%s: Service %s: sessionAffinity is on again", self.family.value, key)
+
     def _read(self, table: str) -> Seen:
         how = reading.reader(self.family, self.variant, table)
         if how is None:
             return Seen()
-        seen = reading.read(how, self.family, self.variant, table)
+        seen = reading.read(how, self.family, table)
         self._texts.compare(table, how, seen)
         return seen
 
@@ -93,20 +115,22 @@ class IptablesBackend:
         after = TableEdit("filter")
         if nat and before:
             before, after = restore.split_edit(before, self._filter_chains)
-        if LOCALNET_GUARD in changes.drop:
-            localnet.close(self.family, self.variant)
+        if LOCALNET in changes.drop:
+            self._sysctls.close_localnet(self.variant)
         transactions = self._restore(before)
-        if self._renderer.localhost:
-            node.route_localnet("1")
+        if LOCALNET in changes.put:
+            self._sysctls.open_localnet()
         return transactions + self._restore(nat) + self._restore(after)
 
     def _restore(self, edit: TableEdit) -> int:
         if not edit:
             return 0
-        if any(key in self._jumps and not self._jumps[key] for key in edit.delete_jumps):
-            self._jumps |= reading.read(Reader.SAVE, self.family, self.variant, edit.table).jumps
+        unknown = [key for key in edit.delete_jumps if self._jumps.get(key) == ()]
+        if unknown:
+            bases = {split_key(key)[2] for key in unknown}
+            self._jumps |= reading.jump_specs(self.family, self.variant, edit.table, bases)
         renderer = self._renderer
-        text = restore.text(edit, chain=renderer.chain, jump=renderer.jump, old_jumps=self._jumps)
+        text = Text(edit, renderer.chain, renderer.jump, self._jumps)
         tools.restore(self.family, self.variant, text)
         for key in edit.delete_jumps:
             self._jumps.pop(key, None)

@@ -6,10 +6,14 @@ the extension of every foreign rule, and fail on one that they do not know.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
+import importlib
 import itertools
 import re
 import sys
+import types
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -42,12 +46,22 @@ class _Table(Protocol):
     def get_target(self, entry: ctypes.Structure) -> bytes: ...
 
 
+@functools.cache
+def available() -> bool:
+    """Say whether python-iptables finds what it wraps: it asks ldconfig, and loads libiptc."""
+    try:
+        with _no_setuptools():
+            importlib.import_module("iptc")  # not before it is needed, because it runs modprobe
+    except (ImportError, OSError, AttributeError):
+        return False
+    return True
+
+
 def read(family: Family, table: str) -> Seen:
     """Return what is ours in a table that exists (asking for any other one creates it).
 
-    The specs of our jumps are not part of it. Raises BackendError.
+    Only if `available`. The specs of our jumps are not part of it. Raises BackendError.
     """
-    # Imported here: python-iptables runs modprobe when it is imported, and holds 15 MB.
     import iptc
 
     kind = iptc.Table if family is Family.IPV4 else iptc.Table6
@@ -61,6 +75,23 @@ def read(family: Family, table: str) -> Seen:
         return _read(handle, table)
     finally:
         handle.close()
+
+
+@contextlib.contextmanager
+def _no_setuptools() -> Iterator[None]:
+    """Let python-iptables (1.2) do without distutils.
+
+    It asks that for one path and has another way to find it. Where setuptools is installed, the
+    question would load it whole, and hold 14 MB for good.
+    """
+    unknown = "distutils" not in sys.modules
+    if unknown:
+        sys.modules["distutils"] = types.ModuleType("distutils")  # without distutils.sysconfig
+    try:
+        yield
+    finally:
+        if unknown:
+            del sys.modules["distutils"]
 
 
 def _read(handle: _Table, table: str) -> Seen:

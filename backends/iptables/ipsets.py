@@ -1,47 +1,87 @@
-"""The ipsets that remember clients for session affinity, over netlink."""
+"""The ipsets that remember clients for session affinity, over netlink.
+
+Layouts: linux/netfilter/ipset/ip_set.h; attributes are those of its IPSET_ATTR_* enums.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import itertools
+import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
-from pyroute2 import IPSet
-from pyroute2.netlink.exceptions import IPSetError
-from pyroute2.netlink.nfnetlink.ipset import IPSET_ERR_BUSY, IPSET_FLAG_LIST_HEADER, ipset_msg
-
+from backends.iptables.netlink import (
+    ACK,
+    CREATE,
+    DUMP,
+    EXCLUSIVE,
+    NESTED,
+    REQUEST,
+    Attributes,
+    Netlink,
+    attribute,
+    attributes,
+    message,
+    nested,
+    text,
+    text_attribute,
+)
 from backends.iptables.rules import SET_PREFIX, AffinitySet, set_key
 from kproxy.backend import BackendError
 from kproxy.core.addresses import Family
 from kproxy.core.image import Key
 
 # A full set would stop remembering; with `forceadd` it forgets an old client for a new one.
-_MAX_CLIENTS = 1 << 20
+MAX_CLIENTS = 1 << 20
 
-_FAMILY = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
-_FAMILY_NAME = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"}
+_AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+_FAMILY_NAME: dict[int, str] = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"}
 
 _PROTOCOL_BY_SUFFIX = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP}
+
+_SUBSYSTEM = 6 << 8  # NFNL_SUBSYS_IPSET
+_CREATE, _DESTROY, _SWAP, _LIST = (_SUBSYSTEM | number for number in (2, 3, 6, 7))
+_VERSION, _NAME, _TYPE, _REVISION, _FAMILY, _FLAGS, _DATA, _ELEMENTS = range(1, 9)
+_OTHER_NAME = _TYPE
+_PORT, _TIMEOUT, _PROTOCOL, _CREATE_FLAGS, _MAX_ELEMENTS = 4, 6, 7, 8, 19
+_NETWORK_ORDER = 0x4000
+_HEADERS_ALONE, _FORCE_ADD = 1 << 2, 1 << 5
+_PROTOCOL_VERSION = 6  # since Linux 3.1, and still spoken
+_HASH_IP_REVISION = 4  # the first with `forceadd`, Linux 3.14
+
+_BUSY = 4100  # IPSET_ERR_BUSY: rules refer to the set
+_OF_IPSET = {
+    4098: "the kernel lacks the type hash:ip, or its revision 4 (Linux 3.14)",
+    4099: "there are too many sets",
+    _BUSY: "rules refer to the set",
+    4102: "a set of another type has this name",
+}
 
 # nf_tables lets go of a deleted rule's set only after all CPUs have left the old ruleset.
 _RELEASE_TRIES = 200
 _RELEASE_PAUSE_S = 0.01
 
+_BATCH = 64  # requests at once; their answers fit into the smallest receive buffer
+
+
+_Item = TypeVar("_Item")
+
 
 def observe(family: Family) -> dict[Key, bytes]:
     """Return the image of our sets of one family; their members are the kernel's own."""
     return {
-        set_key(answer.get_attr("IPSET_ATTR_SETNAME")): _value(answer)
-        for answer in _headers(SET_PREFIX)
-        if answer.get_attr("IPSET_ATTR_FAMILY") == _FAMILY[family]
+        set_key(text(header[_NAME])): _value(header)
+        for header in _headers(SET_PREFIX)
+        if header[_FAMILY][0] == _AF[family]
     }
 
 
 def names(prefix: str) -> list[str]:
     """Return the names of all sets, of any type and family, that begin with a prefix."""
-    return [answer.get_attr("IPSET_ATTR_SETNAME") for answer in _headers(prefix)]
+    return [text(header[_NAME]) for header in _headers(prefix)]
 
 
 def ports(names: Iterable[str]) -> list[tuple[int, int]]:
@@ -50,27 +90,29 @@ def ports(names: Iterable[str]) -> list[tuple[int, int]]:
     A bitmap:port set knows no protocol; kube-proxy puts it at the end of the name.
     """
     found: list[tuple[int, int]] = []
-    with _refusals("listing ports in ipsets"), IPSet() as ipset:
+    with Netlink("listing ports in ipsets") as netlink:
         for name in names:
             implied = _PROTOCOL_BY_SUFFIX.get(name.rpartition("-")[2])
-            for answer in ipset.list(name):
-                for entry in answer.get_attr("IPSET_ATTR_ADT").get_attrs("IPSET_ATTR_DATA"):
-                    protocol = entry.get_attr("IPSET_ATTR_PROTO") or implied
+            netlink.send(_request(_LIST, DUMP, text_attribute(_NAME, name)))
+            for answer in netlink.answers():
+                for member in nested(attributes(answer).get(_ELEMENTS, b"")):
+                    protocol = member[_PROTOCOL][0] if _PROTOCOL in member else implied
                     if protocol is not None:
-                        found.append((protocol, entry.get_attr("IPSET_ATTR_PORT_FROM")))
+                        found.append((protocol, int.from_bytes(member[_PORT], "big")))
     return found
 
 
 def ensure(wanted: Iterable[AffinitySet]) -> None:
     """Make these sets exist as wanted. One of another shape is swapped for an empty one."""
-    with _refusals("creating ipsets"), IPSet() as ipset:
-        for affinity in wanted:
-            try:
-                _create(ipset, affinity, affinity.name)
-            except IPSetError as error:
-                if error.code != errno.EEXIST:
-                    raise
-                _swap(ipset, affinity)
+    doing = "creating ipsets"
+    with Netlink(doing) as netlink:
+        for batch in _batches(wanted):
+            codes = _send(netlink, [_creation(affinity, affinity.name) for affinity in batch])
+            for affinity, code in zip(batch, codes, strict=True):
+                if code == errno.EEXIST:
+                    _swap(netlink, affinity)
+                elif code:
+                    raise _refusal(doing, code)
 
 
 def destroy(unwanted: Iterable[str], *, skip_referenced: bool = False) -> int:
@@ -78,75 +120,105 @@ def destroy(unwanted: Iterable[str], *, skip_referenced: bool = False) -> int:
 
     A set that rules refer to cannot go: BackendError, or nothing with `skip_referenced`.
     """
+    doing = "removing ipsets"
     removed = 0
-    with _refusals("removing ipsets"), IPSet() as ipset:
-        for name in unwanted:
-            removed += _destroy(ipset, name, skip_referenced=skip_referenced)
-    return removed
+    left = list(unwanted)
+    with Netlink(doing) as netlink:
+        for attempt in range(_RELEASE_TRIES):
+            if attempt:
+                time.sleep(_RELEASE_PAUSE_S)
+            removed_now, left = _destroy(netlink, left)
+            removed += removed_now
+            if not left:
+                return removed
+    if skip_referenced:
+        return removed
+    raise BackendError(doing, f"rules still refer to {left[0]}", transient=True)
 
 
-def _create(ipset: IPSet, affinity: AffinitySet, name: str) -> None:
-    ipset.create(
-        name,
-        stype="hash:ip",
-        family=_FAMILY[affinity.family],
-        timeout=affinity.timeout_s,
-        maxelem=_MAX_CLIENTS,
-        forceadd=True,
+def _destroy(netlink: Netlink, names: list[str]) -> tuple[int, list[str]]:
+    """Remove what can be removed at once; return how many sets that was, and what is left."""
+    removed, busy = 0, []
+    for batch in _batches(names):
+        for name, code in zip(batch, _send(netlink, map(_removal, batch)), strict=True):
+            if code == _BUSY:
+                busy.append(name)
+            elif code not in (0, errno.ENOENT):
+                raise _refusal("removing ipsets", code)
+            removed += not code
+    return removed, busy
+
+
+def _swap(netlink: Netlink, affinity: AffinitySet) -> None:
+    # Rules hold the set by its index, so a set in use can be exchanged but not made again.
+    spare = f"{SET_PREFIX}spare"
+    exchange = text_attribute(_NAME, spare) + text_attribute(_OTHER_NAME, affinity.name)
+    swapping = _request(_SWAP, ACK, exchange)
+    steps = [_removal(spare), _creation(affinity, spare), swapping, _removal(spare)]
+    _, *codes = _send(netlink, steps)
+    for code in filter(None, codes):
+        raise _refusal(f"replacing the ipset {affinity.name}", code)
+
+
+def _creation(affinity: AffinitySet, name: str) -> bytes:
+    """Return the request that makes a set; the same one that exists already is no error."""
+    options = (
+        _number(_TIMEOUT, affinity.timeout_s)
+        + _number(_MAX_ELEMENTS, MAX_CLIENTS)
+        + _number(_CREATE_FLAGS, _FORCE_ADD)
+    )
+    return _request(
+        _CREATE,
+        ACK | CREATE,
+        text_attribute(_NAME, name)
+        + text_attribute(_TYPE, "hash:ip")
+        + attribute(_REVISION, bytes([_HASH_IP_REVISION]))
+        + attribute(_FAMILY, bytes([_AF[affinity.family]]))
+        + attribute(_DATA | NESTED, options),
     )
 
 
-def _swap(ipset: IPSet, affinity: AffinitySet) -> None:
-    # Rules hold the set by its index, so a set in use can be exchanged but not made again.
-    spare = f"{SET_PREFIX}spare"
-    with contextlib.suppress(IPSetError):
-        ipset.destroy(spare)
-    _create(ipset, affinity, spare)
-    try:
-        ipset.swap(spare, affinity.name)
-    finally:
-        ipset.destroy(spare)
+def _removal(name: str) -> bytes:
+    """Return the request that removes a set; that there is none is an error."""
+    return _request(_DESTROY, ACK | EXCLUSIVE, text_attribute(_NAME, name))
 
 
-def _destroy(ipset: IPSet, name: str, *, skip_referenced: bool) -> bool:
-    for attempt in range(_RELEASE_TRIES):
-        if attempt:
-            time.sleep(_RELEASE_PAUSE_S)
-        try:
-            ipset.destroy(name)
-        except IPSetError as error:
-            if error.code == errno.ENOENT:
-                return False
-            if error.code != IPSET_ERR_BUSY:
-                raise
-        else:
-            return True
-    if skip_referenced:
-        return False
-    raise BackendError("removing ipsets", f"rules still refer to {name}", transient=True)
+def _headers(prefix: str) -> list[Attributes]:
+    with Netlink("listing ipsets") as netlink:
+        netlink.send(_request(_LIST, DUMP, _number(_FLAGS, _HEADERS_ALONE)))
+        begin = prefix.encode()
+        found = map(attributes, netlink.answers())
+        return [header for header in found if header[_NAME].startswith(begin)]
 
 
-def _headers(prefix: str) -> list[ipset_msg]:
-    with _refusals("listing ipsets"), IPSet() as ipset:
-        return [
-            answer
-            for answer in ipset.list(flags=IPSET_FLAG_LIST_HEADER)
-            if answer.get_attr("IPSET_ATTR_SETNAME").startswith(prefix)
-        ]
+def _value(header: Attributes) -> bytes:
+    timeout = attributes(header[_DATA]).get(_TIMEOUT)
+    timeout_s = None if timeout is None else int.from_bytes(timeout, "big")
+    return f"{text(header[_TYPE])}:{_FAMILY_NAME[header[_FAMILY][0]]}:{timeout_s}".encode()
 
 
-def _value(header: ipset_msg) -> bytes:
-    kind = header.get_attr("IPSET_ATTR_TYPENAME")
-    family = _FAMILY_NAME[header.get_attr("IPSET_ATTR_FAMILY")]
-    timeout = header.get_attr("IPSET_ATTR_DATA").get_attr("IPSET_ATTR_TIMEOUT")
-    return f"{kind}:{family}:{timeout}".encode()
+def _request(command: int, flags: int, content: bytes) -> bytes:
+    version = attribute(_VERSION, bytes([_PROTOCOL_VERSION]))
+    return message(command, REQUEST | flags, socket.AF_INET, version + content)
 
 
-@contextlib.contextmanager
-def _refusals(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except IPSetError as error:
-        raise BackendError(doing, str(error), transient=error.code == errno.EAGAIN) from error
-    except OSError as error:
-        raise BackendError(doing, str(error), transient=True) from error
+def _number(kind: int, value: int) -> bytes:
+    return attribute(kind | _NETWORK_ORDER, value.to_bytes(4, "big"))
+
+
+def _send(netlink: Netlink, requests: Iterable[bytes]) -> list[int]:
+    """Send requests and return the error number of each, 0 for success."""
+    sent = list(requests)
+    netlink.send(b"".join(sent))
+    return netlink.statuses(len(sent))
+
+
+def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    left = iter(items)
+    while batch := list(itertools.islice(left, _BATCH)):
+        yield batch
+
+
+def _refusal(doing: str, code: int) -> BackendError:
+    reason = _OF_IPSET.get(code) or os.strerror(code)
+    return BackendError(doing, reason, transient=code == errno.EAGAIN)

@@ -1,4 +1,7 @@
-"""What kube-proxy's ipvs mode leaves besides rules: virtual servers and a dummy link."""
+"""What kube-proxy's ipvs mode leaves besides rules: virtual servers and a dummy link.
+
+pyroute2 is imported where something was found: it holds 11 MB, and few nodes ever ran that mode.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,6 @@ import socket
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-from pyroute2 import IPVS, IPRoute, IPVSService
-from pyroute2.netlink.exceptions import NetlinkError
 
 from backends.iptables import ipsets
 from kproxy.backend import BackendError
@@ -34,6 +34,8 @@ def remove_virtual_servers(family: Family, node_port_sets: Iterable[str]) -> int
     """Remove kube-proxy's virtual servers of a family; return how many. Raises BackendError."""
     if not _IP_VS.exists():
         return 0
+    from pyroute2 import IPVS, IPVSService
+
     node_ports = frozenset(ipsets.ports(node_port_sets))
     with _refusals("removing virtual servers"), IPVS() as ipvs:
         dumped = [IPVSService.from_message(message) for message in ipvs.service("dump")]
@@ -69,24 +71,37 @@ def kube_proxys(
 
 def remove_link() -> int:
     """Remove kube-proxy's dummy link; return how many there were. Raises BackendError."""
+    index = _link_index()
+    if index is None:
+        return 0
+    from pyroute2 import IPRoute
+
     with _refusals(f"removing the link {LINK}"), IPRoute() as routes:
-        found = routes.link_lookup(ifname=LINK)
-        for index in found:
-            routes.link("del", index=index)
-        return len(found)
+        routes.link("del", index=index)
+    return 1
+
+
+def _link_index() -> int | None:
+    try:
+        return socket.if_nametoindex(LINK)
+    except OSError:
+        return None
 
 
 def _link_addresses() -> set[str]:
+    index = _link_index()
+    if index is None:
+        return set()
+    from pyroute2 import IPRoute
+
     with IPRoute() as routes:
-        return {
-            address.get_attr("IFA_ADDRESS")
-            for index in routes.link_lookup(ifname=LINK)
-            for address in routes.get_addr(index=index)
-        }
+        return {each.get_attr("IFA_ADDRESS") for each in routes.get_addr(index=index)}
 
 
 @contextlib.contextmanager
 def _refusals(doing: str) -> Iterator[None]:
+    from pyroute2.netlink.exceptions import NetlinkError
+
     try:
         yield
     except (NetlinkError, OSError) as error:

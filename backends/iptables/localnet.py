@@ -16,9 +16,18 @@ _KUBELETS_GUARD = "KUBE-FIREWALL"
 
 
 def close(family: Family, variant: Variant) -> None:
-    """Turn route_localnet off, unless kubelet guards it too: then kubelet relies on it."""
+    """Turn route_localnet off before `variant` loses our guard.
+
+    It stays on where another guard says that somebody relies on it: kubelet's, or our own in the
+    other variant.
+    """
     if family is not Family.IPV4 or not node.routes_localnet():
         return
-    tables = rulesets.read(family, variant)
-    if "filter" not in tables or _KUBELETS_GUARD not in tables["filter"].chains:
+    if not any(_guards(family, each, but_ours=each is variant) for each in Variant):
         node.route_localnet("0")
+
+
+def _guards(family: Family, variant: Variant, *, but_ours: bool) -> bool:
+    tables = rulesets.read(family, variant)
+    chains = tables["filter"].chains if "filter" in tables else set()
+    return _KUBELETS_GUARD in chains or (GUARD_CHAIN in chains and not but_ours)

@@ -64,6 +64,11 @@ def forwarding_name(family: Family) -> str:
     return _sysctl_name(_FORWARDING[family])
 
 
+def localnet_name() -> str:
+    """Return the sysctl that lets packets from other hosts name loopback addresses."""
+    return _sysctl_name(_ROUTE_LOCALNET)
+
+
 def _advertised_interfaces() -> Iterator[str]:
     for interface in sorted((_SYSCTL / "net/ipv6/conf").glob("*")):
         setting = f"net/ipv6/conf/{interface.name}/accept_ra"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from backends.iptables import node
+from backends.iptables.ipsets import MAX_CLIENTS
 from backends.iptables.render import Renderer
-from backends.iptables.restore import text, whole_edit
+from backends.iptables.restore import Text, whole_edit
 from backends.iptables.rules import TABLES, Options, split_key
 from kproxy.core.image import Changes
 from kproxy.core.table import ForwardingTable
@@ -12,7 +14,8 @@ from kproxy.core.table import ForwardingTable
 def preview(table: ForwardingTable, options: Options) -> str:
     """Return the input of iptables-restore --noflush for an empty kernel.
 
-    The ipsets that the rules refer to come first, as comments that hold ipset commands.
+    What the rules need besides stands in comments, as commands: ipsets before them, and the node's
+    settings after them, because route_localnet needs its guard.
     """
     renderer = Renderer(table.family, options)
     image = renderer.update(table.everything())
@@ -23,10 +26,14 @@ def preview(table: ForwardingTable, options: Options) -> str:
             made = renderer.affinity_set(key)
             inet = "inet" if made.family.bits == 32 else "inet6"
             lines.append(
-                f"# ipset create {made.name} hash:ip family {inet} timeout {made.timeout_s}\n"
+                f"# ipset create {made.name} hash:ip family {inet} timeout {made.timeout_s} "
+                f"maxelem {MAX_CLIENTS} forceadd"
             )
     for name in TABLES:
         edit = whole_edit(name, wanted)
-        rules = text(edit, chain=renderer.chain, jump=renderer.jump, old_jumps={})
-        lines.append(rules.decode())
-    return "".join(lines)
+        lines += Text(edit, renderer.chain, renderer.jump, old_jumps={})
+    settings = [node.forwarding_name(table.family)]
+    if renderer.localhost:
+        settings.append(node.localnet_name())
+    lines += [f"# sysctl -w {setting}=1" for setting in settings]
+    return "".join(f"{line}\n" for line in lines)

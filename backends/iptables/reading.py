@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
-from backends.iptables import in_process, legacy, rulesets, saved, tools
+from backends.iptables import in_process, legacy, nf_rules, saved, tools
 from backends.iptables.saved import Seen
 from backends.iptables.tools import Variant
+from kproxy.backend import BackendError
 from kproxy.core.addresses import Family
+from kproxy.core.image import Key
 
 # Up to here python-iptables is faster than a child process (3.3 µs an entry against 3 ms to start
 # and 1.7 µs an entry); above, the child is, and its memory goes when it ends.
@@ -18,24 +21,39 @@ class Reader(enum.Enum):
     """How a table is read. The answers are the same, except for the hashes of text."""
 
     IN_PROCESS = "python-iptables"
-    SAVE = "iptables-save"
+    SAVE = "iptables-legacy-save"
+    NETLINK = "netlink"
 
 
 def reader(family: Family, variant: Variant, table: str) -> Reader | None:
     """Return how to read a table, None if it does not exist."""
     if variant is Variant.NF_TABLES:
-        return Reader.SAVE
+        return Reader.NETLINK
     size = legacy.info(family, table)
     if size is None:
         return None
-    return Reader.IN_PROCESS if size.entries <= _SMALL_TABLE_ENTRIES else Reader.SAVE
+    small = size.entries <= _SMALL_TABLE_ENTRIES
+    return Reader.IN_PROCESS if small and in_process.available() else Reader.SAVE
 
 
-def read(how: Reader, family: Family, variant: Variant, table: str) -> Seen:
-    """Return what is ours in a table that exists. Raises BackendError."""
+def read(how: Reader, family: Family, table: str) -> Seen:
+    """Return what is ours in a table. Raises BackendError."""
     if how is Reader.IN_PROCESS:
         return in_process.read(family, table)
+    if how is Reader.NETLINK:
+        return nf_rules.read(family, table)
     try:
-        return saved.parse(table, tools.save(family, variant, table))
+        return saved.parse(table, tools.save(family, Variant.LEGACY, table))
     except saved.Unreadable as unreadable:
-        raise rulesets.unreadable(family, table, str(unreadable)) from unreadable
+        doing = f"reading the legacy table {table}"
+        raise BackendError(doing, str(unreadable), transient=True) from unreadable
+
+
+def jump_specs(
+    family: Family, variant: Variant, table: str, chains: Iterable[str]
+) -> dict[Key, tuple[str, ...]]:
+    """Return the specs of our jumps' copies in these built-in chains. Raises BackendError."""
+    specs: dict[Key, tuple[str, ...]] = {}
+    for chain in chains:
+        specs |= saved.jumps(table, chain, tools.list_chain(family, variant, table, chain))
+    return specs

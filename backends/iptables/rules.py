@@ -59,8 +59,16 @@ def set_key(name: str) -> Key:
     return Key(f"set/{name}")
 
 
+def sysctl_key(name: str) -> Key:
+    """Return the image key of a setting of the node, by the name that sysctl(8) knows."""
+    return Key(f"sysctl/{name}")
+
+
 def split_key(key: Key) -> tuple[str, ...]:
-    """Return a key's parts: (table, chain), ("jump", table, base, chain) or ("set", name)."""
+    """Return a key's parts.
+
+    (table, chain), ("jump", table, base, chain), ("set", name) or ("sysctl", name).
+    """
     return tuple(key.split("/"))
 
 

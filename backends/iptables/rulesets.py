@@ -103,18 +103,16 @@ def removal(
     jumps: Iterable[tuple[str, str]],
     chains: Iterable[str],
     emptied: Iterable[str] = (),
-) -> bytes:
-    """Return the iptables-restore input that deletes rules of built-in chains, and chains.
+) -> list[str]:
+    """Return the lines of iptables-restore input that deletes rules of built-in chains, and chains.
 
     `jumps` are (chain, spec as printed). `emptied` chains lose their rules and stay.
     """
     gone = sorted(chains)
-    lines = [
+    return [
         f"*{table}",
         *(f":{chain} - [0:0]" for chain in sorted([*gone, *emptied])),
         *(f"-D {base} {spec}" for base, spec in jumps),
         *(f"-X {chain}" for chain in gone),
         "COMMIT",
-        "",
     ]
-    return "\n".join(lines).encode()

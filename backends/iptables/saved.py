@@ -81,6 +81,17 @@ def parse(table: str, lines: Iterable[bytes]) -> Seen:
     return reader.result()
 
 
+def jumps(table: str, base: str, lines: Iterable[bytes]) -> dict[Key, tuple[str, ...]]:
+    """Return the specs of our jumps in the output of `iptables -t table -S base`."""
+    specs: dict[Key, tuple[str, ...]] = {}
+    for line in lines:
+        if found := _TARGET.search(line):
+            key = jump_key(table, base, found[1].decode(errors="replace"))
+            spec = line.removeprefix(f"-A {base} ".encode()).rstrip(b"\n")
+            specs[key] = (*specs.get(key, ()), spec.decode(errors="replace"))
+    return specs
+
+
 class _Reader:
     """Takes lines one by one; keeps no more than one chain's text."""
 

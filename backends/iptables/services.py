@@ -279,4 +279,7 @@ def _cluster_ip_masquerade(entry: ServicePort, context: Context) -> Iterator[str
         return
     for via, frontend in frontends(entry):
         if via is Via.CLUSTER_IP and isinstance(frontend, Vip):
-            yield f"-d {frontend.address}/{context.family.bits} {outsiders} {context.mark}"
+            # With its port: a NodePort may be asked for at a clusterIP that the node has.
+            where = f"-d {frontend.address}/{context.family.bits}"
+            what = f"-p {entry.key.protocol.value.lower()} --dport {frontend.port}"
+            yield f"{where} {what} {outsiders} {context.mark}"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
+import itertools
 import os
 import re
 import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterable, Iterator
 
 from kproxy.backend import BackendError
 from kproxy.core.addresses import Family
@@ -44,10 +45,10 @@ class Variant(enum.Enum):
     NF_TABLES = "nft"
 
 
-def program(family: Family, variant: Variant, verb: str) -> str:
-    """Return a program's name; `verb` is `save` or `restore`."""
+def program(family: Family, variant: Variant, verb: str = "") -> str:
+    """Return a program's name; `verb` is `save` or `restore`, empty for the one that edits."""
     stem = "iptables" if family is Family.IPV4 else "ip6tables"
-    return f"{stem}-{variant.value}-{verb}"
+    return "-".join(part for part in (stem, variant.value, verb) if part)
 
 
 def installed(name: str) -> bool:
@@ -62,23 +63,23 @@ def default_is_legacy(family: Family) -> bool:
     return path is not None and "legacy" in os.path.basename(os.path.realpath(path))
 
 
-def restore(family: Family, variant: Variant, text: bytes) -> None:
+def restore(family: Family, variant: Variant, lines: Iterable[str]) -> None:
     """Feed one table's changes to the kernel, all or nothing.
 
-    Raises BackendError with the refused line and its neighbours.
+    `lines` is streamed, and iterated again if one is refused: Raises BackendError with that line
+    and its neighbours.
     """
     name = program(family, variant, "restore")
     doing = f"writing rules with {name}"
-    child = _start(doing, [name, "--noflush", "-w", str(_LOCK_WAIT_S)], stdin=subprocess.PIPE)
-    with child:
-        try:
-            _, stderr = child.communicate(text, timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired as late:
-            child.kill()
-            detail = f"no answer within {TIMEOUT_S:.0f} s"
-            raise BackendError(doing, detail, transient=True) from late
-    if child.returncode != 0:
-        raise _refusal(doing, variant, child.returncode, stderr, text)
+    argv = [name, "--noflush", "-w", str(_LOCK_WAIT_S)]
+    child = _start(doing, argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    with child, _Watched(child) as watched:
+        _feed(child, lines)
+        code = child.wait()
+    if watched.expired:
+        raise BackendError(doing, f"no answer within {TIMEOUT_S:.0f} s", transient=True)
+    if code != 0:
+        raise _refusal(doing, variant, code, watched.stderr, lines)
 
 
 def save(family: Family, variant: Variant, table: str | None = None) -> Iterator[bytes]:
@@ -88,52 +89,81 @@ def save(family: Family, variant: Variant, table: str | None = None) -> Iterator
     complete only if the iteration ends.
     """
     name = program(family, variant, "save")
-    doing = f"reading rules with {name}"
-    argv = [name] if table is None else [name, "-t", table]
-    with _start(doing, argv, stdin=subprocess.DEVNULL) as child:
-        assert child.stdout is not None
-        expiry = threading.Timer(TIMEOUT_S, child.kill)
-        expiry.start()
-        complaint = _Drain(child.stderr)
-        try:
-            yield from child.stdout
-            code = child.wait()
-        finally:
-            expiry.cancel()
-            child.kill()
-            complaint.join()
+    return _lines([name] if table is None else [name, "-t", table])
+
+
+def list_chain(family: Family, variant: Variant, table: str, chain: str) -> Iterator[bytes]:
+    """Yield the lines of one chain's rules, as `save` does."""
+    return _lines([program(family, variant), "-t", table, "-S", chain])
+
+
+def _lines(argv: list[str]) -> Iterator[bytes]:
+    doing = f"reading rules with {argv[0]}"
+    child = _start(doing, argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    with child, _Watched(child) as watched:
+        yield from child.stdout
+        code = child.wait()
     if code != 0:
-        raise BackendError(doing, _ending(code, complaint.text()), transient=code < 0)
+        raise BackendError(doing, _ending(code, watched.stderr), transient=code < 0)
 
 
-class _Drain(threading.Thread):
-    """Reads a pipe empty, so that a talkative child never waits for us."""
+class _Watched:
+    """A child that is killed when its time is over, or when the block is left before it ended.
 
-    def __init__(self, pipe: IO[bytes] | None) -> None:
-        super().__init__(daemon=True)
-        assert pipe is not None
-        self._pipe = pipe
-        self._data = b""
-        self.start()
+    What it complains about is read all the time, so that a talkative child never waits for us.
+    """
 
-    def run(self) -> None:
-        self._data = self._pipe.read()
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        self._expiry = threading.Timer(TIMEOUT_S, self._expire)
+        self._drain = threading.Thread(target=self._read_complaints, daemon=True)
+        self.expired = False
+        self.stderr = b""
 
-    def text(self) -> bytes:
-        """Return what was read; the thread must have ended."""
-        return self._data
+    def __enter__(self) -> _Watched:
+        self._expiry.start()
+        self._drain.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._expiry.cancel()
+        self._child.kill()
+        self._drain.join()
+
+    def _expire(self) -> None:
+        self.expired = True
+        self._child.kill()
+
+    def _read_complaints(self) -> None:
+        assert self._child.stderr is not None
+        self.stderr = self._child.stderr.read()
 
 
-def _start(doing: str, argv: list[str], *, stdin: int) -> subprocess.Popen[bytes]:
+def _feed(child: subprocess.Popen[bytes], lines: Iterable[str]) -> None:
+    """Write lines to a child; if it stops reading, its exit code tells why."""
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        for line in lines:
+            child.stdin.write(line.encode() + b"\n")
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.close()
+
+
+def _start(doing: str, argv: list[str], *, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
     environment = _environment()
     executable = shutil.which(argv[0], path=environment["PATH"])
     if executable is None:
         detail = f"{argv[0]} is not installed (Debian package iptables)"
         raise BackendError(doing, detail, transient=False)
-    pipe = subprocess.PIPE
     try:
         return subprocess.Popen(
-            argv, executable=executable, stdin=stdin, stdout=pipe, stderr=pipe, env=environment
+            argv,
+            executable=executable,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env=environment,
         )
     except OSError as error:
         raise BackendError(doing, str(error), transient=True) from error
@@ -144,19 +174,18 @@ def _environment() -> dict[str, str]:
     return {**kept, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":" + _SYSTEM_PATH}
 
 
-def _refusal(doing: str, variant: Variant, code: int, stderr: bytes, text: bytes) -> BackendError:
+def _refusal(
+    doing: str, variant: Variant, code: int, stderr: bytes, lines: Iterable[str]
+) -> BackendError:
     said = stderr.decode(errors="replace")
-    lines = text.split(b"\n")
-    numbers = [int(number) for number in _LINE_NUMBER.findall(said)]
-    at_line = next((number for number in numbers if number <= len(lines)), None)
+    named = [int(number) for number in _LINE_NUMBER.findall(said)]
+    first, around = _around(lines, named[0]) if named else (1, [])
     detail = _ending(code, stderr)
-    if at_line is not None:
-        detail += f"; {_around(lines, at_line)}"
-    return BackendError(
-        doing,
-        detail,
-        transient=code < 0 or _may_pass(variant, code, said, _is_commit(lines, at_line)),
-    )
+    if around:
+        detail += f"; {_shown(first, around, named[0])}"
+    at_commit = bool(around) and around[named[0] - first] == "COMMIT"
+    passing = code < 0 or _may_pass(variant, code, said, at_commit)
+    return BackendError(doing, detail, transient=passing)
 
 
 def _may_pass(variant: Variant, code: int, said: str, at_commit: bool) -> bool:
@@ -170,17 +199,20 @@ def _may_pass(variant: Variant, code: int, said: str, at_commit: bool) -> bool:
     return any(reason in _PASSING for reason in _KERNEL_REASON.findall(said))
 
 
-def _is_commit(lines: list[bytes], at_line: int | None) -> bool:
-    return at_line is not None and lines[at_line - 1] == b"COMMIT"
+def _around(lines: Iterable[str], at_line: int) -> tuple[int, list[str]]:
+    """Return a line with two before and two after it, and the number of the first of them.
+
+    Nothing if there is no such line.
+    """
+    first = max(at_line - 2, 1)
+    found = list(itertools.islice(lines, first - 1, at_line + 2))
+    return first, found if len(found) > at_line - first >= 0 else []
 
 
-def _around(lines: list[bytes], at_line: int) -> str:
-    first = max(at_line - 3, 0)
-    shown = lines[first : at_line + 2]
+def _shown(first: int, lines: list[str], at_line: int) -> str:
     return "; ".join(
-        f"{number}{'*' if number == at_line else ''}: {line.decode(errors='replace')[:160]}"
-        for number, line in enumerate(shown, start=first + 1)
-        if line
+        f"{number}{'*' if number == at_line else ''}: {line[:160]}"
+        for number, line in enumerate(lines, start=first)
     )
 
 

@@ -46,9 +46,11 @@ def _refusals(family: Family, variant: Variant, trials: list[Trial]) -> dict[Tri
     ipsets.ensure([AffinitySet(SET, family, 1)])
     refused = {}
     for trial in trials:
-        text = f"*{trial.table}\n:KPROXY-TRIAL - [0:0]\n-A KPROXY-TRIAL {trial.rule}\nCOMMIT\n"
+        rule = f"-A KPROXY-TRIAL {trial.rule}"
         try:
-            tools.restore(family, variant, text.encode())
+            tools.restore(
+                family, variant, [f"*{trial.table}", ":KPROXY-TRIAL - [0:0]", rule, "COMMIT"]
+            )
         except BackendError as error:
             refused[trial] = error.detail
     return refused

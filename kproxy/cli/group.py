@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -15,6 +17,7 @@ from kproxy.logs import escape
 FAILED = 1
 BAD_USAGE = 2
 WITH_PROBLEMS = 3
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 _COMMANDS = {
@@ -78,11 +81,21 @@ class KproxyGroup(click.Group):
                 windows_expand_args=windows_expand_args,
                 **extra,
             )
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()  # no error, but the help that was asked for by saying nothing
+            sys.exit(error.exit_code)
         except click.ClickException as error:
             _report(error)
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             sys.exit(_INTERRUPTED)
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+            _report(Failed(f"cannot write the output: {error.strerror}"))
+            # What is left in the buffer is written at exit, and must not fail there once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(FAILED)
         sys.exit(code if isinstance(code, int) else 0)
 
 

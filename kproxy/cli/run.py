@@ -99,8 +99,9 @@ def _start_log(configuration: Configuration, log_format: str | None, *, verbose:
     style = configuration.logging.format if log_format is None else LogFormat(log_format)
     wordy = verbose or configuration.logging.verbosity >= _DEBUG_FROM_VERBOSITY
     configure(style, sys.stderr, logging.DEBUG if wordy else logging.INFO)
-    if wordy:
-        logging.getLogger("asyncio").setLevel(logging.INFO)
+    # At their debug level these tell of every poll and every netlink message.
+    for chatty in ("asyncio", "pyroute2"):
+        logging.getLogger(chatty).setLevel(logging.INFO)
 
 
 def _data_path(configuration: Configuration) -> DataPath:
@@ -154,6 +155,11 @@ def _apply(proxy: Proxy, manifests: Path, node_name: str) -> int:
     refused = [family for family, result in results.items() if isinstance(result, BackendError)]
     if len(refused) == len(results):
         raise Failed("nothing was applied: the kernel refused every IP family")
-    log.info("applied: %s in the kernel", counts_line(proxy.compiler.tables.values()))
+    applied = [family for family in results if family not in refused]
+    log.info(
+        "applied: %s in the kernel for %s",
+        counts_line(proxy.compiler.tables[family] for family in applied),
+        " and ".join(family.value for family in applied),
+    )
     incomplete = refused or proxy.unavailable or is_error(loaded.problems)
     return WITH_PROBLEMS if incomplete else 0

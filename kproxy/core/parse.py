@@ -175,7 +175,7 @@ def _cluster_ips(spec: wire.ServiceSpec) -> tuple[tuple[str, ...], bool]:
     if "None" in (spec.cluster_ip, *listed):
         return (), True
     addresses = tuple(
-        _address(f"{field}[{i}]" if spec.cluster_ips else field, text)
+        _ordinary_address(f"{field}[{i}]" if spec.cluster_ips else field, text)
         for i, text in enumerate(listed)
     )
     if len({family_of(address) for address in addresses}) != len(addresses):
@@ -186,11 +186,10 @@ def _cluster_ips(spec: wire.ServiceSpec) -> tuple[tuple[str, ...], bool]:
 
 
 def _external_ips(spec: wire.ServiceSpec) -> tuple[str, ...]:
-    addresses = []
-    for i, text in enumerate(spec.external_ips or ()):
-        addresses.append(_address(f"spec.externalIPs[{i}]", text))
-        if is_special(addresses[-1]):
-            raise _Refused(f"spec.externalIPs[{i}]", text, _SPECIAL_ADDRESS)
+    addresses = (
+        _ordinary_address(f"spec.externalIPs[{i}]", text)
+        for i, text in enumerate(spec.external_ips or ())
+    )
     return tuple(dict.fromkeys(addresses))
 
 
@@ -274,13 +273,10 @@ def _endpoints(endpoints: Sequence[wire.Endpoint], family: Family) -> list[Endpo
         if not raw.addresses:
             continue
         address = raw.addresses[0]
-        canonical = _address(f"endpoints[{i}].addresses[0]", address)
+        canonical = _ordinary_address(f"endpoints[{i}].addresses[0]", address)
         if family_of(canonical) is not family:
             field = f"endpoints[{i}].addresses[0]"
             raise _Refused(field, address, f"is no {family.value} address, as addressType says")
-        if is_special(canonical):
-            field = f"endpoints[{i}].addresses[0]"
-            raise _Refused(field, address, _SPECIAL_ADDRESS)
         result.append(_endpoint(raw, canonical))
     return result
 
@@ -388,6 +384,18 @@ def _address(field: str, text: str) -> str:
         return canonical_address(text)
     except ValueError as error:
         raise _Refused(field, text, "is no IP address") from error
+
+
+def _ordinary_address(field: str, text: str) -> str:
+    """Return an address that may belong to a Service or a pod and to nothing else.
+
+    No API server takes a special one for an endpoint or an external IP, nor allocates one: as a
+    frontend it would take the node's own loopback or multicast traffic away.
+    """
+    address = _address(field, text)
+    if is_special(address):
+        raise _Refused(field, text, _SPECIAL_ADDRESS)
+    return address
 
 
 def _networks(field: str, texts: Sequence[str] | None) -> tuple[Network, ...]:

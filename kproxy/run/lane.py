@@ -74,7 +74,7 @@ class Lane:
         self.settled = True
         self._pace.worked()
         if outcome.applied.observed:
-            self._pace.looked(started, now)
+            self._pace.looked(started, now, wrote=bool(outcome.applied.written))
         self._pace.polled(now, disturbed=outcome.disturbed)
         if outcome.applied.written:
             self._pace.wrote(now)

@@ -10,6 +10,10 @@ from kproxy.run.settings import LoopSettings
 
 _FIRST_PAUSE_S = 0.5
 _JITTER = 0.5  # a pause is up to this share longer, so that two families or nodes fall out of step
+_AUDIT_EVERY = 50  # times as long as a full read takes: audits cost 2 % of the time at most
+_NOISY_AFTER = 3  # so many reads in a row that found nothing: the neighbours' writes prove little
+_NOISY_EVERY = 20  # times as long as a full read takes, so that those cost 5 % of the time
+_NOISY_SPACING_S = 10.0  # but what is wrong does not stay so for much longer than this
 
 
 class Backoff:
@@ -54,6 +58,8 @@ class Pace:
         self._leftovers = Backoff(settings.sync_period_s, random)
         self._queued = False
         self._doubted = False
+        self._in_vain = 0  # full reads in a row that a foreign write caused, and found nothing
+        self._look_s = 0.0  # how long the last full read took
         self._free_at = -math.inf
         self._poll_at = math.inf
         self._look_at = -math.inf
@@ -89,11 +95,17 @@ class Pace:
         self._poll_at = now + self._settings.drift_poll_s
         self._doubted = self._doubted or disturbed
 
-    def looked(self, started: float, now: float) -> None:
-        """Note a full read from `started` to `now`. At most half of all time goes into reading."""
+    def looked(self, started: float, now: float, *, wrote: bool) -> None:
+        """Note a full read from `started` to `now`, and whether it led to a write.
+
+        At most half of all time goes into reading and repairing.
+        """
+        if not wrote:
+            self._look_s = now - started  # else the write is in it
+        self._in_vain = self._in_vain + 1 if self._doubted and not wrote else 0
         self._doubted = False
-        self._look_at = max(started + self._settings.look_spacing_s, now + (now - started))
-        self._audit_at = now + self._settings.sync_period_s
+        self._look_at = max(started + self._spacing_s(), now + (now - started))
+        self._audit_at = now + max(self._settings.sync_period_s, _AUDIT_EVERY * self._look_s)
 
     def wrote(self, now: float) -> None:
         """Note that the kernel took a write."""
@@ -116,6 +128,13 @@ class Pace:
 
     def _write_at(self) -> float:
         return min(self._free_at if self._queued else math.inf, self._leftovers.at)
+
+    def _spacing_s(self) -> float:
+        """Return the time from the start of the last full read to one that a doubt causes."""
+        spacing_s = self._settings.look_spacing_s
+        if self._in_vain < _NOISY_AFTER:
+            return spacing_s
+        return max(spacing_s, min(_NOISY_EVERY * self._look_s, _NOISY_SPACING_S))
 
     def _next_look_at(self) -> float:
         return self._look_at if self._doubted else self._audit_at

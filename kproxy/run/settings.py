@@ -10,11 +10,13 @@ class LoopSettings:
     """The times of the loop.
 
     - `min_interval_s`: from the end of one write to the start of the next, for each family.
-    - `sync_period_s`: how long a family goes without a full read at most, and the longest pause
-      after a refusal.
+    - `sync_period_s`: after how long an idle family is read in full (later where reading takes
+      more than 2 % of that), and the longest pause after a refusal.
     - `drift_poll_s`: how often the backend is asked whether somebody else wrote.
     - `look_spacing_s`: from the start of one full read to the next that a foreign write causes, so
-      that a neighbour that never stops writing does not make us read without end.
+      that a neighbour that never stops writing does not make us read without end. With the poll
+      it decides how soon drift is repaired: within 5 s. Where reading takes long and finds nothing
+      time and again, the spacing grows, up to 10 s.
     - `stuck_after_s`: a call into the kernel that takes this long is reported.
     """
 

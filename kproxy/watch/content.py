@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from kproxy.core.objects import KIND_OF, InvalidObject, Kind, NotProxied, Object, ObjectKey, Service
@@ -51,6 +51,18 @@ class Content:
     problems: tuple[Problem, ...]
     unused: Mapping[str, Problem]
     ignored: int
+
+    def sharing(self, before: Content) -> Content:
+        """Return the same, made of the objects that `before` holds where those are equal.
+
+        Others hold on to the objects of an earlier reading, and need not learn of equal ones. So
+        a file of a hundred objects, of which one changed, is not kept twice.
+        """
+        shared = {
+            ref: before.objects[ref] if before.objects.get(ref) == new else new
+            for ref, new in self.objects.items()
+        }
+        return replace(self, objects=shared)
 
 
 def unusable(path: str, why: str, place: Place | None = None) -> Content:

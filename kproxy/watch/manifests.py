@@ -197,7 +197,10 @@ class ManifestFiles:
         if before is not None and before.digest == text.digest:
             self._files[path] = _File(seen, text.digest, before.content)
             return
-        self._take(path, _File(seen, text.digest, read_content(path, text.data)))
+        content = read_content(path, text.data)
+        if before is not None:
+            content = content.sharing(before.content)
+        self._take(path, _File(seen, text.digest, content))
 
     def _take(self, path: str, now: _File) -> None:
         """Put a file's content in force and say what is new about it."""

@@ -34,6 +34,24 @@ def test_the_version_is_told(invoke):
     assert invoke("--version").stdout == f"kproxy {__version__}\n"
 
 
+@pytest.mark.parametrize("words", [[], ["explain"], ["render"], ["run"]])
+def test_without_arguments_the_help_comes_as_it_is(invoke, words):
+    result = invoke(*words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Usage: kproxy")
+    assert len(result.stderr.splitlines()) > 10
+
+
+@pytest.mark.parametrize("packet", [["--from", "1.1.1.1", "--to", "2.2.2.2:2"], ["--flows", "-"]])
+def test_a_full_disk_under_the_output_is_one_line_and_code_1(spawn, manifests, packet):
+    with open("/dev/full", "wb") as full:
+        process = spawn("explain", "--manifests", manifests, *NODE, *packet, stdout=full)
+        flow = b'{"from": "1.1.1.1", "to": "2.2.2.2:2", "protocol": "tcp"}'
+        _, stderr = process.communicate(flow, timeout=20)
+    assert process.returncode == 1
+    assert stderr.decode() == "kproxy: cannot write the output: No space left on device\n"
+
+
 def test_an_unknown_command_is_one_line_and_code_2(invoke):
     result = invoke("explode")
     assert (result.exit_code, result.stdout) == (2, "")
@@ -83,7 +101,9 @@ def test_render_names_the_ipsets_of_affinity(invoke, manifests):
     (manifests / "all.yaml").write_text(sticky)
     printed = invoke("render", "--manifests", manifests, *NODE, "--family", "ipv4").stdout
     created = re.findall(
-        r"^# ipset create (kproxy-4-\S+) hash:ip family inet timeout 10800$", printed, re.MULTILINE
+        r"^# ipset create (kproxy-4-\S+) hash:ip family inet timeout 10800 maxelem \d+ forceadd$",
+        printed,
+        re.MULTILINE,
     )
     assert len(created) == 2
     assert all(f"--add-set {name} " in printed for name in created)

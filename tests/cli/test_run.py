@@ -138,6 +138,37 @@ def test_a_second_start_finds_nothing_to_write(kproxy, manifests, variant, rules
     assert "IPv6: wrote 0 kernel objects" in second
 
 
+def test_verbose_tells_of_our_own_doings_and_not_of_every_netlink_message(kproxy, manifests):
+    once = ("run", "--manifests", manifests, *NODE, "--once", "-v")
+    code, _, stderr = kproxy(*once)
+    assert code == 0, stderr
+    assert "NLMSG" not in stderr
+    assert len(stderr.splitlines()) < 50
+
+
+def test_applied_names_the_families_that_have_it(kproxy, manifests, node, variant):
+    off = "net.ipv6.conf.all.disable_ipv6=1"
+    subprocess.run([*node, "sysctl", "-qw", off], check=True)
+    once = ("run", "--manifests", manifests, *NODE, "--once", "--iptables-variant", variant)
+    code, _, stderr = kproxy(*once)
+    assert code == 0, stderr
+    assert "with 2 ports and 2 endpoints in the kernel for IPv4\n" in stderr
+
+
+def test_the_other_variant_keeps_nothing_of_an_earlier_run(kproxy, node, manifests, variant, rules):
+    other = {"nft": "legacy", "legacy": "nft"}[variant]
+    for each in (other, variant):
+        once = ("run", "--manifests", manifests, *NODE, "--once", "--iptables-variant", each)
+        code, _, stderr = kproxy(*once)
+        assert code == 0, stderr
+    assert any("10.1.0.9:8080" in line for line in rules())
+    save = [*node, f"iptables-{other}-save"]
+    left = subprocess.run(save, check=True, capture_output=True, text=True).stdout
+    assert "KPROXY" not in left
+    sysctl = [*node, "sysctl", "-n", "net.ipv4.conf.all.route_localnet"]
+    assert subprocess.run(sysctl, check=True, capture_output=True).stdout == b"1\n"
+
+
 def test_once_with_a_bad_manifest_applies_the_rest_and_is_code_3(kproxy, manifests, variant, rules):
     (manifests / "bad.yaml").write_text("a: [")
     once = ("run", "--manifests", manifests, *NODE, "--once", "--iptables-variant", variant)
@@ -153,6 +184,10 @@ def test_what_render_prints_is_what_run_would_write(kproxy, node, manifests, var
         assert code == 0
         command = [*node, f"{stem}-{variant}-restore", "--noflush"]
         subprocess.run(command, input=text, text=True, check=True, capture_output=True)
+        settings = [line.removeprefix("# sysctl -w ") for line in text.splitlines()]
+        settings = [line for line in settings if line.startswith("net.")]
+        assert settings
+        subprocess.run([*node, "sysctl", "-qw", *settings], check=True)
     once = ("run", "--manifests", manifests, *NODE, "--once", "--iptables-variant", variant)
     code, _, stderr = kproxy(*once)
     assert code == 0

@@ -1,10 +1,10 @@
 """The driver against the kernel: what it writes is what it then reads."""
 
+import socket
 import subprocess
 
 import pytest
 
-from backends.iptables import node as node_settings
 from backends.iptables.tools import Variant
 from kproxy.backend import BackendError
 from kproxy.core.addresses import Family
@@ -77,7 +77,7 @@ def test_dropping_everything_leaves_nothing_of_ours(node):
     node.apply(shop(node.family))
     node.want = {}
     node.apply()
-    assert node.observed() == {}
+    assert [key.partition("/")[0] for key in node.observed()] == ["sysctl"], "it forwards still"
     assert "KPROXY" not in node.saved()
     assert "kproxy" not in run("ipset list -n")
 
@@ -206,17 +206,66 @@ def test_an_edit_between_the_last_look_and_our_commit_is_not_forgotten(node):
     assert node.backend.disturbed()
 
 
-def test_a_native_rule_that_iptables_cannot_show_is_an_error_and_not_an_empty_table(
+def add_native_rule(family: Family) -> None:
+    """Add a rule to nat's PREROUTING that iptables-nft-save cannot express."""
+    name = "ip" if family is Family.IPV4 else "ip6"
+    run(f"nft add rule {name} nat PREROUTING fib daddr type local accept")
+
+
+def test_a_native_rule_that_iptables_cannot_show_hides_none_of_ours(namespace, family):
+    node = Applied(family, Variant.NF_TABLES)
+    node.apply(shop(family))
+    add_native_rule(family)
+    assert "PREROUTING" not in node.saved(), "it hides them from iptables-nft-save"
+    assert node.observed() == node.want
+    node.iptables("-t nat -F KPROXY-SERVICES")
+    node.iptables("-t nat -D POSTROUTING 1")
+    node.apply(changes(family, service_port(family, 0, endpoints=(2,))))
+    assert node.observed() == node.want
+
+
+def test_a_jump_that_cannot_be_told_from_native_rules_is_an_error_that_names_its_chain(
     namespace, family
 ):
     node = Applied(family, Variant.NF_TABLES)
     node.apply(shop(family))
-    name = "ip" if family is Family.IPV4 else "ip6"
-    run(f"nft add rule {name} nat PREROUTING fib daddr type local accept")
-    with pytest.raises(BackendError) as refused:
-        node.observed()
-    assert not refused.value.transient
-    assert f"nft list table {name} nat" in refused.value.detail
+    again = Applied(family, Variant.NF_TABLES)
+    again.iptables("-t nat -A PREROUTING -j KPROXY-SERVICES")
+    add_native_rule(family)
+    with pytest.raises(BackendError, match="chain `PREROUTING' in table `nat' is incompatible"):
+        again.apply(shop(family))
+
+
+def test_counters_that_grow_or_are_set_to_zero_alter_nothing(node):
+    node.apply(shop(node.family))
+    before = node.observed()
+    v4 = node.family is Family.IPV4
+    with socket.socket(socket.AF_INET if v4 else socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.sendto(b"counted", ("127.0.0.1" if v4 else "::1", 9))
+    assert "[1:" in node.saved()
+    assert node.observed() == before
+    node.iptables("-t nat -Z")
+    assert node.observed() == before
+
+
+def test_our_own_rules_saved_and_loaded_again_by_others_alter_nothing(node):
+    node.apply(shop(node.family))
+    before = node.observed()
+    node.restore(node.saved() + "\n", options="-c")
+    assert node.observed() == before
+
+
+def test_an_empty_chain_under_our_name_is_removed_and_a_jump_to_it_from_elsewhere_is_too(node):
+    node.apply(shop(node.family))
+    node.iptables("-t nat -N KPROXY-NOBODYS")
+    node.iptables("-t nat -A INPUT -p tcp -g KPROXY-NOBODYS")
+    assert node.observed().keys() - node.want.keys() == {
+        "nat/KPROXY-NOBODYS",
+        "jump/nat/INPUT/KPROXY-NOBODYS",
+    }
+    node.apply()
+    assert node.observed() == node.want
+    assert "NOBODYS" not in node.saved()
 
 
 def test_a_refused_restore_names_the_line_and_its_neighbours(node):
@@ -262,43 +311,6 @@ def test_a_program_that_is_missing_is_named_with_its_package(node, monkeypatch, 
     with pytest.raises(BackendError, match="Debian package iptables") as refused:
         node.apply(shop(node.family))
     assert not refused.value.transient
-
-
-def test_forwarding_is_turned_on(node):
-    assert not node_settings.forwards(node.family)
-    node.apply(shop(node.family))
-    assert node_settings.forwards(node.family)
-
-
-def test_localhost_node_ports_open_loopback_only_behind_the_guard(namespace, variant):
-    node = Applied(Family.IPV4, variant)
-    node.apply(shop(Family.IPV4, localhost=True))
-    assert node_settings.routes_localnet()
-    assert "KPROXY-LOCALNET" in node.iptables("-S INPUT")
-
-    node.apply(shop(Family.IPV4))
-    assert "KPROXY-LOCALNET" not in node.saved()
-    assert not node_settings.routes_localnet()
-
-
-def test_loopback_stays_closed_if_the_guard_is_refused(namespace, variant):
-    node = Applied(Family.IPV4, variant)
-    node.render(shop(Family.IPV4, localhost=True))
-    genuine = node.backend._renderer.chain
-    node.backend._renderer.chain = lambda key: (
-        ("--no-such-option",) if key == "filter/KPROXY-LOCALNET" else genuine(key)
-    )
-    with pytest.raises(BackendError):
-        node.apply()
-    assert not node_settings.routes_localnet()
-
-
-def test_a_router_advertised_route_survives_forwarding(namespace):
-    run("ip link add uplink type veth peer name cable")
-    node_settings.forward(Family.IPV6)
-    path = "/proc/sys/net/ipv6/conf"
-    assert run(f"cat {path}/uplink/accept_ra") == "2\n"
-    assert run(f"cat {path}/default/accept_ra") == "1\n"
 
 
 def test_both_families_live_side_by_side(namespace, variant):

@@ -123,3 +123,24 @@ def test_names_that_read_the_same_when_joined_have_chains_of_their_own():
     world.update(replace(table.everything(), service_ports=everything))
 
     assert sum("KPROXY-SVC-" in each for each in world.image) == len(keys)
+
+
+def test_too_many_endpoints_with_affinity_cost_one_service_its_affinity_and_nothing_else():
+    compiler = Compiler(Settings(HERE), [Family.IPV4])
+    sticky = {"affinity_timeout_s": 60}
+    services = [a_service("one", **sticky), a_service("two", cluster_ips=("10.96.0.2",), **sticky)]
+    slices = [a_slice("10.1.0.1", name=f"{n}-1", service=n) for n in ("one", "two")]
+    compiler.apply(listed(*services, *slices))
+    table = compiler.tables[Family.IPV4]
+    one, two = sorted(table.service_ports, key=str)
+    world, small = World.of(table), World.of(table)
+
+    world.update(with_targets(compiler, one, 20_000))
+    world.update(with_targets(compiler, two, 20_000))
+    assert world.renderer.without_affinity == {two}
+    assert sum(key.startswith("set/") for key in world.image) == 20_000
+
+    world.update(table.everything())
+    assert world.renderer.without_affinity == frozenset()
+    assert world.image == small.image
+    check_image(world)

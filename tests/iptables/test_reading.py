@@ -2,10 +2,11 @@
 
 import pytest
 
-from backends.iptables import reading, rulesets, saved
+from backends.iptables import in_process, legacy, reading, rulesets, saved, tools
 from backends.iptables.reading import Reader
 from backends.iptables.saved import ALTERED, Unreadable, parse
 from backends.iptables.tools import Variant
+from kproxy.core.addresses import Family
 from tests.iptables.conftest import Applied, service_port, shop
 from tests.iptables.conftest import changes as changed
 
@@ -100,23 +101,23 @@ def test_a_target_is_the_last_word_whatever_a_comment_says():
 
 
 def both(family, table) -> list[saved.Seen]:
-    return [reading.read(how, family, Variant.LEGACY, table) for how in Reader]
+    return [reading.read(how, family, table) for how in (Reader.IN_PROCESS, Reader.SAVE)]
+
+
+EDITS = [
+    "-t nat -L",
+    "-t nat -F KPROXY-SERVICES",
+    "-t nat -A PREROUTING -j KPROXY-SERVICES",
+    "-t nat -R PREROUTING 1 -p tcp -j KPROXY-SERVICES",
+    "-t nat -I KPROXY-SERVICES -m comment --comment other -j RETURN",
+    "-t nat -N MINE",
+    "-t nat -A OUTPUT -m comment --comment kp:aa:1 -j RETURN",
+    "-t nat -N KPROXY-NOBODYS",
+]
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize(
-    "edit",
-    [
-        "-t nat -L",
-        "-t nat -F KPROXY-SERVICES",
-        "-t nat -A PREROUTING -j KPROXY-SERVICES",
-        "-t nat -R PREROUTING 1 -p tcp -j KPROXY-SERVICES",
-        "-t nat -I KPROXY-SERVICES -m comment --comment other -j RETURN",
-        "-t nat -N MINE",
-        "-t nat -A OUTPUT -m comment --comment kp:aa:1 -j RETURN",
-        "-t nat -N KPROXY-NOBODYS",
-    ],
-)
+@pytest.mark.parametrize("edit", EDITS)
 def test_both_readers_of_the_legacy_variant_see_the_same(namespace, family, edit):
     node = Applied(family, Variant.LEGACY)
     node.apply(shop(family))
@@ -129,16 +130,50 @@ def test_both_readers_of_the_legacy_variant_see_the_same(namespace, family, edit
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("edit", EDITS)
+def test_netlink_tells_the_same_as_iptables_nft_save(namespace, family, edit):
+    node = Applied(family, Variant.NF_TABLES)
+    node.apply(shop(family))
+    node.iptables(edit)
+    for table in ("filter", "nat"):
+        ours = reading.read(Reader.NETLINK, family, table)
+        printed = saved.parse(table, tools.save(family, Variant.NF_TABLES, table))
+        assert ours.image == printed.image
+        assert ours.texts.keys() == printed.texts.keys()
+        assert ours.jumps.keys() == printed.jumps.keys()
+
+
+@pytest.mark.kernel
+def test_a_chain_that_fills_several_answers_of_the_kernel_is_read_whole(namespace, family):
+    rules = [f"-A KPROXY-LONG -p tcp --dport {port} -j RETURN" for port in range(1, 2000)]
+    rules[0] += " -m comment --comment kp:ab:1999"
+    text = "\n".join(["*nat", ":KPROXY-LONG - [0:0]", *rules, "COMMIT", ""])
+    Applied(family, Variant.NF_TABLES).restore(text)
+    assert reading.read(Reader.NETLINK, family, "nat").image == {"nat/KPROXY-LONG": b"ab:1999"}
+
+
+@pytest.mark.kernel
+def test_the_specs_of_jumps_are_the_same_whether_a_chain_or_the_table_is_printed(node):
+    node.apply(shop(node.family))
+    node.iptables("-t nat -A PREROUTING -p tcp -g KPROXY-SERVICES")
+    node.iptables("-t nat -A PREROUTING -p tcp -j ACCEPT")
+    whole = saved.parse("nat", tools.save(node.family, node.variant, "nat"))
+    bases = ("PREROUTING", "OUTPUT", "POSTROUTING")
+    assert reading.jump_specs(node.family, node.variant, "nat", bases) == whole.jumps
+    assert len(whole.jumps["jump/nat/PREROUTING/KPROXY-SERVICES"]) == 2
+
+
+@pytest.mark.kernel
 def test_hashes_in_process_depend_on_our_rules_alone(namespace, family):
     node = Applied(family, Variant.LEGACY)
     node.apply(shop(family))
-    before = reading.read(Reader.IN_PROCESS, family, Variant.LEGACY, "nat").texts
+    before = reading.read(Reader.IN_PROCESS, family, "nat").texts
     node.iptables("-t nat -I PREROUTING -p tcp -j ACCEPT")  # moves every offset and mark
     node.iptables("-t nat -D POSTROUTING 1")
-    after = reading.read(Reader.IN_PROCESS, family, Variant.LEGACY, "nat").texts
+    after = reading.read(Reader.IN_PROCESS, family, "nat").texts
     assert {**before, **after} == before
     node.iptables("-t nat -R KPROXY-SERVICES 2 -p tcp -j RETURN")
-    rewritten = reading.read(Reader.IN_PROCESS, family, Variant.LEGACY, "nat").texts
+    rewritten = reading.read(Reader.IN_PROCESS, family, "nat").texts
     assert rewritten["nat/KPROXY-SERVICES"] != after["nat/KPROXY-SERVICES"]
 
 
@@ -155,3 +190,17 @@ def test_a_big_legacy_table_is_read_by_a_child_and_a_change_of_reader_alarms_nob
     assert reading.reader(family, Variant.LEGACY, "nat") is Reader.SAVE
     assert node.observed() == node.want
     assert not node.apply()
+
+
+def test_a_small_table_is_read_by_the_tool_where_python_iptables_finds_no_library(monkeypatch):
+    def no_library(name):
+        raise FileNotFoundError("/sbin/ldconfig")
+
+    in_process.available.cache_clear()
+    monkeypatch.setattr(in_process.importlib, "import_module", no_library)
+    monkeypatch.setattr(reading.legacy, "info", lambda family, table: legacy.Info(10, 3000))
+    try:
+        how = reading.reader(Family.IPV4, Variant.LEGACY, "nat")
+    finally:
+        in_process.available.cache_clear()
+    assert how is Reader.SAVE

@@ -12,14 +12,14 @@ from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import Protocol
 from kproxy.core.resolve import Packet
-from kproxy.core.settings import Settings
+from kproxy.core.settings import DetectLocalMode, Settings
 from kproxy.core.store import Upserted
 from kproxy.core.table import FromInterface, FromInterfacePrefix, Undetected
-from tests.core.things import HERE, a_cidr, a_port, a_service, a_slice, listed
+from tests.core.things import HERE, a_cidr, a_node, a_port, a_service, a_slice, listed
 from tests.core.universe import CHANGES, CLUSTERS, SETTINGS
 from tests.effort import examples
 from tests.iptables.golden import golden_file, text
-from tests.iptables.world import World, check_image, fates, with_targets
+from tests.iptables.world import World, check, check_image, fates, with_targets
 
 
 @examples(50)
@@ -240,6 +240,31 @@ def test_who_is_masqueraded_at_a_cluster_ip(local_pods, matched):
 def test_the_rules_are_those_that_were_reviewed(family):
     """`python -m tests.iptables.golden` writes them anew."""
     assert text(family) == golden_file(family).read_text(encoding="utf-8")
+
+
+def test_other_pod_networks_render_every_service_again():
+    settings = Settings(HERE, detect_local=DetectLocalMode.NODE_CIDR)
+    compiler, world = Compiler(settings, [Family.IPV4]), World(Family.IPV4)
+    node = a_node(pod_cidrs=("10.1.0.0/24",))
+    world.update(compiler.apply(listed(a_service(), a_slice("10.1.0.1"), node))[Family.IPV4])
+
+    other = Upserted(a_node(pod_cidrs=("10.2.0.0/24",)))
+    (changed,) = world.update(compiler.apply([other])[Family.IPV4])
+    assert "10.2.0.0/24" in world.renderer.chain(changed)[0]
+
+
+def test_an_address_of_the_node_is_never_taken_for_a_cluster_ip():
+    """Other proxies, and ours in ipvs mode, bind clusterIPs to a device of the node."""
+    compiler = Compiler(Settings(HERE), [Family.IPV4])
+    compiler.apply(listed(a_service(), a_cidr("10.96.0.0/16")))
+    table = compiler.tables[Family.IPV4]
+    tables = World.of(table).tables()
+    for address in ("10.96.0.1", "10.96.0.99"):
+        packet = Packet("203.0.113.77", address, 22, Protocol.TCP, "eth0")
+        check(tables, table, packet, [address])
+        check(tables, table, packet, [])
+        (fate,) = fates(tables, packet, [address])
+        assert fate.what == "pass"
 
 
 def test_a_service_cidr_does_not_render_any_service_again(calls):

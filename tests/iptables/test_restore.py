@@ -3,7 +3,7 @@
 import pytest
 
 from backends.iptables import tools
-from backends.iptables.restore import split_edit, text, whole_edit
+from backends.iptables.restore import Text, split_edit, whole_edit
 from kproxy.core.image import Changes, Key
 from kproxy.core.table import TableChanges
 from tests.iptables.conftest import changes, rules, service_port, shop
@@ -14,15 +14,13 @@ CHANGES = Changes({NEW: b"1", OLD: b"1", JUMP: b"1", Key("nat/KPROXY-N"): b"1"},
 
 
 def written(edit) -> list[str]:
-    return (
-        text(
+    return list(
+        Text(
             edit,
             chain=lambda key: ("-j RETURN",),
             jump=lambda key: "-j KPROXY-NEW",
             old_jumps={JUMP: ("-p tcp -j KPROXY-NEW",), LOST_JUMP: ("-j KPROXY-GONE",)},
         )
-        .decode()
-        .splitlines()
     )
 
 
@@ -69,9 +67,9 @@ def steps(node, monkeypatch) -> list:
     """What the kernel held after each transaction: (table, filter rules, nat rules)."""
     seen = []
 
-    def restore(family, variant, content):
-        genuine(family, variant, content)
-        table = content.split(b"\n")[0].decode()
+    def restore(family, variant, lines):
+        genuine(family, variant, lines)
+        table = next(iter(lines))
         filters = {line for line in node.iptables("-S").splitlines() if "KPROXY" in line}
         seen.append((table, filters, node.iptables("-t nat -S")))
 

@@ -7,7 +7,7 @@ from backends.iptables.tools import Variant
 from kproxy.backend import BackendError
 from kproxy.core.addresses import Family
 
-TEXT = b"*nat\n:KPROXY-A - [0:0]\n-A KPROXY-A -j ACCEPT\n-A KPROXY-A -j RETURN\nCOMMIT\n"
+LINES = ["*nat", ":KPROXY-A - [0:0]", "-A KPROXY-A -j ACCEPT", "-A KPROXY-A -j RETURN", "COMMIT"]
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def fake(tmp_path, monkeypatch):
 
 def refusal(variant: Variant) -> BackendError:
     with pytest.raises(BackendError) as refused:
-        tools.restore(Family.IPV4, variant, TEXT)
+        tools.restore(Family.IPV4, variant, LINES)
     return refused.value
 
 

@@ -53,7 +53,7 @@ class Kernel:
         key = (flow.group, flow.family)
         if key not in self._outcomes:
             self.program(table_of(*key))
-            self._outcomes[key] = self._ask(
+            self._outcomes[key] = self.ask(
                 [f for f in ALL_FLOWS if (f.group, f.family) == key], flow.family
             )
         return self._outcomes[key][flow]
@@ -70,7 +70,8 @@ class Kernel:
         """Take the node down."""
         self.network.close()
 
-    def _ask(self, flows: list[Flow], family: Family) -> dict[Flow, Outcome]:
+    def ask(self, flows: list[Flow], family: Family) -> dict[Flow, Outcome]:
+        """Send these packets over what is programmed and return what became of each."""
         observed = self.network.send(
             [Probe(f.source, f.destination, f.port, f.protocol) for f in flows]
         )

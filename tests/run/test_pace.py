@@ -29,7 +29,7 @@ def settled(at):
     made = pace()
     made.queued()
     made.started()
-    made.looked(at, at)
+    made.looked(at, at, wrote=True)
     made.polled(at, disturbed=False)
     made.wrote(at)
     made.worked()
@@ -64,7 +64,7 @@ def test_a_doubt_leads_to_a_read_at_once_but_not_to_one_after_the_other():
     made.polled(110, disturbed=True)
     made.polled(110, disturbed=False)
     assert made.due(110) == Due(write=False, look=True)
-    made.looked(110, 110.5)
+    made.looked(110, 110.5, wrote=False)
     made.polled(111, disturbed=True)
     assert not made.due(113.4).look
     assert made.due(113.5).look
@@ -72,7 +72,7 @@ def test_a_doubt_leads_to_a_read_at_once_but_not_to_one_after_the_other():
 
 def test_reading_never_takes_more_than_half_of_the_time():
     made = settled(at=100)
-    made.looked(110, 120)
+    made.looked(110, 120, wrote=False)
     made.polled(121, disturbed=True)
     assert not made.due(129.9).look
     assert made.due(130).look
@@ -93,6 +93,61 @@ def test_the_audit_comes_a_sync_period_after_the_last_full_read():
     made.polled(129, disturbed=False)
     assert not made.due(129.9).look
     assert made.due(130).look
+
+
+def test_audits_take_two_percent_of_the_time_at_most():
+    made = settled(at=100)
+    made.looked(130, 131, wrote=False)
+    made.polled(500, disturbed=False)
+    assert not made.due(180.9).look
+    assert made.due(181).look
+    made.looked(181, 191, wrote=True)
+    assert not made.due(240.9).look
+    assert made.due(241).look, "what was written does not count as reading"
+
+
+def reads_of_a_noisy_neighbour(made, look_s, until):
+    """Let a neighbour write without end; return when reads began that found nothing of ours."""
+    now, reads = 110.0, []
+    while now < until:
+        made.polled(now, disturbed=True)
+        if made.due(now).look:
+            reads.append(now)
+            now += look_s
+            made.looked(now - look_s, now, wrote=False)
+        now += 0.1
+    return reads
+
+
+def test_a_neighbour_that_never_stops_writing_costs_five_percent_of_the_time_at_most():
+    made = settled(at=100)
+    spacing = [b - a for a, b in itertools.pairwise(reads_of_a_noisy_neighbour(made, 0.4, 200))]
+    assert spacing[:2] == pytest.approx([3.5, 3.5], abs=0.2), "one that does so once costs nothing"
+    assert spacing[3:] == pytest.approx([8] * len(spacing[3:]), abs=0.2)
+    made.looked(200, 200.4, wrote=True)
+    made.polled(201, disturbed=True)
+    assert made.due(203.5).look, "there was something to repair: the next doubt is taken seriously"
+
+
+def test_a_neighbour_that_never_stops_writing_delays_a_repair_by_ten_seconds_at_most():
+    made = settled(at=100)
+    reads = reads_of_a_noisy_neighbour(made, 3.0, 300)
+    assert max(b - a for a, b in itertools.pairwise(reads)) == pytest.approx(10, abs=0.2)
+
+
+def test_reads_that_take_no_time_are_not_delayed_by_a_neighbour():
+    made = settled(at=100)
+    reads = reads_of_a_noisy_neighbour(made, 0.02, 300)
+    spacing = [b - a for a, b in itertools.pairwise(reads)]
+    assert spacing == pytest.approx([3.5] * len(spacing), abs=0.2)
+
+
+def test_audits_that_find_nothing_do_not_delay_a_repair():
+    made = settled(at=100)
+    for at in (200, 300, 400, 500):
+        made.looked(at, at + 0.4, wrote=False)
+    made.polled(501, disturbed=True)
+    assert made.due(503.5).look
 
 
 @pytest.mark.parametrize("seed", range(5))

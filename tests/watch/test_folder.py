@@ -1,11 +1,13 @@
 """Which files of a folder are read, and what makes one unreadable."""
 
+import gc
 import os
 import socket
 import time
 
 import pytest
 
+from kproxy.core.objects import Service
 from kproxy.watch.folder import MAX_SIZE_BYTES, CannotRead, is_manifest, list_folder, read_text
 from kproxy.watch.manifests import FolderLost, ManifestFiles, load, missing_node
 from tests.watch.samples import service, services
@@ -144,3 +146,15 @@ def test_a_problem_that_stays_is_not_reported_again(tmp_path):
     assert services(change.object for change in report.changes) == {"other": 2}
     assert report.remarks == ()
     assert len(files.problems()) == 1
+
+
+def test_what_did_not_change_in_a_changed_file_is_held_once(tmp_path):
+    files = ManifestFiles(tmp_path)
+    for port in (1, 22):
+        (tmp_path / "a.yaml").write_text(service("stays") + service("moves", port))
+        files.refresh(list_folder(tmp_path))
+    in_force = {each.key.name: each for listed in files.everything() for each in listed.objects}
+    gc.collect()
+    alive = [each for each in gc.get_objects() if isinstance(each, Service)]
+    assert alive.count(in_force["stays"]) == 1
+    assert alive.count(in_force["moves"]) == 1

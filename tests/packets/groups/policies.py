@@ -10,6 +10,7 @@ from tests.net.plan import (
     FAR_CLIENT,
     LOOPBACK,
     NODE,
+    NODE_DNS,
     NODE_SECOND,
     POD1,
     POD2,
@@ -98,6 +99,8 @@ _external = (
     endpoint_slice("all-local", FAR1),
     service("external-ip", "10.96.0.95", externalIPs=["203.0.113.147"], **_EXTERNAL),
     endpoint_slice("external-ip", POD2, FAR1),
+    service("cached", NODE_DNS, port(80, node_port=30096), **_EXTERNAL, **_LOCAL),
+    endpoint_slice("cached", POD1, FAR1),
 )
 
 GROUPS = (
@@ -158,6 +161,13 @@ GROUPS = (
             ),
             Case("clusterIP is not concerned", POD3, "10.96.0.90:80", forward(_here, _there)),
             Case("clusterIP from outside", CLIENT, "10.96.0.90:80", masquerade(_here, _there)),
+            Case(
+                "NodePort at a clusterIP that the node has",
+                CLIENT,
+                f"{NODE_DNS}:30096",
+                forward(_here),
+            ),
+            Case("that clusterIP itself", CLIENT, f"{NODE_DNS}:80", masquerade(_here)),
             Case(
                 "type ClusterIP with an external IP",
                 CLIENT,

@@ -1,0 +1,65 @@
+"""The node's settings as kernel objects: wanted, observed and put right like our chains.
+
+Forwarding is wanted always and never given back: the container network and kubelet rely on it
+too, and nobody can tell who turned it on. route_localnet is wanted while NodePorts are served on
+IPv4 loopback, and counts as ours only beside our guard: others may have it on for themselves.
+"""
+
+from __future__ import annotations
+
+from backends.iptables import localnet, node
+from backends.iptables.rules import sysctl_key
+from backends.iptables.tools import Variant
+from kproxy.core.addresses import Family
+from kproxy.core.image import Key
+
+LOCALNET = sysctl_key(node.localnet_name())
+
+_ON = b"1"
+
+
+class Sysctls:
+    """The settings of one family."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self.forwarding = sysctl_key(node.forwarding_name(family))
+        self._wanted: dict[Key, bytes] = {}
+        self._held: set[Key] = set()  # as last observed or written
+
+    def render(self, *, localhost: bool) -> dict[Key, bytes | None]:
+        """Return the image entries that differ from those of the last call, None where gone."""
+        before = self._wanted
+        self._wanted = {self.forwarding: _ON} | ({LOCALNET: _ON} if localhost else {})
+        gone: dict[Key, bytes | None] = dict.fromkeys(before.keys() - self._wanted)
+        return gone | {key: value for key, value in self._wanted.items() if key not in before}
+
+    def observe(self, *, guarded: bool) -> dict[Key, bytes]:
+        """Return the image of what is turned on; `guarded` says that our guard stands."""
+        may_be_ours = {self.forwarding}
+        if guarded or LOCALNET in self._held:
+            may_be_ours.add(LOCALNET)
+        self._held = set(filter(self._is_on, may_be_ours))
+        return dict.fromkeys(self._held, _ON)
+
+    def disturbed(self) -> bool:
+        """Say whether others turned something off since we last looked."""
+        return not all(map(self._is_on, self._held))
+
+    def forward(self) -> None:
+        """Turn forwarding on. Raises BackendError."""
+        node.forward(self._family)
+        self._held.add(self.forwarding)
+
+    def open_localnet(self) -> None:
+        """Turn route_localnet on; the guard must stand. Raises BackendError."""
+        node.route_localnet("1")
+        self._held.add(LOCALNET)
+
+    def close_localnet(self, variant: Variant) -> None:
+        """Turn route_localnet off; the guard must still stand. Raises BackendError."""
+        localnet.close(self._family, variant)
+        self._held.discard(LOCALNET)
+
+    def _is_on(self, key: Key) -> bool:
+        return node.routes_localnet() if key == LOCALNET else node.forwards(self._family)

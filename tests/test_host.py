@@ -1,0 +1,78 @@
+"""What the host says of itself."""
+
+import subprocess
+import sys
+
+import pytest
+
+from kproxy.backend import BackendError
+from kproxy.core.addresses import Family
+from kproxy.host import host_addresses
+from tests.net.namespace import Namespace
+
+_HEAVY = ("pyroute2", "setuptools", "pkg_resources")
+
+
+@pytest.fixture
+def node():
+    return Namespace("node")
+
+
+def ip(node, *commands):
+    for command in commands:
+        with node.entered():
+            subprocess.run(["ip", *command.split()], check=True)
+
+
+@pytest.mark.kernel
+def test_all_addresses_are_found_of_each_family_alone(node):
+    ip(
+        node,
+        "link set lo up",
+        "addr add 192.0.2.1/24 dev lo",
+        "addr add 2001:db8::1/64 dev lo nodad",
+        "link add here type veth peer name there",
+        "addr add 198.51.100.1 peer 198.51.100.2 dev here",
+    )
+    with node.entered():
+        assert host_addresses(Family.IPV4) == {"127.0.0.1", "192.0.2.1", "198.51.100.1"}
+        assert host_addresses(Family.IPV6) == {"::1", "2001:db8::1"}
+
+
+@pytest.mark.kernel
+def test_hundreds_of_addresses_are_found(node):
+    many = [f"192.0.2.{n}" for n in range(1, 250)] + [f"198.51.100.{n}" for n in range(1, 250)]
+    lines = "".join(f"addr add {address}/32 dev lo\n" for address in many)
+    with node.entered():
+        subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True)
+        assert host_addresses(Family.IPV4) == {*many}
+
+
+@pytest.mark.kernel
+def test_a_host_without_addresses_has_none(node):
+    with node.entered():
+        assert host_addresses(Family.IPV4) == frozenset()
+
+
+def test_a_question_that_cannot_be_asked_may_be_asked_later(monkeypatch):
+    def refuse(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("kproxy.host.socket.socket", refuse)
+    with pytest.raises(BackendError, match=r"IPv4 addresses: .*Too many open files") as refused:
+        host_addresses(Family.IPV4)
+    assert refused.value.transient
+
+
+@pytest.mark.kernel
+def test_the_agent_loads_no_library_that_it_does_not_need():
+    """Each of them holds more than 10 MB."""
+    program = (
+        "import sys, kproxy.cli.run, kproxy.wiring_iptables\n"
+        "from backends.iptables.in_process import _no_setuptools\n"
+        "with _no_setuptools():\n"
+        "    import iptc\n"
+        f"print([name for name in {_HEAVY} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
