@@ -1,0 +1,67 @@
+"""Stands before the iptables programs that write: counts their calls and gets in their way."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+_FAMILIES = ("iptables", "ip6tables")
+
+# Shell lines; $real is the program, its input is on standard input and $PPID is the proxy.
+KILL_BEFORE = "kill -9 $PPID; exit 1"
+KILL_DURING = 'kill -9 $PPID; head -c 300 | $real "$@"; exit'
+KILL_AFTER = '$real "$@"; kill -9 $PPID; exit'
+REFUSE = 'echo "the test refuses" >&2; exit 1'
+
+_SCRIPT = """#!/bin/sh
+echo {name} >>{folder}/calls
+number=$(wc -l <{folder}/calls)
+real={real}
+for mischief in {folder}/{name}.always {folder}/at.$number; do
+    [ -e $mischief ] && . $mischief
+done
+exec $real "$@"
+"""
+
+
+class Tools:
+    """Scripts in a folder that is to come first in the proxy's PATH."""
+
+    def __init__(self, folder: Path, variant: str) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self._variant = variant
+        self._calls = folder / "calls"
+        for stem in _FAMILIES:
+            name = self._program(stem)
+            real = shutil.which(name)
+            assert real is not None, f"{name} is not installed"
+            script = folder / name
+            script.write_text(_SCRIPT.format(name=name, folder=folder, real=real))
+            script.chmod(0o755)
+        self.forget()
+
+    def calls(self) -> list[str]:
+        """Return which program was called, for each call since `forget`."""
+        return self._calls.read_text().splitlines()
+
+    def forget(self) -> None:
+        """Count from zero again, and do no mischief at any of the calls to come."""
+        self._calls.write_text("")
+        for mischief in self.folder.glob("at.*"):
+            mischief.unlink()
+
+    def at(self, call: int, mischief: str) -> None:
+        """Do something at one call, counted from 1."""
+        (self.folder / f"at.{call}").write_text(mischief)
+
+    def always(self, stem: str, mischief: str) -> None:
+        """Do something at every call of `iptables` or `ip6tables`, until `leave_alone`."""
+        (self.folder / f"{self._program(stem)}.always").write_text(mischief)
+
+    def leave_alone(self, stem: str) -> None:
+        """End what `always` began."""
+        (self.folder / f"{self._program(stem)}.always").unlink()
+
+    def _program(self, stem: str) -> str:
+        return f"{stem}-{self._variant}-restore"
