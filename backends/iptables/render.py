@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from backends.iptables import services
+from backends.iptables.affinity import AffinityBudget
 from backends.iptables.dispatch import Dispatch
 from backends.iptables.rules import (
     AffinitySet,
@@ -57,10 +58,6 @@ _JUMPS = {
     ("nat", "OUTPUT", "KPROXY-SERVICES"): "",
     ("nat", "POSTROUTING", "KPROXY-POSTROUTING"): "",
 }
-# The kernel has room for 65,534 ipsets in a network namespace, which both families share with
-# everybody else, and each endpoint of a service port with affinity takes one.
-_AFFINITY_SETS = 30_000
-
 # A chain needs a rule to carry its digest. This one never applies: no packet goes to port 0.
 _NEVER = "-p tcp --dport 0 -j RETURN"
 
@@ -99,7 +96,7 @@ class Renderer:
         self._owner_of_set: dict[str, ServicePortKey] = {}
         self._rendered: dict[ServicePortKey, services.Chains] = {}
         self._settled: tuple[object, ...] = (None,)
-        self._sets_wanted: dict[ServicePortKey, int] = {}
+        self._affinity = AffinityBudget()
         self._without_affinity: frozenset[ServicePortKey] = frozenset()
         self._nat_vips = Dispatch("DV", family)
         self._nat_ports = Dispatch("DN", None)
@@ -126,9 +123,9 @@ class Renderer:
         if self._rules is None:
             raise ValueError("the first changes of a table must bring its node rules")
         context = services.Context(self._family, self._rules, self._options)
-        without_affinity = self._beyond_affinity_sets(service_ports)
-        switched = {key: self._service_ports.get(key) for key in self._switched(without_affinity)}
-        service_ports = {**switched, **service_ports}
+        without_affinity = self._affinity.update(service_ports)
+        switched = (without_affinity ^ self._without_affinity) & self._service_ports.keys()
+        service_ports = {**{key: self._service_ports[key] for key in switched}, **service_ports}
         # All removals come first: a frontend may go from one service port to another.
         for key in service_ports:
             self._remove(key, context, patch)
@@ -169,37 +166,6 @@ class Renderer:
         """Return a service port as it is rendered."""
         entry = self._service_ports[key]
         return replace(entry, affinity_timeout_s=None) if key in self._without_affinity else entry
-
-    def _beyond_affinity_sets(
-        self, service_ports: Mapping[ServicePortKey, ServicePort | None]
-    ) -> frozenset[ServicePortKey]:
-        """Return who goes without affinity after these changes: the last ones, in order of name.
-
-        One Service with too many endpoints must cost no other one anything but that.
-        """
-        same = True
-        for key, entry in service_ports.items():
-            count = 0
-            if entry is not None and entry.affinity_timeout_s is not None:
-                count = len({*entry.targets, *entry.local_targets})
-            same = same and count == self._sets_wanted.get(key, 0)
-            self._sets_wanted.pop(key, None)
-            if count:
-                self._sets_wanted[key] = count
-        if same:
-            return self._without_affinity
-        beyond = []
-        left = _AFFINITY_SETS
-        for key in sorted(self._sets_wanted, key=lambda k: (*k[:3], k.protocol.value)):
-            if self._sets_wanted[key] > left:
-                beyond.append(key)
-            else:
-                left -= self._sets_wanted[key]
-        return frozenset(beyond)
-
-    def _switched(self, without_affinity: frozenset[ServicePortKey]) -> set[ServicePortKey]:
-        """Return the service ports that affinity comes to or goes from."""
-        return {k for k in without_affinity ^ self._without_affinity if k in self._service_ports}
 
     def _remove(
         self, key: ServicePortKey, context: services.Context, patch: dict[Key, bytes | None]

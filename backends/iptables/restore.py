@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from backends.iptables.rules import split_key
+from backends.iptables.rules import CLUSTER_IP_CHAINS, chain_key, split_key
 from kproxy.core.image import Changes, Key
 
 
@@ -52,18 +52,24 @@ def whole_edit(table: str, changes: Changes) -> TableEdit:
 def split_edit(edit: TableEdit, existing: Collection[Key]) -> tuple[TableEdit, TableEdit]:
     """Return the same change in two steps: one that only adds, then the exact result.
 
-    Between the two, a packet meets every old rule and every new one.
+    Between the two, a packet meets every old rule and every new one. What refuses the rest of a
+    clusterIP waits for the second step: a Service that is only being made is not refused.
     """
+    late: list[Key] = []
+    if chain_key(edit.table, CLUSTER_IP_CHAINS[0]) in existing:
+        late = [key for key in edit.write if split_key(key)[-1].startswith(CLUSTER_IP_CHAINS)]
+    waiting = set(late)
+    early = [key for key in edit.write if key not in waiting]
     additions = TableEdit(
         edit.table,
-        write=[key for key in edit.write if key not in existing],
-        append=[key for key in edit.write if key in existing],
+        write=[key for key in early if key not in existing],
+        append=[key for key in early if key in existing],
         insert_jumps=edit.insert_jumps,
         delete_jumps=[key for key in edit.delete_jumps if key in edit.insert_jumps],
     )
     exact = TableEdit(
         edit.table,
-        write=additions.append,
+        write=[*additions.append, *late],
         remove=edit.remove,
         delete_jumps=[key for key in edit.delete_jumps if key not in edit.insert_jumps],
     )

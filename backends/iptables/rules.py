@@ -21,6 +21,9 @@ SET_PREFIX = "kproxy-"
 COMMENT_PREFIX = "kp:"
 TABLES = ("filter", "nat")
 
+# The chains that refuse whatever else goes to a clusterIP.
+CLUSTER_IP_CHAINS = ("KPROXY-CLUSTERIPS", "KPROXY-FC-")
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.faults.waiting import until
 
-_ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 _LONGEST_S = 30.0
 
 
@@ -32,7 +32,7 @@ class Proxy:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                env={**environment, "PYTHONPATH": str(_ROOT)},
+                env={**environment, "PYTHONPATH": str(ROOT)},
             )
 
     def said(self) -> str:

@@ -106,3 +106,15 @@ def test_a_change_of_one_table_is_one_transaction(node, steps):
     steps.clear()
     node.apply(TableChanges(node.family, rules=rules(node.family), cluster_ips={}))
     assert steps == []
+
+
+def test_a_service_that_is_being_made_is_not_refused_before_it_is_served():
+    refusing, leaf = Key("filter/KPROXY-CLUSTERIPS"), Key("filter/KPROXY-FC-0a6")
+    edit = whole_edit("filter", Changes({refusing: b"1", leaf: b"1", OLD: b"1"}, frozenset()))
+
+    additions, exact = split_edit(edit, {refusing, OLD})
+    assert (additions.write, additions.append) == ([], [OLD])
+    assert sorted(exact.write) == [refusing, leaf, OLD]
+
+    additions, _ = split_edit(edit, set())
+    assert sorted(additions.write) == [refusing, leaf, OLD], "at first, others jump there at once"
