@@ -110,13 +110,14 @@ def some_tables(family):
     first = service_port(family, 1, [1, 2])
     second = service_port(family, 2, [2, 3], node_port=30002)
     many = [service_port(family, number, range(1, number)) for number in range(3, 30)]
+    idle = service_port(family, 40, [])
     return [
         table(family),
         table(family, first, second),
         table(family, service_port(family, 1, [2, 4]), second),
         table(family, service_port(family, 1, []), service_port(family, 2, [3])),
         table(family, first, service_port(family, 2, [2], name="took-over", node_port=30002)),
-        table(family, service_port(family, 1, [1, 2], affinity_s=60), *many),
+        table(family, service_port(family, 1, [1, 2], affinity_s=60), *many, idle),
         table(family, first, *many[::2], masquerade_all=True),
         table(family, service_port(family, 1, [1], protocol=Protocol.UDP), second),
     ]
