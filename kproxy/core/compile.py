@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from kproxy.core.addresses import Family, Network, family_of, family_of_network
 from kproxy.core.claims import Conflict
 from kproxy.core.family import NOTHING, Compiled, FamilyTable
-from kproxy.core.node_rules import node_rules
+from kproxy.core.node_rules import node_address, node_rules
 from kproxy.core.objects import (
     EndpointSlice,
     Kind,
@@ -147,14 +147,16 @@ class Compiler:
             return NOTHING
         slices = self._slices.get(key, _NO_SLICES)
         mine = [slices[name] for name in sorted(slices) if slices[name].family is family]
-        return compile_service(service, mine, where, node, family)
+        return compile_service(
+            service, mine, where, node_address(self._settings, node, family), family
+        )
 
 
 def compile_service(
     service: Service,
     slices: Sequence[EndpointSlice],
     where: Where,
-    node: Node | None,
+    own_address: str | None,
     family: Family,
 ) -> Compiled:
     """Return what one Service yields in one family; `slices` are its own, sorted by name.
@@ -164,7 +166,7 @@ def compile_service(
     cluster_ip = next((a for a in service.cluster_ips if family_of(a) is family), None)
     if service.not_proxied is not None or cluster_ip is None:
         return NOTHING
-    sources = _sources(service, node, family)
+    sources = _sources(service, own_address, family)
     check = None
     if service.health_check_node_port:
         count = len(local_ready_addresses(slices, where))
@@ -222,7 +224,9 @@ def _frontends(
     return tuple(frontends)
 
 
-def _sources(service: Service, node: Node | None, family: Family) -> tuple[Network, ...] | None:
+def _sources(
+    service: Service, own_address: str | None, family: Family
+) -> tuple[Network, ...] | None:
     """Return who may use the load-balancer addresses, None for everyone (reference 1.4).
 
     Ranges that admit this node admit its load-balancer addresses as sources too: an address that
@@ -231,8 +235,7 @@ def _sources(service: Service, node: Node | None, family: Family) -> tuple[Netwo
     ranges = [r for r in service.source_ranges if family_of_network(r) is family]
     if not ranges or any(r.prefixlen == 0 for r in ranges):
         return None
-    address = node.address(family) if node else None
-    if address is not None and any(ipaddress.ip_address(address) in r for r in ranges):
+    if own_address is not None and any(ipaddress.ip_address(own_address) in r for r in ranges):
         vips = (a for a in service.load_balancer_ips if family_of(a) is family)
         ranges += [ipaddress.ip_network(vip) for vip in vips]
     return tuple(sorted(set(ranges), key=lambda r: (int(r.network_address), r.prefixlen)))

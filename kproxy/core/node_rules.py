@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 
-from kproxy.core.addresses import Family, Network, family_of_network, is_loopback
+from kproxy.core.addresses import Family, Network, family_of, family_of_network, is_loopback
 from kproxy.core.objects import Node, ServiceCIDR
 from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword, Settings
 from kproxy.core.table import (
@@ -46,6 +46,13 @@ def node_rules(
     )
 
 
+def node_address(settings: Settings, node: Node | None, family: Family) -> str | None:
+    """Return the address by which this node is known in a family, None if it has none."""
+    if settings.bind_address and family_of(settings.bind_address) is family:
+        return settings.bind_address
+    return node.address(family) if node else None
+
+
 def _network_order(network: Network) -> tuple[int, int]:
     return int(network.network_address), network.prefixlen
 
@@ -76,7 +83,7 @@ def _listed_node_port_addresses(settings: Settings, node: Node | None) -> list[N
     networks: list[Network] = []
     for entry in listed:
         if entry is NodePortKeyword.PRIMARY:
-            networks += _primary(node)
+            networks += _primary(settings, node)
         elif entry is NodePortKeyword.LOCALHOST:
             networks += _LOOPBACK.values()
         elif entry is NodePortKeyword.ALL:
@@ -86,8 +93,8 @@ def _listed_node_port_addresses(settings: Settings, node: Node | None) -> list[N
     return networks
 
 
-def _primary(node: Node | None) -> list[Network]:
-    addresses = [node.address(family) for family in Family] if node else []
+def _primary(settings: Settings, node: Node | None) -> list[Network]:
+    addresses = [node_address(settings, node, family) for family in Family]
     return [ipaddress.ip_network(a) for a in addresses if a is not None and not is_loopback(a)]
 
 

@@ -137,6 +137,12 @@ GROUPS = (
         family=Family.IPV6,
     ),
     Group(
+        "primary is bindAddress, not the Node's address",
+        _objects,
+        (*_held(NODE_SECOND), *_not_held(NODE)),
+        settings={"node_port_addresses": ("primary",), "bind_address": NODE_SECOND},
+    ),
+    Group(
         "primary without a Node object",
         _services,
         (

@@ -155,6 +155,15 @@ GROUPS = (
         ),
     ),
     Group(
+        "source ranges that contain the Node's address, but not bindAddress",
+        _bound,
+        (
+            Case("the node", NODE, f"{NODE_VIP}:80", masquerade(_on)),
+            Case("the VIP as the source", NODE_VIP, f"{NODE_VIP}:80", DROP),
+        ),
+        settings={"bind_address": NODE_SECOND},
+    ),
+    Group(
         "source ranges of the other family only",
         (
             node(),
