@@ -9,7 +9,7 @@ from kproxy.backend import Backend, Finding
 from kproxy.config_fields import Configuration
 from kproxy.core.addresses import Family
 from kproxy.core.settings import Mode
-from kproxy.core.table import ForwardingTable
+from kproxy.core.table import ForwardingTable, NodeRules
 
 # Listing a data path here does not import it.
 DATA_PATHS = {Mode.IPTABLES: "kproxy.wiring_iptables:IptablesPath"}
@@ -29,6 +29,12 @@ class DataPath(Protocol):
 
     def backend(self, family: Family) -> Backend:
         """Return the data path of a family."""
+
+    def prepare(self, family: Family, rules: NodeRules) -> int:
+        """Set what only a privileged process may, for one that has CAP_NET_ADMIN alone.
+
+        Rules of an earlier run stay as they are. Returns how many kernel objects were missing.
+        """
 
     def in_force(self, family: Family) -> None:
         """Remove what would contradict a family's rules, now that the kernel holds them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from backends.iptables import check, cleanup, takeover, variant
+from backends.iptables import check, cleanup, prepare, takeover, variant
 from backends.iptables.driver import IptablesBackend
 from backends.iptables.preview import preview
 from backends.iptables.render import Renderer
@@ -14,7 +14,7 @@ from backends.iptables.tools import Variant
 from kproxy.backend import Backend, Finding
 from kproxy.config_fields import Configuration
 from kproxy.core.addresses import Family
-from kproxy.core.table import ForwardingTable
+from kproxy.core.table import ForwardingTable, NodeRules
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,13 @@ class IptablesPath:
 
     def backend(self, family: Family) -> Backend:
         """Return the data path of a family, in the variant that the node uses."""
+        return self._backend(family)
+
+    def prepare(self, family: Family, rules: NodeRules) -> int:
+        """Set what a process with CAP_NET_ADMIN alone could not; return how much was missing."""
+        return prepare.prepare(self._backend(family), rules)
+
+    def _backend(self, family: Family) -> IptablesBackend:
         chosen = variant.choose(family, wanted=self._variant)
         log.info("%s: writing rules with iptables %s", family.value, chosen.value)
         self._chosen[family] = chosen
