@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kproxy.core.objects import KIND_OF, Kind, Object, ObjectKey
 from kproxy.core.store import Change, Replaced
+from kproxy.source import SourceState, SourceStatus
 from kproxy.watch.content import Content, Ref, read_content, unusable
 from kproxy.watch.folder import CannotRead, Identity, Listing, Stamp, list_folder, read_text
 from kproxy.watch.merge import Merge, Merged
@@ -79,11 +81,16 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a refresh found. `lost`: the folder cannot be read, so nothing was changed."""
+    """What a refresh found; `why_lost` is empty unless the folder cannot be read."""
 
     changes: tuple[Change, ...]
     remarks: tuple[Remark, ...]
-    lost: bool = False
+    why_lost: str = ""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the folder cannot be read, so that nothing was changed."""
+        return bool(self.why_lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,7 @@ class ManifestFiles:
         self._remarks = []
         self._take_lost(listing.lost or self._unmounted(listing))
         if self._lost:
-            return Report((), tuple(self._remarks), lost=True)
+            return Report((), tuple(self._remarks), self._lost)
         self._root = listing.root
         self._take_hidden(listing.hidden)
         left_alone = {path.removeprefix(f"{self._folder}/") for path in being_written}
@@ -239,6 +246,11 @@ def _about(directory: str, why: str) -> Problem:
     return Problem(Severity.ERROR, directory, None, None, "", "", f"cannot be read: {why}", "")
 
 
+def _status(kind: Kind, state: SourceState, detail: str, refused: int) -> SourceStatus:
+    listed = state is not SourceState.STARTING
+    return SourceStatus(kind, state, time.time(), detail, lists=int(listed), refused=refused)
+
+
 class ManifestSource:
     """Follows a folder of manifests and delivers what changes in it."""
 
@@ -248,6 +260,11 @@ class ManifestSource:
         self._log = log
         self._files = ManifestFiles(self._folder)
         self._node_missing = False
+        self._statuses = {kind: _status(kind, SourceState.STARTING, "", 0) for kind in Kind}
+
+    def status(self) -> tuple[SourceStatus, ...]:
+        """Return how each kind is doing: all alike, but for the objects that were refused."""
+        return tuple(self._statuses.values())
 
     async def batches(self) -> AsyncIterator[tuple[Change, ...]]:
         """Yield the changes of the folder's objects, without end.
@@ -262,6 +279,7 @@ class ManifestSource:
                 report = await self._refresh(notice)
                 for remark in report.remarks:
                     self._log.log(remark.level, "%s", remark.text)
+                self._note_status(report)
                 if not report.lost:
                     self._check_node()
                     batch = report.changes if listed else self._files.everything()
@@ -281,6 +299,16 @@ class ManifestSource:
             if not notice.follow({**listing.linked, **listing.directories}):
                 break
         return await asyncio.to_thread(self._files.refresh, listing, notice.being_written())
+
+    def _note_status(self, report: Report) -> None:
+        """Keep what `status` tells; a state's time is that of its beginning."""
+        state = SourceState.FAILING if report.lost else SourceState.FOLLOWING
+        errors = [each for each in self._files.problems() if each.severity is Severity.ERROR]
+        for kind, before in self._statuses.items():
+            refused = sum(each.object.startswith(f"{kind.value} ") for each in errors)
+            now = _status(kind, state, report.why_lost, refused)
+            same = before.state is state
+            self._statuses[kind] = replace(now, since=before.since) if same else now
 
     def _check_node(self) -> None:
         missing = not self._files.has_node(self._node_name)

@@ -11,6 +11,8 @@ import yaml
 
 from kproxy.core.objects import Kind
 from kproxy.core.store import Deleted, Replaced, Upserted
+from kproxy.source import SourceState
+from kproxy.watch.manifests import ManifestSource
 from tests.watch.samples import log_lines, put, run, service
 
 
@@ -170,6 +172,39 @@ def test_a_file_that_turns_invalid_stays_in_force_and_is_reported_once(tmp_path,
     assert "spec.ports[0].port" in wrong
     assert syntax.startswith("web.yaml:2: ")
     assert log_lines(caplog)[-1] == "web.yaml: is valid again"
+
+
+def test_the_status_tells_a_refused_object_and_a_lost_folder(tmp_path):
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    (folder / "web.yaml").write_text(service("web", 1))
+
+    async def story(follower):
+        def told(kind=Kind.SERVICE):
+            return next(each for each in follower.source.status() if each.kind is kind)
+
+        assert told().state is SourceState.FOLLOWING
+        assert told().refused == 0
+        assert told().lists == 1
+        put(folder / "bad.yaml", service("bad", 99999))
+        await follower.until(lambda: told().refused == 1)
+        assert told(Kind.ENDPOINT_SLICE).refused == 0
+        since = told().since
+        shutil.move(folder, tmp_path / "gone")
+        await follower.until(lambda: told().state is SourceState.FAILING)
+        assert told().detail
+        assert told().since >= since
+        shutil.move(tmp_path / "gone", folder)
+        await follower.until(lambda: told().state is SourceState.FOLLOWING)
+        assert told().detail == ""
+
+    run(folder, story)
+
+
+def test_before_the_first_look_the_status_says_so(tmp_path):
+    source = ManifestSource(tmp_path, node_name="n", log=logging.getLogger("test"))
+    assert {each.state for each in source.status()} == {SourceState.STARTING}
+    assert [each.kind for each in source.status()] == list(Kind)
 
 
 def test_an_unreadable_file_stays_in_force(tmp_path, caplog):
