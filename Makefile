@@ -8,16 +8,20 @@ SHELL := /bin/bash
 
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 # As root under sudo nothing may be left behind in the tree that its owner cannot remove.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
 ROOT_ENV := $(if $(AS_ROOT),$(AS_ROOT) env CI=$(CI) PYTHONDONTWRITEBYTECODE=1 \
+	XDG_CACHE_HOME=$(CACHE) KUBEBUILDER_ASSETS=$(KUBEBUILDER_ASSETS) \
 	HYPOTHESIS_STORAGE_DIRECTORY=/tmp/kproxy-hypothesis,)
 ROOT_PYTEST := $(if $(AS_ROOT),-p no:cacheprovider,)
 VENV := .venv/bin
 
-# What the data path and the tests call, what python-iptables and bench/ are compiled with.
+# What the data path and the tests call, what python-iptables and bench/ are compiled with, and what
+# builds and runs the image without a registry or a container engine.
 PACKAGES := iproute2 iptables ipset nftables conntrack procps \
-	python3-venv python3-dev gcc libc6-dev
+	python3-venv python3-dev gcc libc6-dev \
+	mmdebstrap buildah crun
 
-.PHONY: help demo test check lint kernel bench numbers packages setup clean
+.PHONY: help demo test check lint kernel bench numbers image programs packages setup clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -25,13 +29,13 @@ help: ## show this list
 demo: setup ## a shop on two nodes, a rollout, and where each request went (20 s)
 	@$(ROOT_ENV) $(VENV)/python -m examples.demo
 
-test: lint ## everything: linters, types, layers, all tests (with root)
+test: lint programs ## everything: linters, types, layers, all tests (with root)
 	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST)
 
 check: lint ## what needs no root: linters, types, layers, pure tests (30 s)
-	@$(VENV)/python -m pytest -m "not kernel"
+	@$(VENV)/python -m pytest -m "not kernel and not cluster"
 
-kernel: setup ## the tests that send packets through the kernel, in their own namespaces
+kernel: setup programs ## the tests that send packets through the kernel, in their own namespaces
 	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -m kernel
 
 lint: setup
@@ -40,7 +44,7 @@ lint: setup
 	@$(VENV)/mypy
 	@$(VENV)/lint-imports
 
-bench: setup ## measure, then write bench/results/*.json and the table in README.md
+bench: setup programs ## measure, then write bench/results/*.json and the table in README.md
 	@for each in core sync connections; do \
 		$(ROOT_ENV) $(VENV)/python -m bench.$$each --date "$$(date -u +%F)"; \
 	done
@@ -48,6 +52,13 @@ bench: setup ## measure, then write bench/results/*.json and the table in README
 
 numbers: setup ## write the table in README.md again from bench/results/*.json
 	@$(VENV)/python -m bench.table
+
+image: packages ## build the container image kproxy:<version>, with docker or buildah
+	@deploy/image/build
+
+programs: setup ## build etcd, kube-apiserver and others from their Go modules (7 minutes, once)
+	@$(VENV)/python -m tests.cluster.programs
+	@$(VENV)/python -m tests.deploy.promtool
 
 setup: packages .venv/.ready
 

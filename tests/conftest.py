@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+pytest_plugins = ["tests.cluster.fixtures"]
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a kernel to itself where there is no root."""
