@@ -1,0 +1,131 @@
+"""/healthz and /livez: whether the kernel keeps up, and whether load balancers should use the node.
+
+The bodies, codes and headers are upstream's (pkg/proxy/healthcheck/proxy_health.go); `?verbose`
+adds what kproxy knows beyond that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from kproxy.core.objects import Node
+from kproxy.run.http.message import JSON, NO_SNIFFING, Answer, Request, Router, go_time, to_json
+from kproxy.run.status import FamilyStatus
+from kproxy.source import SourceStatus
+
+_NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
+_NS = 1_000_000_000
+_MS = 1_000_000
+
+
+class ProxyHealth:
+    """Judges health anew at each request.
+
+    A family is healthy while nothing has waited for the kernel longer than `patience_s`, so also
+    while there is nothing to do, be it because the API server is away or not heard of yet. The
+    node is eligible while its object is there and not on its way out. `clock` is the one that
+    FamilyStatus counts in, `wall_ns` the time of day.
+    """
+
+    def __init__(
+        self,
+        *,
+        statuses: Callable[[], Iterable[FamilyStatus]],
+        node: Callable[[], Node | None],
+        sources: Callable[[], Iterable[SourceStatus]],
+        patience_s: float,
+        clock: Callable[[], float],
+        wall_ns: Callable[[], int],
+    ) -> None:
+        self._statuses = statuses
+        self._node = node
+        self._sources = sources
+        self._patience_s = patience_s
+        self._clock = clock
+        self._wall_ns = wall_ns
+        self._started_at = clock()
+        self._healthz_answers: Counter[int] = Counter()
+        self._livez_answers: Counter[int] = Counter()
+
+    @property
+    def healthz_answers(self) -> Mapping[int, int]:
+        """How often /healthz gave each status code."""
+        return self._healthz_answers
+
+    @property
+    def livez_answers(self) -> Mapping[int, int]:
+        """How often /livez gave each status code."""
+        return self._livez_answers
+
+    def router(self) -> Router:
+        """Return what the health server serves."""
+        return Router({"/healthz": self.healthz, "/livez": self.livez})
+
+    def healthy(self) -> bool:
+        """Say whether every family keeps up."""
+        now = self._clock()
+        return all(status.healthy(now, self._patience_s) for status in self._statuses())
+
+    def healthz(self, request: Request) -> Answer:
+        """Say whether this node should get traffic."""
+        node = self._node()
+        eligible = node is not None and not node.deleting
+        return self._answer(request, eligible, self._healthz_answers)
+
+    def livez(self, request: Request) -> Answer:
+        """Say whether this process does its work, whatever becomes of the node."""
+        return self._answer(request, None, self._livez_answers)
+
+    def _answer(self, request: Request, eligible: bool | None, answers: Counter[int]) -> Answer:
+        """Answer and count; `eligible` None leaves the node out of it."""
+        now, wall_ns = self._clock(), self._wall_ns()
+        statuses = tuple(self._statuses())
+        families = {
+            each.family.value: {
+                "lastUpdated": self._written_at(each, now, wall_ns),
+                "healthy": each.healthy(now, self._patience_s),
+            }
+            for each in statuses
+        }
+        healthy = all(each["healthy"] for each in families.values())
+        ok = healthy and eligible is not False
+        last_written = max((str(each["lastUpdated"]) for each in families.values()), default=_NEVER)
+        body: dict[str, object] = {
+            "lastUpdated": go_time(wall_ns) if ok else last_written,
+            "currentTime": go_time(wall_ns),
+            "nodeEligible": eligible,
+            "healthy": healthy,
+            "status": families,
+        }
+        if eligible is None:
+            del body["nodeEligible"]
+        if not families:
+            del body["status"]
+        if request.asks_for("verbose"):
+            body["errors"] = {each.family.value: each.error for each in statuses if each.error}
+            body["sources"] = [_source(each) for each in self._sources()]
+        status = 200 if ok else 503
+        answers[status] += 1
+        return Answer(status, (JSON, NO_SNIFFING), to_json(body))
+
+    def _written_at(self, status: FamilyStatus, now: float, wall_ns: int) -> str:
+        """Return when the kernel last was up to date; upstream counts the start as such a moment.
+
+        To the millisecond: the two clocks are not read in one instant, and one moment should not
+        look different from answer to answer.
+        """
+        at = self._started_at if status.applied_at is None else status.applied_at
+        return go_time((wall_ns - int((now - at) * _NS)) // _MS * _MS)
+
+
+def _source(status: SourceStatus) -> dict[str, object]:
+    return {
+        "kind": status.kind.value,
+        "state": status.state.value,
+        "since": go_time(int(status.since * _NS)),
+        "detail": status.detail,
+        "lists": status.lists,
+        "reconnects": status.reconnects,
+        "refused": status.refused,
+    }

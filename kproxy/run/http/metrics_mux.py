@@ -1,0 +1,114 @@
+"""The pages of the metrics server: the paths, headers and bodies of upstream's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from kproxy.run.http.message import (
+    JSON,
+    NO_SNIFFING,
+    PLAIN_TEXT,
+    Answer,
+    Request,
+    Router,
+    text_answer,
+    to_json,
+)
+from kproxy.run.http.zpages import About, flagz, statusz
+
+_NS = 1_000_000_000
+_CONFIGURATION = "kubeproxy.config.k8s.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """What there is to show. The functions are asked at each request.
+
+    - `mode`: the data path by its configuration name.
+    - `metrics` returns content type and text.
+    - `configuration` returns the configuration in force as a KubeProxyConfiguration object.
+    - `flags` returns each flag of the command line with its value.
+    """
+
+    mode: str
+    metrics: Callable[[], tuple[str, bytes]]
+    configuration: Callable[[], Mapping[str, object]]
+    flags: Callable[[], Mapping[str, str]]
+    about: About
+
+
+def metrics_mux(pages: Pages) -> Router:
+    """Return what the metrics server serves; there is no profiling, so /debug/ does not exist."""
+    slis = _Slis(pages.about)
+    started = ("Process-Start-Time-Unix", str(pages.about.started_ns // _NS))
+
+    def metrics(request: Request) -> Answer:
+        content_type, text = pages.metrics()
+        return Answer(200, (("Content-Type", content_type), started), text)
+
+    def configuration(request: Request) -> Answer:
+        body = to_json({_CONFIGURATION: pages.configuration()})
+        return Answer(200, (JSON, NO_SNIFFING), body)
+
+    def slis_page(request: Request) -> Answer:
+        return Answer(200, (("Content-Type", CONTENT_TYPE_PLAIN_0_0_4), started), slis.text())
+
+    served = {
+        "/healthz": slis.healthz,
+        "/healthz/ping": lambda request: Answer(200, (PLAIN_TEXT,), b"ok"),
+        "/metrics/slis": slis_page,
+        "/proxyMode": lambda request: text_answer(pages.mode),
+        "/metrics": metrics,
+        "/configz": configuration,
+        "/flagz": flagz(pages.flags),
+    }
+    return Router({**served, "/statusz": statusz(pages.about, served)})
+
+
+class _Slis(Collector):
+    """Whether this server answers at all, and how often it was asked (component SLIs)."""
+
+    def __init__(self, about: About) -> None:
+        self._started_s = about.started_ns / _NS
+        self._checks = 0
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def healthz(self, request: Request) -> Answer:
+        """Say that the server answers."""
+        self._checks += 1
+        verbose = request.asks_for("verbose")
+        return text_answer("[+]ping ok\nhealthz check passed\n" if verbose else "ok")
+
+    def text(self) -> bytes:
+        """Return the metrics in text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics; what was never checked has none."""
+        result = GaugeMetricFamily(
+            "kubernetes_healthcheck",
+            "[STABLE] What the last health check found, 1 for good.",
+            labels=("name", "type"),
+        )
+        total = CounterMetricFamily(
+            "kubernetes_healthchecks",
+            "[STABLE] Health checks by what they found.",
+            labels=("name", "type", "status"),
+        )
+        if self._checks:
+            result.add_metric(("ping", "healthz"), 1)
+            total.add_metric(("ping", "healthz", "success"), self._checks)
+            yield result
+            yield total
+        yield GaugeMetricFamily(
+            "process_start_time_seconds",
+            "[ALPHA] When this process started, in seconds since the epoch.",
+            value=self._started_s,
+        )
