@@ -7,7 +7,7 @@ All addresses and networks are canonical text; every object here is valid by con
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kproxy.core.addresses import Family, Network
@@ -109,6 +109,8 @@ class EndpointSlice:
 
     `family` is None for addressType FQDN, and `service` is None without the
     `kubernetes.io/service-name` label or with the headless label: such a slice is valid and unused.
+    `triggered_at` is when the change happened that led to this version, in seconds since the epoch,
+    None where nobody said; it decides nothing, so it does not count when slices are compared.
     """
 
     key: ObjectKey
@@ -116,6 +118,7 @@ class EndpointSlice:
     family: Family | None
     endpoints: tuple[Endpoint, ...]
     ports: tuple[EndpointPort, ...]
+    triggered_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

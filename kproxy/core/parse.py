@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from datetime import datetime
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -53,6 +54,7 @@ _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _SPECIAL_ADDRESS = "must not be a zero, loopback or link-local address"
 _PROTOCOLS = {protocol.value: protocol for protocol in Protocol}
+_Instant = Annotated[datetime, msgspec.Meta(tz=True)]  # RFC 3339, as the annotation is written
 
 T = TypeVar("T", int, str)
 Raw = wire.Service | wire.EndpointSlice | wire.Node | wire.ServiceCIDR
@@ -95,8 +97,11 @@ def from_builtins(document: Mapping[str, object]) -> Object | None:
     return _finished(kind, raw, finish)
 
 
-def from_json(kind: Kind, raw: bytes) -> Object:
-    """Return the object of a known kind that `raw` holds. Raises InvalidObject."""
+def from_json(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
+    """Return the object of a known kind that `raw` holds. Raises InvalidObject.
+
+    An object that says it is of another kind is refused with the field `kind`.
+    """
     wire_type, finish = _PARSERS[kind]
     try:
         decoded: Raw = msgspec.json.decode(raw, type=wire_type)
@@ -104,10 +109,13 @@ def from_json(kind: Kind, raw: bytes) -> Object:
         raise misshapen(kind, _without_types(raw), error) from error
     except _UNDECODABLE as error:
         raise InvalidObject(kind.value, ObjectKey("", "?"), "(all)", "", str(error)) from error
+    if decoded.kind not in (None, kind.value):
+        key = reported_key(kind, decoded.metadata.namespace, decoded.metadata.name)
+        raise InvalidObject(kind.value, key, "kind", decoded.kind, f"must be {kind.value}")
     return _finished(kind, decoded, finish)
 
 
-def _without_types(raw: bytes) -> object:
+def _without_types(raw: bytes | msgspec.Raw) -> object:
     """Return what `raw` holds, None if what follows its first wrong value is no JSON at all."""
     try:
         return msgspec.json.decode(raw)
@@ -264,7 +272,18 @@ def _endpoint_slice(raw: wire.EndpointSlice) -> EndpointSlice:
         family=family,
         endpoints=tuple(endpoints),
         ports=tuple(_endpoint_ports(raw.ports or [])),
+        triggered_at=_last_change(raw.metadata.annotations),
     )
+
+
+def _last_change(annotations: wire.Annotations | None) -> float | None:
+    """Return the time of the annotation; one that cannot be read costs a measurement, no more."""
+    if annotations is None or annotations.last_change is None:
+        return None
+    try:
+        return msgspec.convert(annotations.last_change, _Instant).timestamp()
+    except msgspec.ValidationError:
+        return None
 
 
 def _endpoints(endpoints: Sequence[wire.Endpoint], family: Family) -> list[Endpoint]:

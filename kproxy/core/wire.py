@@ -1,7 +1,7 @@
 """The API's JSON, as far as we read it, with the API's own defaults.
 
 Only shapes are checked here; `kproxy.core.parse` decides what the values mean. A list that the
-API allows to be null is `None` here and empty there.
+API allows to be null is `None` here and empty there. `kind` is left out in the items of a list.
 """
 
 from __future__ import annotations
@@ -15,10 +15,19 @@ class _Wire(msgspec.Struct, rename="camel", gc=False, kw_only=True):
     """Unknown fields are skipped: the API has many that do not matter here."""
 
 
+class Annotations(_Wire):
+    """The one annotation that is read: when the change happened that led to this version."""
+
+    last_change: str | None = msgspec.field(
+        name="endpoints.kubernetes.io/last-change-trigger-time", default=None
+    )
+
+
 class Metadata(_Wire):
     name: str = ""
     namespace: str | None = None
     labels: dict[str, str] | None = None
+    annotations: Annotations | None = None
     deletion_timestamp: object = None
 
 
@@ -68,6 +77,7 @@ class Service(_Wire):
     metadata: Metadata
     spec: ServiceSpec
     status: ServiceStatus | None = None
+    kind: str | None = None
 
 
 class Conditions(_Wire):
@@ -103,6 +113,7 @@ class EndpointSlice(_Wire):
     address_type: str
     endpoints: list[Endpoint] | None = None
     ports: list[EndpointPort] | None = None
+    kind: str | None = None
 
 
 class NodeAddress(_Wire):
@@ -128,6 +139,7 @@ class Node(_Wire):
     metadata: Metadata
     spec: NodeSpec | None = None
     status: NodeStatus | None = None
+    kind: str | None = None
 
 
 class ServiceCIDRSpec(_Wire):
@@ -137,3 +149,4 @@ class ServiceCIDRSpec(_Wire):
 class ServiceCIDR(_Wire):
     metadata: Metadata
     spec: ServiceCIDRSpec | None = None
+    kind: str | None = None

@@ -1,0 +1,251 @@
+"""Requests to the API server: the transport of the `kubernetes` package, closable at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlencode, urlsplit
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from kproxy import __version__
+from kproxy.watch.api.body import Broken, Silent, TooLong, whole
+from kproxy.watch.api.errors import ApiError, Doing, answered, unanswered
+
+if TYPE_CHECKING:
+    from kubernetes.client import Configuration
+
+CONNECT_S = 10.0
+_MAX_ERROR_BYTES = 64 << 10
+
+# A peer that is gone is noticed within 45 s: without traffic by three probes, 15 s apart, and with
+# unanswered data by TCP_USER_TIMEOUT. client-go notices in the same time, by pings of HTTP/2.
+_GONE_AFTER_S = 45
+_SOCKET_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE_AFTER_S * 1000),
+)
+
+_HEADERS = {
+    "User-Agent": f"kproxy/{__version__} (linux/{platform.machine()})",
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",  # unpacking costs more than the network does
+}
+
+Requested = Callable[[str, str, str, float], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """Where requests go and as whom, as of some moment.
+
+    `ca_file` is for messages, "" for the CAs of the system. `transport` differs between two
+    targets whose connections must not be mixed up. `keeps` are files that the configuration names
+    and that live as long as they are referred to.
+    """
+
+    server: str
+    authorization: str = field(repr=False)
+    ca_file: str
+    transport: Hashable
+    configuration: Configuration = field(repr=False)
+    keeps: tuple[object, ...] = field(repr=False)
+
+
+class Targets(Protocol):
+    """Knows the target of the next request."""
+
+    def current(self) -> Target:
+        """Return the target for a new request. Raises ApiError."""
+
+    def after_refusal(self, target: Target) -> Target | None:
+        """Return other credentials than those just refused, None if there are none."""
+
+
+class Session:
+    """Connections of one user of the API server; requests may come from several threads."""
+
+    def __init__(self, targets: Targets, requested: Requested) -> None:
+        self._targets = targets
+        self._requested = requested
+        self._sockets = _Sockets()
+        self._lock = threading.Lock()
+        self._manager: urllib3.PoolManager | None = None
+        self._transport: Hashable = None
+
+    @property
+    def server(self) -> str:
+        """The server's address, for messages. Raises ApiError."""
+        return self._targets.current().server
+
+    def request(
+        self,
+        doing: Doing,
+        path: str,
+        *,
+        answer_s: float,
+        query: Mapping[str, str] | None = None,
+        method: str = "GET",
+        body: bytes | None = None,
+        content_type: str = "application/json",
+    ) -> urllib3.BaseHTTPResponse:
+        """Return the answer to a request, status 2xx, its body unread; the caller closes it.
+
+        Credentials that are refused are read again, and tried at once if they changed.
+        `answer_s` is how long to wait for the answer to begin, and between parts of its body.
+        Raises ApiError.
+        """
+        url = f"{path}?{urlencode(query)}" if query else path
+        headers = {**_HEADERS, "Content-Type": content_type} if body is not None else _HEADERS
+        ask = _Ask(doing, method, url, headers, body, answer_s)
+        target = self._targets.current()
+        response = self._send(target, ask)
+        if response.status == 401:
+            newer = self._targets.after_refusal(target)
+            if newer is not None:
+                response.close()
+                target = newer
+                response = self._send(target, ask)
+        if not 200 <= response.status < 300:
+            raise _failure(target, ask, response)
+        return response
+
+    def close(self) -> None:
+        """End every request in flight and refuse new ones. From any thread, at any time."""
+        self._sockets.close()
+        with self._lock:
+            if self._manager is not None:
+                self._manager.clear()
+
+    def _send(self, target: Target, ask: _Ask) -> urllib3.BaseHTTPResponse:
+        manager = self._manager_for(target)
+        headers = dict(ask.headers)
+        if target.authorization:
+            headers["Authorization"] = target.authorization
+        started = time.monotonic()
+        code = "<error>"  # as client-go has it in its metrics
+        try:
+            response = manager.request(
+                ask.method,
+                target.server.rstrip("/") + ask.url,
+                body=ask.body,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=CONNECT_S, read=ask.answer_s),
+                retries=False,
+                preload_content=False,
+            )
+            code = str(response.status)
+        except urllib3.exceptions.HTTPError as error:
+            raise unanswered(ask.doing, target.server, error, ca_file=target.ca_file) from error
+        finally:
+            took_s = time.monotonic() - started
+            self._requested(ask.method, code, urlsplit(target.server).netloc, took_s)
+        return response
+
+    def _manager_for(self, target: Target) -> urllib3.PoolManager:
+        with self._lock:
+            if self._manager is None or self._transport != target.transport:
+                if self._manager is not None:
+                    self._manager.clear()
+                self._manager = _manager(target.configuration, self._sockets)
+                self._transport = target.transport
+            return self._manager
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """A request without the credentials."""
+
+    doing: Doing
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    answer_s: float
+
+
+def _failure(target: Target, ask: _Ask, response: urllib3.BaseHTTPResponse) -> ApiError:
+    """Return what an answer other than 2xx means, and be done with it."""
+    try:
+        body = whole(
+            response, most_bytes=_MAX_ERROR_BYTES, within_s=ask.answer_s, clock=time.monotonic
+        )
+    except (Broken, Silent, TooLong):
+        body = b""
+    response.close()
+    secret = target.authorization.partition(" ")[2].encode()
+    if secret:  # whoever answers might repeat what we sent
+        body = body.replace(secret, b"...")
+    return answered(ask.doing, target.server, response.status, response.headers, body)
+
+
+class _Sockets:
+    """The open sockets of a session, so that a thread waiting in one can be woken up."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._closed = False
+
+    def opened(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._open.add(sock)
+            closed = self._closed
+        if closed:
+            _end(sock)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            waiting = list(self._open)
+        for sock in waiting:
+            _end(sock)
+
+
+def _end(sock: socket.socket) -> None:
+    # The method of SSLSocket would take the TLS state away under the thread that reads.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _manager(configuration: Configuration, sockets: _Sockets) -> urllib3.PoolManager:
+    """Return the package's own pool manager, whose connections tell of their sockets.
+
+    A connection reads CA and client certificate from their files when it is made, so files that
+    are replaced need nothing more.
+    """
+    from kubernetes.client.rest import RESTClientObject
+
+    class Plain(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            sockets.opened(self.sock)
+
+    class Secure(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            sockets.opened(self.sock)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    configuration.retries = False
+    configuration.socket_options = [*HTTPConnection.default_socket_options, *_SOCKET_OPTIONS]
+    manager: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
+    manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+    return manager

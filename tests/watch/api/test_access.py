@@ -1,0 +1,496 @@
+"""Ways to the API server, and credentials that change while they are used."""
+
+import gc
+import json
+import os
+import tempfile
+
+import pytest
+import trustme
+from urllib3.util.connection import create_connection
+
+from kproxy.watch.api.access import Access, connect
+from kproxy.watch.api.errors import ApiError, Doing
+from tests.fake_api import FakeApi, faults
+from tests.fake_api.server import PROXY_USER
+from tests.watch.api.kubeconfigs import encoded, kubeconfig, write
+
+SECRET = "very.secret-token"
+
+
+@pytest.fixture
+def cluster(fake):
+    return {
+        "server": fake.fake.url,
+        "certificate-authority-data": encoded(fake.fake.ca_pem),
+    }
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Let a minute pass between any two requests."""
+    monkeypatch.setattr("kproxy.watch.api.access.RELOAD_S", 0.0)
+
+
+@pytest.fixture
+def ask():
+    """Ask for Services as somebody whose session ends with the test."""
+    sessions = {}
+
+    def ask(api):
+        session = sessions.setdefault(id(api), api.session())
+        with session.request(Doing("list", "services"), "/api/v1/services", answer_s=5.0) as got:
+            got.read()
+            return got.status
+
+    yield ask
+    for session in sessions.values():
+        session.close()
+
+
+def by(file, **fields):
+    return connect(Access(kubeconfig=str(file), **fields))
+
+
+def tokens(fake):
+    return [request.bearer for request in fake.fake.asked("services")]
+
+
+def refusal(file, **fields):
+    with pytest.raises(ApiError) as caught:
+        by(file, **fields)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert SECRET not in text
+    return text
+
+
+def test_every_request_is_told_of_with_its_outcome(fake, api, requests, ask):
+    ask(api)
+    fake.fake.next("services", faults.internal_error())
+    with pytest.raises(ApiError):
+        ask(api)
+    fake.fake.stop()
+    with pytest.raises(ApiError):
+        ask(api)
+
+    host = fake.fake.url.removeprefix("https://")
+    assert [(verb, code, at) for verb, code, at, _ in requests.seen] == [
+        ("GET", "200", host),
+        ("GET", "500", host),
+        ("GET", "<error>", host),
+    ]
+    assert all(0 < seconds < 5 for *_, seconds in requests.seen)
+
+
+def test_requests_say_who_asks_and_want_plain_json(fake, api, ask):
+    ask(api)
+
+    (request,) = fake.fake.asked("services")
+    assert request.user_agent.startswith("kproxy/")
+    assert request.headers["accept"] == "application/json"
+    assert request.headers["accept-encoding"] == "identity"
+
+
+def test_connections_are_used_again(fake, api, ask, monkeypatch):
+    made = []
+
+    def connect_to(address, *rest, **options):
+        made.append(address)
+        return create_connection(address, *rest, **options)
+
+    monkeypatch.setattr("urllib3.util.connection.create_connection", connect_to)
+    for _ in range(3):
+        ask(api)
+
+    assert made == [("127.0.0.1", fake.fake.port)]
+
+
+def test_a_token_file_is_read_again_after_a_minute(fake, cluster, tmp_path, ask, at_once):
+    (tmp_path / "token").write_text(fake.fake.token + "\n")
+    api = by(write(tmp_path / "config", kubeconfig(cluster, {"tokenFile": "token"})))
+    ask(api)
+    newer = fake.fake.issue(PROXY_USER)
+    (tmp_path / "token").write_text(newer)
+    ask(api)
+
+    assert tokens(fake) == [fake.fake.token, newer]
+
+
+def test_within_that_minute_it_is_not(fake, cluster, tmp_path, ask):
+    (tmp_path / "token").write_text(fake.fake.token)
+    api = by(write(tmp_path / "config", kubeconfig(cluster, {"tokenFile": "token"})))
+    (tmp_path / "token").write_text(fake.fake.issue(PROXY_USER))
+    ask(api)
+
+    assert tokens(fake) == [fake.fake.token]
+
+
+def test_a_token_that_is_refused_is_read_again_at_once(fake, cluster, tmp_path, ask):
+    (tmp_path / "token").write_text(fake.fake.token)
+    api = by(write(tmp_path / "config", kubeconfig(cluster, {"tokenFile": "token"})))
+    fake.fake.revoke(fake.fake.token)
+    newer = fake.fake.issue(PROXY_USER)
+    (tmp_path / "token").write_text(newer)
+
+    assert ask(api) == 200
+    assert tokens(fake) == [fake.fake.token, newer]
+
+
+def test_a_refused_token_is_not_tried_twice(fake, api, ask):
+    fake.fake.revoke(fake.fake.token)
+    with pytest.raises(ApiError):
+        ask(api)
+
+    assert len(tokens(fake)) == 1
+
+
+def test_a_token_beside_a_token_file_is_not_used(fake, cluster, tmp_path, ask):
+    (tmp_path / "token").write_text(fake.fake.token)
+    user = {"token": "old", "tokenFile": str(tmp_path / "token")}
+    ask(by(write(tmp_path / "config", kubeconfig(cluster, user))))
+
+    assert tokens(fake) == [fake.fake.token]
+
+
+def test_files_that_are_missing_for_a_moment_change_nothing(fake, cluster, tmp_path, ask, at_once):
+    (tmp_path / "token").write_text(fake.fake.token)
+    file = write(tmp_path / "config", kubeconfig(cluster, {"tokenFile": "token"}))
+    api = by(file)
+    (tmp_path / "token").rename(tmp_path / "gone")
+    ask(api)
+    (tmp_path / "gone").rename(tmp_path / "token")
+    file.rename(tmp_path / "gone")
+    assert ask(api) == 200
+
+
+def test_files_that_are_missing_when_they_are_needed_are_told(fake, cluster, tmp_path, ask):
+    (tmp_path / "token").write_text(fake.fake.token)
+    api = by(write(tmp_path / "config", kubeconfig(cluster, {"tokenFile": "token"})))
+    fake.fake.revoke(fake.fake.token)
+    (tmp_path / "token").unlink()
+
+    for _ in range(2):
+        with pytest.raises(ApiError, match=f"{tmp_path}/token cannot be read: No such file"):
+            ask(api)
+    newer = fake.fake.issue(PROXY_USER)
+    (tmp_path / "token").write_text(newer)
+    assert ask(api) == 200
+
+
+def test_a_kubeconfig_that_changes_is_followed_to_another_server(
+    fake, cluster, tmp_path, ask, at_once
+):
+    user = {"token": fake.fake.token}
+    file = write(tmp_path / "config", kubeconfig(cluster, user))
+    api = by(file)
+    ask(api)
+    with FakeApi() as other:
+        there = {"server": other.url, "certificate-authority-data": encoded(other.ca_pem)}
+        write(file, kubeconfig(there, {"token": other.token}))
+        ask(api)
+        assert api.server == other.url
+        assert len(other.asked("services")) == 1
+    assert len(fake.fake.asked("services")) == 1
+
+
+def files_in_memory():
+    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    return [link for link in links if os.path.islink(link) and "memfd:" in os.readlink(link)]
+
+
+def test_keys_in_a_kubeconfig_reach_no_disk(fake, cluster, tmp_path, monkeypatch):
+    pair = trustme.CA().issue_cert("somebody")
+    user = {
+        "client-certificate-data": encoded(pair.cert_chain_pems[0].bytes()),
+        "client-key-data": encoded(pair.private_key_pem.bytes()),
+        "token": fake.fake.token,
+    }
+    gc.collect()
+    before = len(files_in_memory())
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    api = by(write(tmp_path / "config", kubeconfig(cluster, user)))
+    session = api.session()
+    session.request(Doing("list", "services"), "/api/v1/services", answer_s=5.0).close()
+    assert len(files_in_memory()) == before + 3
+
+    session.close()
+    del api, session
+    gc.collect()
+    assert len(files_in_memory()) == before
+
+
+def test_master_replaces_the_address_of_a_kubeconfig(fake, cluster, tmp_path, ask):
+    elsewhere = {**cluster, "server": "https://192.0.2.1:6443"}
+    file = write(tmp_path / "config", kubeconfig(elsewhere, {"token": fake.fake.token}))
+
+    assert ask(by(file, master=fake.fake.url)) == 200
+
+
+@pytest.mark.parametrize(
+    ("master", "server"),
+    [
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("https://api.example:6443/path", "https://api.example:6443/path"),
+    ],
+)
+def test_master_alone_is_an_address_without_credentials(master, server):
+    assert connect(Access(master=master)).server == server
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_a_server_without_a_scheme_is_read_as_client_go_reads_it(tmp_path, fake, secure):
+    ca = {"certificate-authority-data": encoded(fake.fake.ca_pem)} if secure else {}
+    file = write(tmp_path / "config", kubeconfig({"server": "10.0.0.1:6443", **ca}))
+
+    assert by(file).server == f"{'https' if secure else 'http'}://10.0.0.1:6443"
+
+
+@pytest.mark.parametrize("master", ["ftp://10.0.0.1", "http://", "https://[::1", "http://x:y"])
+def test_a_master_that_is_no_address_is_refused(master):
+    with pytest.raises(ApiError, match="is no address like https://name:port"):
+        connect(Access(master=master))
+
+
+@pytest.fixture
+def pod(fake, tmp_path, monkeypatch):
+    """What the kubelet gives a pod."""
+    from kubernetes.config import incluster_config
+
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(fake.fake.port))
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    (tmp_path / "token").write_text(fake.fake.token)
+    (tmp_path / "ca.crt").write_bytes(fake.fake.ca_pem)
+    return tmp_path
+
+
+def test_a_pod_needs_no_configuration(fake, pod, ask):
+    api = connect(Access())
+    ask(api)
+    fake.fake.revoke(fake.fake.token)
+    newer = fake.fake.issue(PROXY_USER)
+    (pod / "token").write_text(newer)
+    ask(api)
+
+    assert tokens(fake) == [fake.fake.token] * 2 + [newer]
+
+
+@pytest.mark.parametrize("missing", ["token", "ca.crt", "KUBERNETES_SERVICE_HOST"])
+def test_outside_of_a_cluster_something_has_to_be_configured(pod, monkeypatch, missing):
+    if missing.isupper():
+        monkeypatch.delenv(missing)
+    else:
+        (pod / missing).unlink()
+
+    with pytest.raises(ApiError) as caught:
+        connect(Access())
+    assert str(caught.value).startswith(
+        "no kubeconfig and no --master is given, and this is no pod with a service account"
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ("", "is empty"),
+        ("- a\n- b\n", "is no mapping"),
+        ("a: [\n", "line 2: "),
+        ("a: 1\na: 2\n", "line 2: key 'a' is there twice"),
+        ({}, "missing required field current-context"),
+        (kubeconfig({}, contexts=None), "got null - at contexts"),
+        (kubeconfig({"server": 7}), "got int - at clusters[0].cluster.server"),
+        (kubeconfig({"server": "https://x"}, {"token": 7}), "got int - at users[0].user.token"),
+        (kubeconfig({"server": "https://x"}, users=[{"user": {}}]), "missing required field name"),
+        (
+            kubeconfig({"server": "https://x"}, **{"current-context": "there"}),
+            "contexts holds none named 'there'",
+        ),
+        (kubeconfig({"server": "https://x"}, clusters=[]), "clusters holds none named 'c'"),
+        (kubeconfig({"server": "https://x"}, users=[]), "users holds none named 'u'"),
+        (kubeconfig({}), "server '' is no address like https://name:port"),
+        (kubeconfig({"server": "https://:6443"}), "server 'https://:6443' is no address"),
+        (
+            kubeconfig({"server": "https://x", "certificate-authority-data": "%%%"}),
+            "certificate-authority-data is no base64",
+        ),
+        (
+            kubeconfig({"server": "https://x", "certificate-authority": "missing.crt"}),
+            "File does not exist: ",
+        ),
+        (
+            kubeconfig({"server": "https://x"}, {"client-certificate-data": "QQ=="}),
+            "needs both client-certificate and client-key, or neither",
+        ),
+        (
+            kubeconfig({"server": "https://x"}, {"tokenFile": "/missing/token"}),
+            "/missing/token cannot be read: No such file or directory",
+        ),
+        (
+            kubeconfig({"server": "https://x"}, {"tokenFile": "/dev/null"}),
+            "tokenFile /dev/null is empty",
+        ),
+    ],
+)
+def test_a_kubeconfig_is_refused_by_file_and_field(tmp_path, document, words):
+    file = write(tmp_path / "config", document)
+
+    text = refusal(file)
+    assert text.startswith(f"kubeconfig {file}: ")
+    assert words in text
+
+
+def test_a_kubeconfig_that_is_not_there_is_refused(tmp_path):
+    assert refusal(tmp_path / "none") == (
+        f"kubeconfig {tmp_path}/none: cannot be read: No such file or directory"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "words"),
+    [
+        (
+            {"certificate-authority-data": encoded(b"garbage")},
+            {},
+            "no CA certificate in certificate-authority-data of /",
+        ),
+        (
+            {},
+            {"client-certificate-data": encoded(b"x"), "client-key-data": encoded(b"y")},
+            "no client certificate with a fitting key in client-certificate-data of /",
+        ),
+        ({}, {"token": f"{SECRET}\nX-Evil: 1"}, "the token holds spaces or characters"),
+    ],
+)
+def test_what_no_connection_could_be_made_with_is_refused(tmp_path, cluster, user, words):
+    document = kubeconfig({"server": "https://x", **cluster}, user)
+
+    assert words in refusal(write(tmp_path / "config", document))
+
+
+def test_a_key_with_a_password_is_not_asked_for_on_the_terminal(tmp_path):
+    from cryptography.hazmat.primitives import serialization as formats
+
+    pair = trustme.CA().issue_cert("somebody")
+    key = formats.load_pem_private_key(pair.private_key_pem.bytes(), None)
+    locked = key.private_bytes(
+        formats.Encoding.PEM,
+        formats.PrivateFormat.PKCS8,
+        formats.BestAvailableEncryption(b"password"),
+    )
+    user = {
+        "client-certificate-data": encoded(pair.cert_chain_pems[0].bytes()),
+        "client-key-data": encoded(locked),
+    }
+    text = refusal(write(tmp_path / "config", kubeconfig({"server": "https://x"}, user)))
+    assert "no client certificate with a fitting key in" in text
+
+
+class Program:
+    """An exec plugin that answers what a file says, and counts how often it is asked."""
+
+    def __init__(self, folder):
+        self._answer = folder / "answer"
+        self._asked = folder / "asked"
+        self._asked.write_text("")
+        self.path = folder / "plugin"
+        self.path.write_text(f"#!/bin/sh\necho >> {self._asked}\ncat {self._answer}\n")
+        self.path.chmod(0o755)
+
+    def answers(self, **status):
+        version = "client.authentication.k8s.io/v1"
+        answer = {"apiVersion": version, "kind": "ExecCredential", "status": status}
+        self._answer.write_text(json.dumps(answer))
+
+    @property
+    def asked(self):
+        return len(self._asked.read_text())
+
+    def section(self, **fields):
+        version = "client.authentication.k8s.io/v1"
+        return {"exec": {"apiVersion": version, "command": str(self.path), **fields}}
+
+
+@pytest.fixture
+def program(tmp_path):
+    return Program(tmp_path)
+
+
+def test_a_plugin_is_asked_until_its_token_expires(fake, cluster, tmp_path, program, ask, at_once):
+    program.answers(token=fake.fake.token, expirationTimestamp="2999-01-01T00:00:00Z")
+    api = by(write(tmp_path / "config", kubeconfig(cluster, program.section())))
+    ask(api)
+    ask(api)
+    assert program.asked == 1
+
+    program.answers(token=fake.fake.token, expirationTimestamp="2001-01-01T00:00:00Z")
+    api = by(write(tmp_path / "config", kubeconfig(cluster, program.section())))
+    ask(api)
+    ask(api)
+    assert program.asked == 4
+
+
+def test_a_plugin_is_asked_again_if_its_token_is_refused(fake, cluster, tmp_path, program, ask):
+    program.answers(token=fake.fake.token)
+    api = by(write(tmp_path / "config", kubeconfig(cluster, program.section())))
+    fake.fake.revoke(fake.fake.token)
+    newer = fake.fake.issue(PROXY_USER)
+    program.answers(token=newer)
+    ask(api)
+
+    assert tokens(fake) == [fake.fake.token, newer]
+
+
+def test_a_plugin_may_give_a_certificate(cluster, tmp_path, program):
+    pair = trustme.CA().issue_cert("somebody")
+    program.answers(
+        clientCertificateData=pair.cert_chain_pems[0].bytes().decode(),
+        clientKeyData=pair.private_key_pem.bytes().decode(),
+    )
+
+    by(write(tmp_path / "config", kubeconfig(cluster, program.section())))
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "words"),
+    [
+        ({}, {}, "gives neither a token nor a certificate with its key"),
+        ({"clientCertificateData": "x"}, {}, "gives neither a token nor a certificate"),
+        ({"token": 7}, {}, "Expected `str | null`, got `int` - at `$.token`"),
+        ({"token": SECRET}, {"command": "/missing/plugin"}, "No such file or directory"),
+        ({"token": SECRET}, {"command": "/bin/false"}, "process returned 1"),
+        ({"token": SECRET}, {"command": "/bin/true"}, "failed to decode process output"),
+        ({"token": SECRET}, {"command": "/bin/echo", "args": ["5"]}, "no ExecCredential"),
+        (
+            {"token": SECRET},
+            {"apiVersion": "client.authentication.k8s.io/v1beta1"},
+            "does not match",
+        ),
+    ],
+)
+def test_a_plugin_that_fails_is_told(cluster, tmp_path, program, status, fields, words):
+    program.answers(**status)
+    file = write(tmp_path / "config", kubeconfig(cluster, program.section(**fields)))
+
+    text = refusal(file)
+    assert text.startswith(f"kubeconfig {file}: exec plugin /")
+    assert words in text
+
+
+def test_a_plugin_gets_its_arguments_and_environment(fake, cluster, tmp_path, ask):
+    answer = (
+        '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",'
+        '"status":{"token":"\'$TOKEN\'"}}'
+    )
+    section = {
+        "exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": "/bin/sh",
+            "args": ["-c", f"echo '{answer}'"],
+            "env": [{"name": "TOKEN", "value": fake.fake.token}],
+        }
+    }
+
+    assert ask(by(write(tmp_path / "config", kubeconfig(cluster, section)))) == 200

@@ -1,0 +1,403 @@
+"""What an API server does on bad days, and what is made of it."""
+
+import json
+import logging
+
+import pytest
+
+from kproxy.core.objects import Kind
+from kproxy.core.store import Replaced
+from kproxy.source import SourceState
+from tests.fake_api import faults
+from tests.fake_api.options import Streaming
+from tests.fake_api.samples import node, service
+from tests.fake_api.watching import raw_event
+
+GARBAGE = [
+    b"garbage\n",
+    b'{"type":"MODIFIED","object":{"kind":"Service"\n',
+    b'{"type":"MODIFIED"}\n',
+    b'{"type":"EXPLODED","object":{"kind":"Service","metadata":{"name":"a"}}}\n',
+    b'{"type":"MODIFIED","object":{"kind":"Pod","metadata":{"name":"a"},"spec":{}}}\n',
+    b'{"type":"MODIFIED","object":{"kind":"Service","metadata":{"name":7},"spec":{}}}\n',
+    b'{"type":"MODIFIED","object":{"kind":"Service","spec":{}}}\n',
+    b'{"type":"DELETED","object":[]}\n',
+    b'{"type":"BOOKMARK","object":"late"}\n',
+    b'{"type":"ERROR","object":{"kind":"Service"}}\n',
+    b"\xff\xfe\n",
+    b"[" * 100_000 + b"\n",
+]
+
+TOO_LARGE = faults.Answer(
+    504,
+    json.dumps(
+        {
+            "kind": "Status",
+            "message": "Timeout: Too large resource version: 9, current: 2",
+            "reason": "Timeout",
+            "details": {"causes": [{"reason": "ResourceVersionTooLarge", "message": "..."}]},
+            "code": 504,
+        }
+    ).encode(),
+)
+
+
+def in_touch(services):
+    return services.status.state is SourceState.FOLLOWING
+
+
+@pytest.fixture
+def services(fake, follow):
+    """Services a and b, listed and watched."""
+    fake.fake.put("services", service("a"), service("b", "10.96.1.2"))
+    following = follow(Kind.SERVICE)
+    following.until_names("a", "b")
+    following.until(lambda each: fake.fake.watching("services") == 1)
+    return following
+
+
+@pytest.fixture
+def missed_something(fake, follow):
+    """The same, in a watch that hangs and does not tell that b went and c came."""
+    fake.fake.put("services", service("a"), service("b", "10.96.1.2"))
+    following = follow(Kind.SERVICE, idle_s=0.3)
+    following.until_names("a", "b")
+    following.until(lambda each: fake.fake.watching("services") == 1)
+    fake.fake.freeze("services")
+    fake.fake.delete("services", "default", "b")
+    fake.fake.put("services", service("c", "10.96.1.3"))
+    return following
+
+
+def test_a_version_that_is_too_old_makes_a_new_list_that_replaces(fake, missed_something):
+    fake.forget_history()
+
+    missed_something.until_names("a", "c")
+    assert isinstance(missed_something.batches[-1][0], Replaced)
+    assert missed_something.status.lists == 2
+    assert missed_something.status.state is SourceState.FOLLOWING, "nothing has failed"
+
+
+def test_a_version_that_is_refused_by_status_makes_a_new_list_too(fake, missed_something):
+    fake.fake.next("services", faults.gone(), verb="watch")
+
+    missed_something.until_names("a", "c")
+    assert missed_something.status.lists == 2
+
+
+def test_a_version_of_the_future_makes_a_new_list(fake, missed_something):
+    """That is what a server says whose etcd was restored from a backup."""
+    fake.fake.next("services", TOO_LARGE, verb="watch")
+
+    missed_something.until_names("a", "c")
+    assert missed_something.status.lists == 2
+
+
+@pytest.mark.parametrize("line", GARBAGE, ids=lambda line: line[:60].decode(errors="replace"))
+def test_garbage_makes_a_new_list_after_a_pause(fake, services, line, caplog):
+    fake.fake.say("services", line)
+
+    services.until(lambda each: each.status.lists == 2)
+    assert services.objects.keys() == {"a", "b"}
+    (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert "forwarding goes on with what is known, trying again in" in said
+    assert "\n" not in said
+
+
+def test_what_was_said_before_an_error_is_not_lost(fake, services):
+    good = raw_event("ADDED", {"apiVersion": "v1", "kind": "Service", **service("c", "10.96.1.3")})
+    error = {"kind": "Status", "message": "try again", "reason": "ServiceUnavailable", "code": 503}
+    fake.fake.say("services", good + raw_event("ERROR", error))
+
+    services.until_names("a", "b", "c")
+    services.until(lambda each: fake.fake.asked("services")[-1].query.get("resourceVersion"))
+    assert services.status.lists == 1
+
+
+def test_a_line_without_end_is_not_waited_for(fake, services):
+    fake.fake.say("services", b'{"type":"MODIFIED","object":{"x":"' + b"x" * (17 << 20))
+
+    services.until(lambda each: each.status.lists == 2)
+
+
+def test_the_order_of_the_server_counts_not_the_version(fake, services):
+    (newest,) = fake.fake.put("services", service("a", "10.96.1.7"))
+    services.until(lambda each: each.objects["a"].cluster_ips == ("10.96.1.7",))
+    older = {**newest, "spec": service("a", "10.96.1.8")["spec"]}
+    older["metadata"] = {**newest["metadata"], "resourceVersion": "1"}
+    older = {"kind": "Service", "apiVersion": "v1", **older}
+
+    fake.fake.say("services", raw_event("MODIFIED", older))
+    services.until(lambda each: each.objects["a"].cluster_ips == ("10.96.1.8",))
+
+
+def test_what_is_deleted_without_ever_being_seen_does_no_harm(fake, services):
+    gone = {"kind": "Service", "apiVersion": "v1", **service("never")}
+    fake.fake.say("services", raw_event("DELETED", gone))
+    fake.fake.delete("services", "default", "a")
+
+    services.until_names("b")
+    assert services.status.lists == 1
+
+
+def test_a_watch_that_hangs_is_opened_again(fake, follow, caplog):
+    services = follow(Kind.SERVICE, idle_s=0.2)
+    services.until(lambda each: each.status.lists == 1)
+    fake.fake.freeze("services")
+    fake.fake.put("services", service("late"))
+
+    services.until_names("late")
+    assert services.status.lists == 1
+    assert "Service: the API server has said nothing for 0 s" in caplog.text
+
+
+def test_a_watch_that_trickles_hangs(fake, follow):
+    services = follow(Kind.SERVICE, idle_s=0.3)
+    services.until(lambda each: each.status.lists == 1)
+    fake.fake.next("services", faults.Trickle(pause_s=0.05), verb="watch")
+    fake.fake.end("services")
+    services.until(lambda each: each.status.reconnects == 1 and fake.fake.watching("services") == 1)
+    fake.fake.put("services", service("slow"))
+
+    services.until(lambda each: each.status.reconnects > 1)
+    services.until_names("slow")
+
+
+def test_bookmarks_keep_a_quiet_watch_open(fake, follow):
+    services = follow(Kind.SERVICE, idle_s=0.4)
+    services.until(lambda each: fake.fake.watching("services") == 1)
+    for _ in range(8):
+        services.until(lambda each: not each._woken.wait(0.1))
+        fake.fake.bookmark("services")
+
+    assert services.status.reconnects == 0
+
+
+@pytest.mark.parametrize("streaming", [Streaming.SERVED, Streaming.FORBIDDEN])
+def test_a_server_that_does_not_answer_is_asked_again(fake, follow, streaming, caplog):
+    fake.fake.serve_streaming_lists(streaming)
+    fake.fake.put("services", service("a"))
+    hung = fake.fake.next("services", faults.Hang(), times=2)
+
+    services = follow(Kind.SERVICE, answer_s=0.2)
+    services.until_state(SourceState.FAILING)
+    assert services.status.detail.endswith(" does not answer")
+    services.until_names("a")
+    assert hung.used == 2
+    services.until(in_touch)
+    assert "Service: in touch again after" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.Silence(after=50),
+        faults.Cut(after=50),
+        faults.Cut(after=50, reset=True),
+        faults.Trickle(pause_s=0.1),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+@pytest.mark.parametrize("streaming", [Streaming.SERVED, Streaming.FORBIDDEN])
+def test_a_list_that_comes_in_part_is_no_list(fake, follow, fault, streaming):
+    fake.fake.serve_streaming_lists(streaming)
+    fake.fake.put("services", service("a"), service("b", "10.96.1.2"))
+    verb = "watch" if streaming is Streaming.SERVED else "list"
+    rule = fake.fake.next("services", fault, verb=verb)
+
+    services = follow(Kind.SERVICE, answer_s=0.3, idle_s=0.3)
+    services.until_names("a", "b")
+
+    assert rule.used == 1
+    assert len(services.batches) == 1, "and nothing was told before"
+    assert services.status.lists == 1
+
+
+def test_pages_that_go_out_of_date_are_asked_for_in_one(fake, follow):
+    fake.fake.serve_streaming_lists(Streaming.FORBIDDEN)
+    fake.fake.put(
+        "services", *(service(f"s{n}", f"10.96.{n >> 8}.{n & 255}") for n in range(1, 700))
+    )
+    fake.fake.next("services", faults.Edit(lambda body: body), verb="list")
+    expired = fake.fake.next("services", faults.gone(), verb="list")
+
+    services = follow(Kind.SERVICE)
+    services.until(lambda each: len(each.objects) == 699)
+
+    assert expired.used == 1
+    listed = [request.query.get("limit") for request in fake.fake.asked("services", "list")]
+    assert listed == ["500", "500", None]
+
+
+def test_a_page_that_repeats_itself_is_garbage(fake, follow):
+    fake.fake.serve_streaming_lists(Streaming.FORBIDDEN)
+    page = {
+        "kind": "ServiceList",
+        "metadata": {"resourceVersion": "5", "continue": "again"},
+        "items": [],
+    }
+    rule = fake.fake.next(
+        "services", faults.Answer(200, json.dumps(page).encode()), verb="list", times=2
+    )
+    services = follow(Kind.SERVICE)
+
+    services.until(lambda each: each.status.lists == 1)
+    assert rule.used == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"garbage",
+        b'{"kind":"ServiceList","metadata":{"resourceVersion":"5"},"items":[{"kind"',
+        b'{"kind":"PodList","metadata":{"resourceVersion":"5"},"items":[]}',
+        b'{"kind":"ServiceList","metadata":{},"items":[]}',
+        b'{"kind":"ServiceList","metadata":{"resourceVersion":"5"},"items":{}}',
+        b'{"kind":"ServiceList","metadata":{"resourceVersion":"5"},"items":[{"kind":"Pod",'
+        b'"metadata":{"name":"a"},"spec":{}}]}',
+        b'{"kind":"Status","code":200}',
+    ],
+)
+def test_a_list_that_makes_no_sense_is_asked_for_again(fake, follow, body):
+    fake.fake.serve_streaming_lists(Streaming.FORBIDDEN)
+    fake.fake.put("services", service("a"))
+    fake.fake.next("services", faults.Answer(200, body), verb="list")
+
+    services = follow(Kind.SERVICE)
+    services.until_names("a")
+    assert len(services.batches) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        faults.html(200),
+        faults.Answer(200, b"{}", headers=(("Content-Encoding", "gzip"),)),
+        faults.html(404),
+        faults.redirect("https://example.org/"),
+        faults.internal_error(),
+        faults.unavailable(),
+        faults.Drop(),
+        faults.Drop(reset=True),
+    ],
+    ids=str,
+)
+def test_bad_answers_are_followed_by_another_attempt(fake, services, answer):
+    rule = fake.fake.next("services", answer, times=3)
+    fake.fake.end("services")
+    services.until_state(SourceState.FAILING)
+    assert services.objects.keys() == {"a", "b"}, "what is known stays"
+    fake.fake.put("services", service("c", "10.96.1.3"))
+
+    services.until_names("a", "b", "c")
+    services.until(in_touch)
+    assert rule.used == 3
+
+
+def test_a_busy_server_is_left_alone_as_long_as_it_asks(fake, services):
+    fake.fake.next("services", faults.too_many_requests(1), verb="watch")
+    fake.fake.end("services")
+    services.until_state(SourceState.FAILING)
+    since = services.status.since
+
+    services.until(in_touch)
+    assert services.status.since - since >= 1.0
+    assert services.status.lists == 1, "the version is as good as before"
+
+
+def test_so_is_one_that_is_not_available(fake, services):
+    fake.fake.next("services", faults.unavailable(1), verb="watch")
+    fake.fake.end("services")
+    services.until_state(SourceState.FAILING)
+    since = services.status.since
+
+    services.until(in_touch)
+    assert services.status.since - since >= 1.0
+
+
+def test_a_version_the_server_stumbles_over_is_given_up(fake, services):
+    fake.fake.next("services", faults.internal_error(), verb="watch")
+    fake.fake.end("services")
+
+    services.until(lambda each: each.status.lists == 2)
+
+
+def test_a_server_that_is_gone_leaves_everything_as_it_was(fake, services, caplog):
+    fake.fake.stop()
+    services.until(lambda each: "refuses the connection" in each.status.detail)
+    assert services.status.state is SourceState.FAILING
+    assert services.objects.keys() == {"a", "b"}
+    failed = services.status.since
+
+    services.until(lambda each: len(caplog.messages) >= 4)
+    assert services.status.since == failed
+    fake.fake.start()
+    fake.fake.put("services", service("c", "10.96.1.3"))
+    services.until_names("a", "b", "c")
+    assert services.status.state is SourceState.FOLLOWING
+
+
+def test_failures_are_told_ever_more_rarely(fake, services, caplog):
+    with fake.fake.during("services", faults.unavailable()) as rule:
+        fake.fake.end("services")
+        services.until(lambda each: rule.used >= 20)
+    services.until(in_touch)
+
+    said = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert 4 <= len(said) <= 6
+    assert "503" in said[0]
+
+
+@pytest.mark.parametrize("told", [b"", b'{"type":"BOOKMARK","object":{}}'])
+def test_a_watch_that_ends_as_it_begins_is_a_failure(fake, services, told):
+    """Otherwise a server in trouble would be asked without a pause."""
+    answer = faults.Answer(200, b"")
+    with fake.fake.during("services", answer, verb="watch") as rule:
+        fake.fake.end("services")
+        services.until_state(SourceState.FAILING)
+        services.until(lambda each: rule.used >= 4)
+    assert "ends as soon as it begins" in services.status.detail
+    services.until(in_touch)
+
+
+def test_a_server_that_takes_no_notice_of_streaming_is_asked_for_pages(fake, follow):
+    def without_mark(text):
+        return text.replace(b'"annotations":{"k8s.io/initial-events-end":"true"},', b"").replace(
+            b',"annotations":{"k8s.io/initial-events-end":"true"}', b""
+        )
+
+    fake.fake.put("services", service("a"))
+    rule = fake.fake.next("services", faults.Edit(without_mark), verb="watch")
+    services = follow(Kind.SERVICE)
+    services.until_names("a")
+
+    assert rule.used == 1
+    assert len(fake.fake.asked("services", "list")) == 1
+    assert not services.abilities.streams_lists
+
+
+def test_the_node_may_be_deleted_and_made_again(fake, follow):
+    fake.fake.put("nodes", node("n1"))
+    nodes = follow(Kind.NODE)
+    nodes.until_names("n1")
+    fake.fake.delete("nodes", "", "n1")
+    nodes.until_names()
+    fake.fake.put("nodes", node("n1"))
+    nodes.until_names("n1")
+
+
+@pytest.mark.parametrize("fault", [faults.Hang(), faults.Silence(), faults.Trickle(pause_s=0.01)])
+def test_nothing_keeps_it_from_stopping(fake, follow, fault):
+    with fake.fake.during("services", fault) as rule:
+        services = follow(Kind.SERVICE)
+        services.until(lambda each: rule.used == 1)
+        assert services.close() < 0.5
+
+
+def test_a_pause_does_not_keep_it_from_stopping(fake, follow):
+    fake.fake.stop()
+    services = follow(Kind.SERVICE, backoff_first_s=30.0)
+    services.until_state(SourceState.FAILING)
+
+    assert services.close() < 0.5
