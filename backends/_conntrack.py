@@ -1,6 +1,5 @@
 """UDP entries of the kernel's connection tracking: read and removed by netlink.
 
-Written on a bare socket, because pyroute2 0.9 takes 50 µs for an entry before one looks into it.
 Messages and attributes are those of linux/netfilter/nfnetlink_conntrack.h.
 """
 
@@ -9,43 +8,40 @@ from __future__ import annotations
 import errno
 import ipaddress
 import itertools
-import os
 import socket
 import struct
 from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple
 
-from kproxy.backend import BackendError
+from backends._netlink import (
+    ACK,
+    AF,
+    ATTRIBUTE,
+    DUMP,
+    NESTED,
+    REQUEST,
+    Netlink,
+    attribute,
+    netfilter,
+    refusal,
+    spans,
+)
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 
-_NETLINK_NETFILTER = 12
 _GET = 0x101  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET
 _DELETE = 0x102
-_ERROR, _DONE = 2, 3
-_REQUEST, _ACK, _DUMP_INTERRUPTED, _DUMP = 0x1, 0x4, 0x10, 0x300
 
 _ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
 _TUPLE_IP, _TUPLE_PROTOCOL, _TUPLE_ZONE = 1, 2, 3
 _PROTOCOL_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 _FILTER_ORIGINAL = 1  # takes flags that say which parts of the original tuple must match
 _MATCH_DESTINATION, _MATCH_PROTOCOL, _MATCH_DESTINATION_PORT = 1 << 1, 1 << 3, 1 << 5
-_NESTED, _TYPE_MASK = 0x8000, 0x3FFF
-
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
-_GENERIC = struct.Struct("=BBH")  # family, version, resource
-_ATTRIBUTE = struct.Struct("=HH")  # length with this header, type
-_STATUS = struct.Struct("=i")
-_FIRST = _HEADER.size + _GENERIC.size  # where the attributes of a message begin
-
-_AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _IPV4_SOURCE, _IPV4_DESTINATION, _IPV6_SOURCE, _IPV6_DESTINATION = 1, 2, 3, 4
 
-_ANSWER_TIMEOUT_S = 10.0
 _TRIES = 5  # so often does upstream read a table that changes meanwhile
 _FEW = 4  # up to here the kernel is asked for each destination apart: one walk over its table each
 _BATCH = 64  # deletions at once; their answers fit into the smallest receive buffer
-_TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ENOMEM}
 _NAMING = (_ORIGINAL, _ZONE, _ID)  # the attributes that name one entry and no other
 _OF_ONE_ENTRY = {errno.ENOENT, errno.EBUSY}  # gone already; in hardware's hands
 
@@ -76,49 +72,14 @@ def delete(family: Family, flows: Iterable[Flow]) -> int:
     existed = 0
     refused: list[int] = []
     remaining = iter(flows)
-    with _Netlink(doing) as netlink:
+    with Netlink(doing) as netlink:
         while batch := list(itertools.islice(remaining, _BATCH)):
             failures = _delete_batch(netlink, family, batch)
             existed += len(batch) - failures.count(errno.ENOENT)
             refused += [code for code in failures if code != errno.ENOENT]
     if refused:
-        raise _refusal(f"{doing} ({len(refused)} of {existed})", refused[0])
+        raise refusal(f"{doing} ({len(refused)} of {existed})", refused[0])
     return existed
-
-
-class _Netlink:
-    """A socket to ctnetlink; every failure on it is a BackendError."""
-
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
-        try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-        except OSError as error:
-            raise self._failed(error) from error
-        self._socket.settimeout(_ANSWER_TIMEOUT_S)
-
-    def __enter__(self) -> _Netlink:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def send(self, message: bytes) -> None:
-        """Send one or several messages."""
-        try:
-            self._socket.send(message)
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def receive(self) -> bytes:
-        """Return the next messages from the kernel; it fills at most 32 KiB."""
-        try:
-            return self._socket.recv(1 << 16)
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: OSError) -> BackendError:
-        return _refusal(self._doing, error.errno or errno.EAGAIN)  # a time-out has no errno
 
 
 class _Sieve:
@@ -174,29 +135,17 @@ class _Tuple(NamedTuple):
 
 def _read(family: Family, narrowing: bytes, sieve: _Sieve) -> Generator[Flow, None, bool]:
     """Yield one dump's wanted entries; return whether the table changed under the reader."""
-    interrupted = False
-    doing = "listing tracked UDP flows"
-    with _Netlink(doing) as netlink:
-        netlink.send(_message(family, _GET, _REQUEST | _DUMP, 1, narrowing))
-        while True:
-            data = netlink.receive()
-            start = 0
-            while start < len(data):
-                length, kind, flags, _, _ = _HEADER.unpack_from(data, start)
-                interrupted = interrupted or bool(flags & _DUMP_INTERRUPTED)
-                if kind in (_ERROR, _DONE):
-                    (status,) = _STATUS.unpack_from(data, start + _HEADER.size)
-                    if status < 0:
-                        raise _refusal(doing, -status)
-                    return interrupted
-                if not sieve.passes_over(data, start + _FIRST):
-                    yield from _wanted(data, start + _FIRST, start + length, sieve)
-                start += _aligned(length)
+    with Netlink("listing tracked UDP flows") as netlink:
+        netlink.send(netfilter(_GET, REQUEST | DUMP, AF[family], narrowing))
+        for data, start, end in netlink.parts():
+            if not sieve.passes_over(data, start):
+                yield from _wanted(data, start, end, sieve)
+        return netlink.interrupted
 
 
 def _wanted(data: bytes, start: int, end: int, sieve: _Sieve) -> Iterator[Flow]:
     """Decode the entry whose attributes lie between `start` and `end`; yield it if wanted."""
-    parts = {kind: (first, last) for kind, first, last in _attributes(data, start, end)}
+    parts = {kind: (first, last) for kind, first, last in spans(data, start, end)}
     original = _tuple(data, *parts[_ORIGINAL])
     if original.protocol != socket.IPPROTO_UDP:
         return
@@ -207,7 +156,7 @@ def _wanted(data: bytes, start: int, end: int, sieve: _Sieve) -> Iterator[Flow]:
     if _ZONE in parts:
         zone = int.from_bytes(data[slice(*parts[_ZONE])], "big")
     named = [
-        data[parts[kind][0] - _ATTRIBUTE.size : parts[kind][1]] for kind in _NAMING if kind in parts
+        data[parts[kind][0] - ATTRIBUTE.size : parts[kind][1]] for kind in _NAMING if kind in parts
     ]
     yield Flow(
         _text(original.source),
@@ -228,12 +177,12 @@ def _tuple(data: bytes, start: int, end: int) -> _Tuple:
     addresses: list[bytes] = [b"", b""]
     numbers = {_PROTOCOL_NUMBER: 0, _SOURCE_PORT: 0, _DESTINATION_PORT: 0}
     zone = 0
-    for kind, first, last in _attributes(data, start, end):
+    for kind, first, last in spans(data, start, end):
         if kind == _TUPLE_IP:
-            for side, low, high in _attributes(data, first, last):
+            for side, low, high in spans(data, first, last):
                 addresses[side in (_IPV4_DESTINATION, _IPV6_DESTINATION)] = data[low:high]
         elif kind == _TUPLE_PROTOCOL:
-            for part, low, high in _attributes(data, first, last):
+            for part, low, high in spans(data, first, last):
                 numbers[part] = int.from_bytes(data[low:high], "big")
         elif kind == _TUPLE_ZONE:
             zone = int.from_bytes(data[first:last], "big")
@@ -247,17 +196,7 @@ def _tuple(data: bytes, start: int, end: int) -> _Tuple:
     )
 
 
-def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield type, start and end of each attribute's content."""
-    while end - start >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data, start)
-        if length < _ATTRIBUTE.size:
-            return
-        yield kind & _TYPE_MASK, start + _ATTRIBUTE.size, start + length
-        start += _aligned(length)
-
-
-def _delete_batch(netlink: _Netlink, family: Family, batch: list[Flow]) -> list[int]:
+def _delete_batch(netlink: Netlink, family: Family, batch: list[Flow]) -> list[int]:
     """Remove a batch of entries and return the error numbers of those that it failed for.
 
     Only the last one asks for an answer, and errors are told in any case: silence is success.
@@ -266,20 +205,18 @@ def _delete_batch(netlink: _Netlink, family: Family, batch: list[Flow]) -> list[
     for sequence, flow in enumerate(batch, 1):
         if not flow.handle:
             raise ValueError("without a handle the kernel would remove every entry")
-        flags = _REQUEST | _ACK if sequence == len(batch) else _REQUEST
-        messages.append(_message(family, _DELETE, flags, sequence, flow.handle))
+        flags = REQUEST | ACK if sequence == len(batch) else REQUEST
+        messages.append(netfilter(_DELETE, flags, AF[family], flow.handle, sequence=sequence))
     netlink.send(b"".join(messages))
     failures = []
-    while True:
-        answer = netlink.receive()
-        _, _, _, sequence, _ = _HEADER.unpack_from(answer)
-        (status,) = _STATUS.unpack_from(answer, _HEADER.size)
-        if status < 0 and -status not in _OF_ONE_ENTRY:
-            raise _refusal("removing tracked UDP flows", -status)
-        if status < 0:
-            failures.append(-status)
+    for sequence, code in netlink.outcomes():
+        if code and code not in _OF_ONE_ENTRY:
+            raise netlink.refusal(code)
+        if code:
+            failures.append(code)
         if sequence == len(batch):
-            return failures
+            break
+    return failures
 
 
 def _narrowings(family: Family, wanted: Destinations) -> list[bytes]:
@@ -299,7 +236,7 @@ def _narrowings(family: Family, wanted: Destinations) -> list[bytes]:
     return [
         _narrowing(
             by_port | _MATCH_DESTINATION,
-            _attribute(_IPV4_DESTINATION, _packed(address)),
+            attribute(_IPV4_DESTINATION, _packed(address)),
             _port_attribute(port),
         )
         for address, port in sorted(vips)
@@ -307,16 +244,16 @@ def _narrowings(family: Family, wanted: Destinations) -> list[bytes]:
 
 
 def _narrowing(flags: int, address: bytes, port: bytes) -> bytes:
-    protocol = _attribute(_PROTOCOL_NUMBER, bytes([socket.IPPROTO_UDP]))
-    pattern = _attribute(_TUPLE_PROTOCOL | _NESTED, protocol + port)
+    protocol = attribute(_PROTOCOL_NUMBER, bytes([socket.IPPROTO_UDP]))
+    pattern = attribute(_TUPLE_PROTOCOL | NESTED, protocol + port)
     if address:
-        pattern = _attribute(_TUPLE_IP | _NESTED, address) + pattern
-    matching = _attribute(_FILTER_ORIGINAL, struct.pack("=I", flags))
-    return _attribute(_ORIGINAL | _NESTED, pattern) + _attribute(_FILTER | _NESTED, matching)
+        pattern = attribute(_TUPLE_IP | NESTED, address) + pattern
+    matching = attribute(_FILTER_ORIGINAL, struct.pack("=I", flags))
+    return attribute(_ORIGINAL | NESTED, pattern) + attribute(_FILTER | NESTED, matching)
 
 
 def _port_attribute(port: int) -> bytes:
-    return _attribute(_DESTINATION_PORT, port.to_bytes(2, "big"))
+    return attribute(_DESTINATION_PORT, port.to_bytes(2, "big"))
 
 
 def _usual_headers(family: Family) -> tuple[int, ...]:
@@ -324,31 +261,16 @@ def _usual_headers(family: Family) -> tuple[int, ...]:
     size = family.bits // 8
     v4 = family is Family.IPV4
     headers = [
-        (4 + 4 + 2 * (4 + size) + 28, _ORIGINAL | _NESTED),
-        (4 + 2 * (4 + size), _TUPLE_IP | _NESTED),
+        (4 + 4 + 2 * (4 + size) + 28, _ORIGINAL | NESTED),
+        (4 + 2 * (4 + size), _TUPLE_IP | NESTED),
         (4 + size, _IPV4_SOURCE if v4 else _IPV6_SOURCE),
         (4 + size, _IPV4_DESTINATION if v4 else _IPV6_DESTINATION),
-        (28, _TUPLE_PROTOCOL | _NESTED),
+        (28, _TUPLE_PROTOCOL | NESTED),
         (5, _PROTOCOL_NUMBER),
         (6, _SOURCE_PORT),
         (6, _DESTINATION_PORT),
     ]
-    return struct.unpack("=8I", b"".join(_ATTRIBUTE.pack(*header) for header in headers))
-
-
-def _message(family: Family, kind: int, flags: int, sequence: int, attributes: bytes) -> bytes:
-    length = _FIRST + len(attributes)
-    header = _HEADER.pack(length, kind, _REQUEST | flags, sequence, 0)
-    return header + _GENERIC.pack(_AF[family], 0, 0) + attributes
-
-
-def _attribute(kind: int, content: bytes) -> bytes:
-    header = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(content), kind)
-    return header + content + bytes(-len(content) % 4)
-
-
-def _aligned(length: int) -> int:
-    return (length + 3) & ~3
+    return struct.unpack("=8I", b"".join(ATTRIBUTE.pack(*header) for header in headers))
 
 
 def _packed(address: str) -> bytes:
@@ -364,7 +286,3 @@ def _text(address: bytes) -> str:
         return socket.inet_ntop(socket.AF_INET, address)
     text = socket.inet_ntop(socket.AF_INET6, address)
     return str(ipaddress.IPv6Address(address)) if "." in text else text
-
-
-def _refusal(doing: str, code: int) -> BackendError:
-    return BackendError(doing, os.strerror(code), transient=code in _TRANSIENT)

@@ -11,7 +11,7 @@ import enum
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from kproxy.backend import BackendError
+from kproxy.backend import BackendError, Metric, Sample
 from kproxy.core.addresses import Family, endpoint_text
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
@@ -20,6 +20,15 @@ from kproxy.core.table import Frontend, NodePort, ServicePort, ServicePortKey, T
 _OURS = "kproxy"
 _KINDS = ("rules", "address", "target", "service", "frontend")  # each refers to earlier ones only
 _SEPARATOR = b"\n"  # a value is a text, then one line for each object that it refers to
+
+
+OBJECTS = Metric("kproxy_memory_objects", "Our objects in the kernel.", labels=("kind",))
+STEPS = Metric(
+    "kproxy_memory_steps_total",
+    "Objects that we wrote or removed, IPv4 and IPv6 together.",
+    total=True,
+    by_family=False,
+)
 
 
 class Refused(Exception):
@@ -158,6 +167,16 @@ class Memory:
         existing = self._kernel.flows & set(flows)
         self._kernel.flows -= existing
         return len(existing)
+
+    def settle(self) -> None:
+        """Do nothing: a commit leaves nothing undone here."""
+
+    def counters(self) -> Iterable[Sample]:
+        """Return how many of our objects there are, and how many were written or removed."""
+        names = [name.split("/") for name in self._kernel.objects]
+        kinds = Counter(kind for owner, kind, *_ in names if owner == _OURS)
+        yield from (Sample(OBJECTS, (kind,), float(kinds[kind])) for kind in _KINDS)
+        yield Sample(STEPS, (), float(self.steps))
 
     def _call(self, call: Call) -> int | None:
         """Count a call and return the step to refuse; reads have a single step."""

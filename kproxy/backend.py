@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
@@ -36,6 +36,29 @@ class Finding:
     blocking: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A quantity that a data path keeps, under the name that the metrics give it.
+
+    - `total`: it only grows, as long as the process lives; such a name ends in `_total`.
+    - `by_family`: it is told for IPv4 and IPv6 apart. Else their samples add up.
+    """
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    total: bool = False
+    by_family: bool = True
+
+
+class Sample(NamedTuple):
+    """What a quantity is at the moment; `labels` are values, in the order of the metric's names."""
+
+    metric: Metric
+    labels: tuple[str, ...]
+    value: float
+
+
 class Backend(Protocol):
     """A data path of one family that can be brought in line with a forwarding table.
 
@@ -60,6 +83,12 @@ class Backend(Protocol):
         first, delete it last. `changes.put` names rendered keys, the texts are the backend's.
         """
 
+    def settle(self) -> None:
+        """Try again what the last commit left undone, and without which the rules are in force.
+
+        For a setting of the node that only a more privileged process could change.
+        """
+
     def disturbed(self) -> bool:
         """Say, cheaply, whether somebody else may have changed our objects since we last looked.
 
@@ -74,3 +103,9 @@ class Backend(Protocol):
 
     def forget_flows(self, flows: Iterable[Flow]) -> int:
         """Remove these flows from connection tracking; return how many still existed."""
+
+    def counters(self) -> Iterable[Sample]:
+        """Return what the metrics shall tell of this data path; cheap, as it is asked each second.
+
+        Leaves out what cannot be read, and raises nothing.
+        """

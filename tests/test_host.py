@@ -1,5 +1,7 @@
 """What the host says of itself."""
 
+import socket
+import struct
 import subprocess
 import sys
 
@@ -7,9 +9,11 @@ import pytest
 
 from kproxy.backend import BackendError
 from kproxy.core.addresses import Family
-from kproxy.host import host_addresses
+from kproxy.wiring_host import host_addresses
 from tests.net.namespace import Namespace
+from tests.netlink import DONE, INTERRUPTED, SOCKET, Script, attribute, message
 
+_NEW_ADDRESS, _IFA_LOCAL = 20, 2  # linux/rtnetlink.h, linux/if_addr.h
 _HEAVY = ("pyroute2", "setuptools", "pkg_resources")
 
 
@@ -58,8 +62,31 @@ def test_a_question_that_cannot_be_asked_may_be_asked_later(monkeypatch):
     def refuse(*_):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("kproxy.host.socket.socket", refuse)
+    monkeypatch.setattr(SOCKET, refuse)
     with pytest.raises(BackendError, match=r"IPv4 addresses: .*Too many open files") as refused:
+        host_addresses(Family.IPV4)
+    assert refused.value.transient
+
+
+def told(address: str, *, flags: int = 0) -> bytes:
+    """Return the message of an address; a disturbed listing may lack others."""
+    body = struct.pack("=BBBBI", socket.AF_INET, 24, 0, 0, 1)
+    body += attribute(_IFA_LOCAL, socket.inet_aton(address))
+    return struct.pack("=IHHII", 16 + len(body), _NEW_ADDRESS, flags, 1, 0) + body
+
+
+def test_a_listing_that_changes_disturb_is_taken_again(monkeypatch):
+    disturbed = told("192.0.2.1", flags=INTERRUPTED)
+    answers = (disturbed, message(DONE), told("192.0.2.1") + told("192.0.2.2"), message(DONE))
+    script = Script(answers)
+    monkeypatch.setattr(SOCKET, script)
+    assert host_addresses(Family.IPV4) == {"192.0.2.1", "192.0.2.2"}
+    assert len(script.sent) == 2
+
+
+def test_a_listing_that_is_always_disturbed_may_be_asked_for_later(monkeypatch):
+    monkeypatch.setattr(SOCKET, Script([message(DONE, flags=INTERRUPTED)] * 5))
+    with pytest.raises(BackendError, match="changed while they were listed") as refused:
         host_addresses(Family.IPV4)
     assert refused.value.transient
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.iptables import ipsets, localnet, rulesets, tools
+from backends.iptables import accounting, ipsets, localnet, rulesets, tools
 from backends.iptables.rules import CHAIN_PREFIX, split_key
 from backends.iptables.rulesets import Table
 from backends.iptables.tools import Variant
@@ -10,14 +10,15 @@ from kproxy.core.addresses import Family
 
 
 def clean_up(family: Family) -> int:
-    """Remove our jumps, chains and ipsets; return how many. Raises BackendError.
+    """Remove our jumps, chains, ipsets and counters; return how many. Raises BackendError.
 
     A chain of ours to which a foreign chain jumps stays, empty: that rule is not ours to delete.
     Forwarding stays on: see `sysctls`.
     """
     removed = sum(clean_up_variant(family, variant) for variant in Variant)
     sets = [name for _, name in map(split_key, ipsets.observe(family))]
-    return removed + ipsets.destroy(sets, skip_referenced=True)
+    removed += ipsets.destroy(sets, skip_referenced=True)
+    return removed + accounting.remove(family)
 
 
 def clean_up_variant(family: Family, variant: Variant) -> int:

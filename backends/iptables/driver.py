@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from backends import _conntrack
-from backends.iptables import drift, ipsets, reading, restore, tools
+from backends.iptables import accounting, drift, ipsets, reading, restore, tools
+from backends.iptables.counters import RuleCounts, packet_samples
 from backends.iptables.localnet import GUARD as LOCALNET_GUARD
 from backends.iptables.render import Renderer
 from backends.iptables.restore import TableEdit, Text
@@ -15,6 +16,7 @@ from backends.iptables.saved import Seen
 from backends.iptables.sysctls import LOCALNET, Sysctls
 from backends.iptables.texts import Texts
 from backends.iptables.tools import Variant
+from kproxy.backend import Sample
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
@@ -35,12 +37,14 @@ class IptablesBackend:
         self._jumps: dict[Key, tuple[str, ...]] = {}
         self._texts = Texts()
         self._sysctls = Sysctls(family)
+        self._counts = RuleCounts(variant)
 
     def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
         """Take table changes in; return the image entries that they alter."""
         before = self._renderer.without_affinity
         patch = self._renderer.update(changes)
         self._tell_affinity(before, self._renderer.without_affinity)
+        self._counts.rendered(patch)
         return patch | self._sysctls.render(localhost=self._renderer.localhost)
 
     def observe(self) -> Image:
@@ -64,12 +68,19 @@ class IptablesBackend:
         self._texts.forget([*changes.put, *changes.drop])
         sets = [key for key in changes.put if split_key(key)[0] == "set"]
         ipsets.ensure(map(self._renderer.affinity_set, sets))
+        if self._renderer.counts and not accounting.FEEDING.isdisjoint(changes.put):
+            accounting.ensure(self.family)
         if self._sysctls.forwarding in changes.put:
             self._sysctls.forward()
         transactions = self._commit_tables(changes)
         gone = [split_key(key)[1] for key in changes.drop if split_key(key)[0] == "set"]
         ipsets.destroy(gone)
         self._watch.written(transactions)
+        self._counts.written(changes.put)
+
+    def settle(self) -> None:
+        """Try again to set what the node refused."""
+        self._sysctls.settle()
 
     def disturbed(self) -> bool:
         """Say whether others may have changed our objects; a missing ipset is not noticed."""
@@ -82,6 +93,12 @@ class IptablesBackend:
     def forget_flows(self, flows: Iterable[Flow]) -> int:
         """Remove flows from connection tracking; return how many still existed."""
         return _conntrack.delete(self.family, flows)
+
+    def counters(self) -> Iterable[Sample]:
+        """Return how many rules there are, how many were written last, and what they counted."""
+        yield from self._counts.samples()
+        if self._renderer.counts:
+            yield from packet_samples(self.family)
 
     def _tell_affinity(
         self, before: frozenset[ServicePortKey], now: frozenset[ServicePortKey]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from backends.iptables.netlink import (
+from backends._netlink import (
     ACK,
     CREATE,
     DUMP,
@@ -24,8 +24,8 @@ from backends.iptables.netlink import (
     Netlink,
     attribute,
     attributes,
-    message,
     nested,
+    netfilter,
     text,
     text_attribute,
 )
@@ -199,7 +199,7 @@ def _value(header: Attributes) -> bytes:
 
 def _request(command: int, flags: int, content: bytes) -> bytes:
     version = attribute(_VERSION, bytes([_PROTOCOL_VERSION]))
-    return message(command, REQUEST | flags, socket.AF_INET, version + content)
+    return netfilter(command, REQUEST | flags, socket.AF_INET, version + content)
 
 
 def _number(kind: int, value: int) -> bytes:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import struct
 
+from backends._netlink import Netlink
 from backends.iptables import nf_tables
-from backends.iptables.netlink import Netlink
 from backends.iptables.nf_tables import Rule, RuleReader
 from backends.iptables.rules import CHAIN_PREFIX, COMMENT_PREFIX, chain_key, jump_key
 from backends.iptables.saved import ALTERED, Seen

@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from backends.iptables.netlink import (
+from backends._netlink import (
     ACK,
     ATTRIBUTE,
     DUMP,
     REQUEST,
     TYPE_MASK,
     Netlink,
+    attribute,
     attributes,
-    message,
+    netfilter,
     text,
     text_attribute,
 )
@@ -29,6 +30,8 @@ _GET_TABLE, _DELETE_TABLE, _GET_CHAIN, _GET_RULE, _GET_GENERATION = (
     _SUBSYSTEM | number for number in (1, 2, 4, 7, 16)
 )
 _BATCH_BEGIN, _BATCH_END = 16, 17
+_COMPAT_GET = 11 << 8  # NFNL_SUBSYS_NFT_COMPAT, NFNL_MSG_COMPAT_GET
+_COMPAT_NAME, _COMPAT_REVISION, _COMPAT_TYPE = 1, 2, 3  # NFTA_COMPAT_*; type 0 is a match
 _GENERATION_ID = 1  # NFTA_GEN_ID
 _TABLE_NAME = 1  # NFTA_TABLE_NAME
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK = 1, 3, 4  # NFTA_CHAIN_*
@@ -60,7 +63,7 @@ class Rule(NamedTuple):
 def generation() -> int:
     """Return how many transactions this network namespace's ruleset has seen, modulo 2**32."""
     with Netlink("asking nf_tables for its generation") as netlink:
-        netlink.send(message(_GET_GENERATION, REQUEST, 0))
+        netlink.send(netfilter(_GET_GENERATION, REQUEST, 0))
         return int.from_bytes(attributes(next(netlink.answers()))[_GENERATION_ID], "big")
 
 
@@ -101,16 +104,25 @@ class RuleReader:
     def rules(self, table: str, chain: str) -> list[Rule]:
         """Return a chain's rules in their order; one that does not exist has none."""
         where = text_attribute(_RULE_TABLE, table) + text_attribute(_RULE_CHAIN, chain)
-        request = message(_GET_RULE, REQUEST | DUMP, self._protocol, where)
+        request = netfilter(_GET_RULE, REQUEST | DUMP, self._protocol, where)
         return [_rule(answer) for answer in _undisturbed(self._netlink, request)]
 
 
 def has_table(family: Family, name: str) -> bool:
     """Say whether a table exists."""
     with Netlink("listing nf_tables tables") as netlink:
-        netlink.send(message(_GET_TABLE, REQUEST | DUMP, _PROTOCOL[family]))
+        netlink.send(netfilter(_GET_TABLE, REQUEST | DUMP, _PROTOCOL[family]))
         tables = list(map(attributes, netlink.answers()))
     return any(text(table[_TABLE_NAME]) == name for table in tables)
+
+
+def require_match(family: Family, name: str) -> None:
+    """Raise BackendError unless iptables rules can have a match, in its first revision."""
+    wanted = text_attribute(_COMPAT_NAME, name)
+    wanted += attribute(_COMPAT_REVISION, bytes(4)) + attribute(_COMPAT_TYPE, bytes(4))
+    with Netlink(f"asking nf_tables for the match {name}") as netlink:
+        netlink.send(netfilter(_COMPAT_GET, REQUEST, _PROTOCOL[family], wanted))
+        next(netlink.answers())
 
 
 def tables_with_chains(family: Family, prefix: str) -> set[str]:
@@ -122,9 +134,9 @@ def delete_table(family: Family, name: str) -> None:
     """Delete a table with all it holds. Raises BackendError, also if there is none."""
     where = text_attribute(_TABLE_NAME, name)
     batch = (
-        message(_BATCH_BEGIN, REQUEST, 0, resource=_SUBSYSTEM >> 8)
-        + message(_DELETE_TABLE, REQUEST | ACK, _PROTOCOL[family], where)
-        + message(_BATCH_END, REQUEST, 0, resource=_SUBSYSTEM >> 8)
+        netfilter(_BATCH_BEGIN, REQUEST, 0, resource=_SUBSYSTEM >> 8)
+        + netfilter(_DELETE_TABLE, REQUEST | ACK, _PROTOCOL[family], where)
+        + netfilter(_BATCH_END, REQUEST, 0, resource=_SUBSYSTEM >> 8)
     )
     with Netlink(f"deleting the nf_tables table {name}") as netlink:
         netlink.send(batch)
@@ -133,7 +145,7 @@ def delete_table(family: Family, name: str) -> None:
 
 def _chains(family: Family) -> list[bytes]:
     with Netlink("listing nf_tables chains") as netlink:
-        return _undisturbed(netlink, message(_GET_CHAIN, REQUEST | DUMP, _PROTOCOL[family]))
+        return _undisturbed(netlink, netfilter(_GET_CHAIN, REQUEST | DUMP, _PROTOCOL[family]))
 
 
 def _undisturbed(netlink: Netlink, request: bytes) -> list[bytes]:

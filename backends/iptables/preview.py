@@ -6,7 +6,7 @@ from backends.iptables import node
 from backends.iptables.ipsets import MAX_CLIENTS
 from backends.iptables.render import Renderer
 from backends.iptables.restore import Text, whole_edit
-from backends.iptables.rules import TABLES, Options, split_key
+from backends.iptables.rules import ACCOUNTS, TABLES, Options, account_name, split_key
 from kproxy.core.image import Changes
 from kproxy.core.table import ForwardingTable
 
@@ -14,8 +14,8 @@ from kproxy.core.table import ForwardingTable
 def preview(table: ForwardingTable, options: Options) -> str:
     """Return the input of iptables-restore --noflush for an empty kernel.
 
-    What the rules need besides stands in comments, as commands: ipsets before them, and the node's
-    settings after them, because route_localnet needs its guard.
+    What the rules need besides stands in comments, as commands: ipsets and counters before them,
+    and the node's settings after them, because route_localnet needs its guard.
     """
     renderer = Renderer(table.family, options)
     image = renderer.update(table.everything())
@@ -29,6 +29,9 @@ def preview(table: ForwardingTable, options: Options) -> str:
                 f"# ipset create {made.name} hash:ip family {inet} timeout {made.timeout_s} "
                 f"maxelem {MAX_CLIENTS} forceadd"
             )
+    if renderer.counts:
+        names = (account_name(table.family, each) for each in ACCOUNTS[table.family])
+        lines += [f"# nfacct add {name}" for name in names]
     for name in TABLES:
         edit = whole_edit(name, wanted)
         lines += Text(edit, renderer.chain, renderer.jump, old_jumps={})

@@ -24,9 +24,11 @@ from backends.iptables import services
 from backends.iptables.affinity import AffinityBudget
 from backends.iptables.dispatch import Dispatch
 from backends.iptables.rules import (
+    Account,
     AffinitySet,
     Options,
     chain_key,
+    counting,
     fingerprint,
     jump_key,
     port_unreachable,
@@ -110,6 +112,11 @@ class Renderer:
         """Whether the rules serve NodePorts on IPv4 loopback, which needs route_localnet."""
         rules = self._rules
         return rules is not None and rules.localhost_node_ports and self._family is Family.IPV4
+
+    @property
+    def counts(self) -> bool:
+        """Whether rules feed the counters of `accounting`."""
+        return self._options.counts
 
     def update(self, changes: TableChanges) -> dict[Key, bytes | None]:
         """Take changes in; return the image entries that they may alter, None where gone."""
@@ -317,6 +324,10 @@ class Renderer:
     def _masquerade(self) -> Iterator[str]:
         bit = f"{1 << self._options.masquerade_bit:#x}"
         yield f"-j MARK --set-xmark 0x0/{bit}"
+        if self.counts and self.localhost:
+            # The first packet of a connection that was accepted, as every packet in this table.
+            accepted = f"-m conntrack --ctorigdst {_LOOPBACK[self._family]}"
+            yield f"{accepted} {counting(self._family, Account.LOCALHOST)}"
         yield "-j MASQUERADE --random-fully"
 
     def _filter(self) -> Iterator[str]:
@@ -355,7 +366,8 @@ class Renderer:
     def _forward(self) -> Iterator[str]:
         bit = f"{1 << self._options.masquerade_bit:#x}"
         if self._options.drop_invalid:
-            yield "-m conntrack --ctstate INVALID -j DROP"
+            counted = f"{counting(self._family, Account.INVALID)} " if self.counts else ""
+            yield f"-m conntrack --ctstate INVALID {counted}-j DROP"
         yield f"-m mark --mark {bit}/{bit} -j ACCEPT"
         yield "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
 

@@ -8,6 +8,7 @@ the number of rules says whether something was added or taken away since.
 from __future__ import annotations
 
 import base64
+import enum
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,11 +32,13 @@ class Options:
 
     `masquerade_bit` is the bit of the packet mark (0..31) that asks for masquerade;
     `drop_invalid` drops forwarded packets that connection tracking finds invalid, which keeps a
-    reset for an unknown connection from reaching a client that never opened it.
+    reset for an unknown connection from reaching a client that never opened it; `counts` lets
+    rules feed the counters of `accounting`.
     """
 
     masquerade_bit: int = 14
     drop_invalid: bool = True
+    counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,19 @@ class AffinitySet:
     name: str
     family: Family
     timeout_s: int
+
+
+class Account(enum.Enum):
+    """What the kernel counts for us, apart from any rule."""
+
+    INVALID = "invalid-dropped"
+    LOCALHOST = "localhost-accepted"
+
+
+ACCOUNTS = {
+    Family.IPV4: (Account.INVALID, Account.LOCALHOST),
+    Family.IPV6: (Account.INVALID,),  # NodePorts do not answer on ::1
+}
 
 
 def chain_key(table: str, chain: str) -> Key:
@@ -106,6 +122,16 @@ def chain_name(kind: str, *identity: str) -> str:
 def set_name(family: Family, *identity: str) -> str:
     """Return an ipset name (31 characters at most); both families share one namespace."""
     return f"{SET_PREFIX}{'4' if family is Family.IPV4 else '6'}-{_digest(identity, 20)}"
+
+
+def account_name(family: Family, account: Account) -> str:
+    """Return a counter's name (31 characters at most); both families share one namespace."""
+    return f"{SET_PREFIX}{'4' if family is Family.IPV4 else '6'}-{account.value}"
+
+
+def counting(family: Family, account: Account) -> str:
+    """Return the match that counts a packet, and that every packet fits."""
+    return f"-m nfacct --nfacct-name {account_name(family, account)}"
 
 
 def _digest(identity: Sequence[str], length: int) -> str:

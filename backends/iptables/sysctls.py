@@ -10,6 +10,7 @@ from __future__ import annotations
 from backends.iptables import localnet, node
 from backends.iptables.rules import sysctl_key
 from backends.iptables.tools import Variant
+from kproxy.backend import BackendError
 from kproxy.core.addresses import Family
 from kproxy.core.image import Key
 
@@ -26,6 +27,7 @@ class Sysctls:
         self.forwarding = sysctl_key(node.forwarding_name(family))
         self._wanted: dict[Key, bytes] = {}
         self._held: set[Key] = set()  # as last observed or written
+        self._refused: set[Key] = set()  # wanted, and not to be had so far
 
     def render(self, *, localhost: bool) -> dict[Key, bytes | None]:
         """Return the image entries that differ from those of the last call, None where gone."""
@@ -40,26 +42,49 @@ class Sysctls:
         if guarded or LOCALNET in self._held:
             may_be_ours.add(LOCALNET)
         self._held = set(filter(self._is_on, may_be_ours))
-        return dict.fromkeys(self._held, _ON)
+        self._refused -= self._held
+        return dict.fromkeys(self._held | self._refused, _ON)
 
     def disturbed(self) -> bool:
         """Say whether others turned something off since we last looked."""
         return not all(map(self._is_on, self._held))
 
     def forward(self) -> None:
-        """Turn forwarding on. Raises BackendError."""
-        node.forward(self._family)
-        self._held.add(self.forwarding)
+        """Turn forwarding on; if that is refused, `settle` tries again."""
+        self._turn_on(self.forwarding)
 
     def open_localnet(self) -> None:
-        """Turn route_localnet on; the guard must stand. Raises BackendError."""
-        node.route_localnet("1")
-        self._held.add(LOCALNET)
+        """Turn route_localnet on; the guard must stand. If it is refused, `settle` tries again."""
+        self._turn_on(LOCALNET)
 
     def close_localnet(self, variant: Variant) -> None:
         """Turn route_localnet off; the guard must still stand. Raises BackendError."""
         localnet.close(self._family, variant)
         self._held.discard(LOCALNET)
+        self._refused.discard(LOCALNET)
+
+    def settle(self) -> None:
+        """Try again what was refused. Raises BackendError.
+
+        In a container /proc/sys cannot be written, and the rules do most of their work all the
+        same: they must not wait for a setting that somebody else has to make.
+        """
+        for key in sorted(self._refused):
+            self._set(key)
+            self._refused.discard(key)
+
+    def _turn_on(self, key: Key) -> None:
+        try:
+            self._set(key)
+        except BackendError:
+            self._refused.add(key)
+
+    def _set(self, key: Key) -> None:
+        if key == LOCALNET:
+            node.route_localnet("1")
+        else:
+            node.forward(self._family)
+        self._held.add(key)
 
     def _is_on(self, key: Key) -> bool:
         return node.routes_localnet() if key == LOCALNET else node.forwards(self._family)

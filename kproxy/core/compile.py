@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from kproxy.core.addresses import Family, Network, family_of, family_of_network
 from kproxy.core.claims import Conflict
@@ -82,12 +83,20 @@ class Compiler:
         """Return the frontends that two service ports claim, in a stable order."""
         return sorted({c for each in self._families.values() for c in each.claims.conflicts()})
 
-    def apply(self, changes: Iterable[Change]) -> dict[Family, TableChanges]:
-        """Take changes in; return, for each family that they alter, what is different now."""
+    def apply(
+        self,
+        changes: Iterable[Change],
+        differed: Callable[[Difference], None] = lambda difference: None,
+    ) -> dict[Family, TableChanges]:
+        """Take changes in; return, for each family that they alter, what is different now.
+
+        `differed` is told of each object that was added, altered or removed.
+        """
         old_node = self.node
         dirty: set[ObjectKey] = set()
         for change in changes:
             for difference in self._store.apply(change):
+                differed(difference)
                 dirty |= self._touched(difference)
         if not self.ready:
             return {}
@@ -145,6 +154,8 @@ class Compiler:
         service = self._store.get(Kind.SERVICE, key)
         if not isinstance(service, Service):
             return NOTHING
+        if not self._settings.external_ips:
+            service = replace(service, external_ips=())
         slices = self._slices.get(key, _NO_SLICES)
         mine = [slices[name] for name in sorted(slices) if slices[name].family is family]
         return compile_service(

@@ -40,6 +40,7 @@ class Settings:
 
     `node_port_addresses` None means that it is unset and the mode's default holds.
     `localhost_node_ports` is the iptables section's switch (`iptables.localhostNodePorts`).
+    `external_ips` False leaves the externalIPs of Services unserved.
     `bind_address` takes the place of the Node object's address of its family; canonical, "" if
     there is none.
     """
@@ -53,4 +54,5 @@ class Settings:
     masquerade_all: bool = False
     node_port_addresses: tuple[Network | NodePortKeyword, ...] | None = None
     localhost_node_ports: bool = True
+    external_ips: bool = True
     bind_address: str = ""

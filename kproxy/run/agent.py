@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from functools import partial
 from kproxy.backend import Backend, BackendError
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
-from kproxy.core.store import Change
+from kproxy.core.store import Change, Difference
 from kproxy.core.table import TableChanges
 from kproxy.run.lane import Lane
 from kproxy.run.reconcile import Applied, Reconciler
@@ -36,23 +37,42 @@ class Host:
     - `local_addresses` returns the node's addresses now, canonical; it runs in that thread and may
       raise BackendError.
     - `random` returns numbers from 0 to 1.
+    - `clock` measures in that thread how long something takes, in seconds.
     """
 
     executor: Executor
     local_addresses: Callable[[Family], Collection[str]]
     random: Callable[[], float]
+    clock: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job that was done, and how long it took."""
+
+    family: Family
+    job: Job
+    outcome: Outcome
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Who else wants to know.
+    """Who else wants to know. All but `first_commit` are called in the event loop.
 
+    - `differed`: an object was added, altered or removed; it is about to be compiled.
+    - `took`: a batch was compiled into these changes, if any, in so many seconds.
+    - `began`, `done`: of each job of each family, before and after it runs.
     - `compiled`: changes were compiled; the tables are up to date, the kernel is not yet.
     - `first_commit`: the kernel holds a family's rules for the first time. Runs in the worker
       thread, may raise BackendError, and is then called again later.
     - `ready`: every family was tried once; the statuses say what came of it.
     """
 
+    differed: Callable[[Difference], None] = lambda difference: None
+    took: Callable[[Mapping[Family, TableChanges], float], None] = lambda changes, seconds: None
+    began: Callable[[Family, Job], None] = lambda family, job: None
+    done: Callable[[Ended], None] = lambda ended: None
     compiled: Callable[[Mapping[Family, TableChanges]], None] = lambda changes: None
     first_commit: Callable[[Family], None] = lambda family: None
     ready: Callable[[Iterable[FamilyStatus]], None] = lambda statuses: None
@@ -132,8 +152,12 @@ class Agent:
 
     def _worker(self, backend: Backend) -> Worker:
         local_addresses = partial(self._host.local_addresses, backend.family)
-        first_commit = partial(self._hooks.first_commit, backend.family)
-        return Worker(Reconciler(backend, local_addresses), first_commit)
+        return Worker(
+            Reconciler(backend, local_addresses),
+            after_first_commit=partial(self._hooks.first_commit, backend.family),
+            counters=backend.counters,
+            clock=self._host.clock,
+        )
 
     async def _follow(self, batches: AsyncIterator[tuple[Change, ...]]) -> None:
         async for batch in batches:
@@ -147,10 +171,13 @@ class Agent:
         The compiler says nothing before all is listed, and then names every family, even one whose
         table is empty: it still has to be written over what an earlier run left.
         """
-        changed = self._compiler.apply(batch)
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        changed = self._compiler.apply(batch, self._hooks.differed)
+        now = clock()
+        self._hooks.took(changed, now - started)
         if not changed:
             return
-        now = asyncio.get_running_loop().time()
         for family, changes in changed.items():
             self._lanes[family].add(changes, now)
         self._wake.set()
@@ -165,10 +192,7 @@ class Agent:
             if wait_s > 0:
                 await self._sleep(wait_s)
                 continue
-            started = clock()
-            job = lane.next_job(started)
-            outcome = await self._do(lane, job)
-            lane.finished(outcome, started, clock())
+            await self._do(lane, lane.next_job(clock()))
             self._announce()
 
     async def _sleep(self, wait_s: float) -> None:
@@ -180,6 +204,17 @@ class Agent:
             self._wake.clear()
 
     async def _do(self, lane: Lane, job: Job) -> Outcome:
+        """Do a job and tell everybody how it went."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        self._hooks.began(lane.family, job)
+        outcome = await self._run(lane, job)
+        ended = clock()
+        lane.finished(outcome, started, ended)
+        self._hooks.done(Ended(lane.family, job, outcome, ended - started))
+        return outcome
+
+    async def _run(self, lane: Lane, job: Job) -> Outcome:
         """Run a job in the worker thread, and say so while it does not come back."""
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -198,9 +233,7 @@ class Agent:
         attempt = 0
         while True:
             attempt += 1
-            started = clock()
-            outcome = await self._do(lane, Job(lane.take(), look=False))
-            lane.finished(outcome, started, clock())
+            outcome = await self._do(lane, Job(lane.take(), look=False, takes=True))
             match outcome:
                 case Written(applied=applied):
                     return applied

@@ -51,8 +51,9 @@ class Lane:
         """Return what is due now; ask only if something is."""
         due = self._pace.due(now)
         if due.write:
-            return Job(self.take(), look=due.look)
-        return Job(TableChanges(self.family) if due.look else None, look=due.look)
+            return Job(self.take(), look=due.look, takes=True)
+        changes = TableChanges(self.family) if due.look else None
+        return Job(changes, look=due.look, takes=False)
 
     def take(self) -> TableChanges:
         """Return all that waits; it counts as being written from now on."""

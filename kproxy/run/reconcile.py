@@ -20,6 +20,14 @@ class _Belief(enum.Enum):
     TRUSTED = "it holds what we want"
 
 
+class Step(enum.Enum):
+    """What an apply does with the kernel."""
+
+    READ = "reading back all that is ours"
+    WRITE_ALL = "writing what differs, after reading"
+    WRITE_CHANGE = "writing the change alone"
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What an apply did.
@@ -45,6 +53,8 @@ class Reconciler:
         self._udp_flows = UdpFlows()
         self._want: dict[Key, bytes] = {}
         self._belief = _Belief.NOTHING
+        self.step = Step.READ
+        """The last step that was begun: after a BackendError, the one that failed."""
 
     def apply(self, changes: TableChanges) -> Applied:
         """Make the kernel match the table after `changes`; write only what differs.
@@ -65,8 +75,11 @@ class Reconciler:
         observed = belief is not _Belief.TRUSTED
         self._belief = _Belief.NOTHING  # a write that fails half-way leaves us not knowing
         if observed:
+            self.step = Step.READ
             todo = diff(self._backend.observe(), self._want)
+            self.step = Step.WRITE_ALL
         else:
+            self.step = Step.WRITE_CHANGE
             todo = diff(before, self._want, among=patch)
         if todo:
             self._backend.commit(todo)
@@ -83,18 +96,27 @@ class Reconciler:
         self.forget()
         return self.apply(TableChanges(self._backend.family))
 
+    @property
+    def may_have_stale_flows(self) -> bool:
+        """Whether any UDP flow can have become stale since the last clean-up."""
+        return self._udp_flows.needed
+
     def forget_stale_flows(self) -> int:
         """Remove the UDP flows that the kernel's rules would treat otherwise now; return how many.
 
         For after a successful apply. Raises BackendError; then they are still to be removed.
         """
-        if not self._udp_flows.needed:
+        if not self.may_have_stale_flows:
             return 0
         flows = self._backend.flows(self._udp_flows.suspects)
         stale = self._udp_flows.stale(flows, self._local_addresses())
         removed = self._backend.forget_flows(stale)
         self._udp_flows.settled()
         return removed
+
+    def settle(self) -> None:
+        """Finish what a successful apply could not. Raises BackendError."""
+        self._backend.settle()
 
     def forget(self) -> None:
         """Distrust the kernel, so that the next apply reads everything first."""

@@ -41,8 +41,8 @@ class Report:
                 len(applied.repaired),
                 _some(applied.repaired),
             )
-        if outcome.stale_flows:
-            log.debug("%s: removed %d stale UDP flows", self._family, outcome.stale_flows)
+        if outcome.stale_flows is not None and outcome.stale_flows.removed:
+            log.debug("%s: removed %d stale UDP flows", self._family, outcome.stale_flows.removed)
         if self._refusals:
             log.info("%s: works again after %d refusals", self._family, self._refusals)
         self._first = False

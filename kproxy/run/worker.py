@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from kproxy.backend import BackendError
+from kproxy.backend import BackendError, Sample
 from kproxy.core.table import TableChanges
-from kproxy.run.reconcile import Applied, Reconciler
+from kproxy.run.reconcile import Applied, Reconciler, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class Job:
 
     changes: TableChanges | None
     look: bool  # read everything, even if nothing is in doubt
+    takes: bool  # `changes` are all that waited
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,15 @@ class Polled:
     """Nothing was written. `disturbed` says that others may have written."""
 
     disturbed: bool
+    counted: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StaleFlows:
+    """A search for stale flows: how many were removed, and how long it took."""
+
+    removed: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +40,22 @@ class Written:
     """The kernel holds what was asked. `leftovers` went wrong around it and must be done again.
 
     `disturbed` says that others may have written before, so that it still has to be read.
+    `stale_flows` is None where no flow could be stale, or the search failed.
     """
 
     applied: Applied
     disturbed: bool
     leftovers: tuple[BackendError, ...]
-    stale_flows: int
+    stale_flows: StaleFlows | None
+    counted: tuple[Sample, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The kernel refused, and may hold half of what was asked."""
+    """The kernel refused `step`, and may hold half of what was asked."""
 
     error: BackendError
+    step: Step
 
 
 Outcome = Polled | Written | Refused
@@ -51,9 +64,18 @@ Outcome = Polled | Written | Refused
 class Worker:
     """Does the jobs of one family, one at a time."""
 
-    def __init__(self, reconciler: Reconciler, after_first_commit: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        *,
+        after_first_commit: Callable[[], None],
+        counters: Callable[[], Iterable[Sample]],
+        clock: Callable[[], float],
+    ) -> None:
         self._reconciler = reconciler
         self._after_first_commit = after_first_commit
+        self._counters = counters
+        self._clock = clock
         self._first_done = False
 
     def run(self, job: Job) -> Outcome:
@@ -61,15 +83,15 @@ class Worker:
         # Asked before every write: a write moves the marks by which foreign ones are recognised.
         disturbed = not job.look and self._disturbed()
         if job.changes is None:
-            return Polled(disturbed)
+            return Polled(disturbed, tuple(self._counters()))
         try:
             if job.look:
                 self._reconciler.forget()
             applied = self._reconciler.apply(job.changes)
         except BackendError as error:
-            return Refused(error)
+            return Refused(error, self._reconciler.step)
         stale_flows, leftovers = self._clear_up()
-        return Written(applied, disturbed, leftovers, stale_flows)
+        return Written(applied, disturbed, leftovers, stale_flows, tuple(self._counters()))
 
     def _disturbed(self) -> bool:
         try:
@@ -77,14 +99,21 @@ class Worker:
         except BackendError:
             return True  # not knowing is a doubt, and the full read that follows reports an error
 
-    def _clear_up(self) -> tuple[int, tuple[BackendError, ...]]:
+    def _clear_up(self) -> tuple[StaleFlows | None, tuple[BackendError, ...]]:
         """Do what follows a write; nothing here may undo or fail the write itself."""
         leftovers = []
-        stale_flows = 0
         try:
-            stale_flows = self._reconciler.forget_stale_flows()
+            self._reconciler.settle()
         except BackendError as error:
             leftovers.append(error)
+        stale_flows = None
+        if self._reconciler.may_have_stale_flows:
+            started = self._clock()
+            try:
+                removed = self._reconciler.forget_stale_flows()
+                stale_flows = StaleFlows(removed, self._clock() - started)
+            except BackendError as error:
+                leftovers.append(error)
         if not self._first_done:
             try:
                 self._after_first_commit()

@@ -6,7 +6,6 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -17,20 +16,9 @@ from kproxy.backend import BackendError
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations
 from tests.flows.builders import CLIENT, VIP, flow
+from tests.netlink import DONE, ERROR, INTERRUPTED, SOCKET, Script, attribute, message
 
 WANTED = Destinations(vips=frozenset([VIP]))
-ERROR, DONE, INTERRUPTED = 2, 3, 0x10
-
-
-def message(kind: int, sequence: int = 1, *, flags: int = 0, status: int = 0) -> bytes:
-    """Return a message that ends a dump, or answers a request."""
-    return struct.pack("=IHHIIi", 20, kind, flags, sequence, 0, status)
-
-
-def attribute(kind: int, *parts: bytes) -> bytes:
-    """Return one attribute, padded; several parts are nested attributes."""
-    content = b"".join(parts)
-    return struct.pack("=HH", 4 + len(content), kind) + content + bytes(-len(content) % 4)
 
 
 def entry(protocol: int, *, flags: int = 0) -> bytes:
@@ -46,36 +34,13 @@ def entry(protocol: int, *, flags: int = 0) -> bytes:
     return struct.pack("=IHHIIBBH", 20 + len(body), 0x100, flags, 1, 0, 2, 0, 0) + body
 
 
-class Script:
-    """Stands for the socket: gives the scripted answers, and fails when there are none left."""
-
-    def __init__(self, answers: Iterable[bytes]) -> None:
-        self._answers = list(answers)
-        self.sent: list[bytes] = []
-
-    def __call__(self, doing: str) -> Script:
-        return self
-
-    def __enter__(self) -> Script:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def send(self, data: bytes) -> None:
-        self.sent.append(data)
-
-    def receive(self) -> bytes:
-        return self._answers.pop(0)
-
-
 @pytest.fixture
 def play(monkeypatch):
     """Return a function that makes the kernel give these answers."""
 
     def start(*answers: bytes) -> Script:
         script = Script(answers)
-        monkeypatch.setattr(_conntrack, "_Netlink", script)
+        monkeypatch.setattr(SOCKET, script)
         return script
 
     return start

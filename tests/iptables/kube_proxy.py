@@ -48,6 +48,7 @@ def _rules(family: Family) -> dict[str, str]:
     def target(number: int) -> str:
         return f"{pod}{number}:8080" if v4 else f"[{pod}{number}]:8080"
 
+    not_loopback = "" if v4 else "! -d ::1/128 "
     reject = "icmp-port-unreachable" if v4 else "icmp6-port-unreachable"
     new = "-m conntrack --ctstate NEW"
     return {
@@ -72,7 +73,7 @@ def _rules(family: Family) -> dict[str, str]:
 -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
 -A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules" -m mark --mark 0x4000/0x4000 -j ACCEPT
 -A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
--A KUBE-NODEPORTS -p tcp -m comment --comment "shop/edge health check node port" -m tcp --dport 31999 -j ACCEPT
+-A KUBE-NODEPORTS -p tcp -m comment --comment "shop/edge:http health check node port" -m tcp --dport 31999 -j ACCEPT
 -A KUBE-PROXY-FIREWALL -d {vip}77{host} -p tcp -m comment --comment "shop/edge:http traffic not accepted by KUBE-FW-AAAAAAAAAAAAAAA2" -m tcp --dport 80 -j DROP
 -A KUBE-SERVICES -d {vip}9{host} -p tcp -m comment --comment "shop/idle:http has no endpoints" -m tcp --dport 80 -j REJECT --reject-with {reject}
 """,
@@ -113,10 +114,11 @@ def _rules(family: Family) -> dict[str, str]:
 -A KUBE-SERVICES -d {vip}7{host} -p tcp -m comment --comment "shop/edge:http cluster IP" -m tcp --dport 80 -j KUBE-SVC-AAAAAAAAAAAAAAA2
 -A KUBE-SERVICES -d {vip}77{host} -p tcp -m comment --comment "shop/edge:http loadbalancer IP" -m tcp --dport 80 -j KUBE-FW-AAAAAAAAAAAAAAA2
 -A KUBE-SERVICES -d {vip}8{host} -p tcp -m comment --comment "shop/db:sql cluster IP" -m tcp --dport 5432 -j KUBE-SVC-AAAAAAAAAAAAAAA7
--A KUBE-SERVICES -m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+-A KUBE-SERVICES {not_loopback}-m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
 -A KUBE-SVC-AAAAAAAAAAAAAAA2 ! -s {pods} -d {vip}7{host} -p tcp -m comment --comment "shop/edge:http cluster IP" -m tcp --dport 80 -j KUBE-MARK-MASQ
 -A KUBE-SVC-AAAAAAAAAAAAAAA2 -m comment --comment "shop/edge:http -> {target(3)}" -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-AAAAAAAAAAAAAAA3
 -A KUBE-SVC-AAAAAAAAAAAAAAA2 -m comment --comment "shop/edge:http -> {target(4)}" -j KUBE-SEP-AAAAAAAAAAAAAAA4
+-A KUBE-SVC-AAAAAAAAAAAAAAA7 ! -s {pods} -d {vip}8{host} -p tcp -m comment --comment "shop/db:sql cluster IP" -m tcp --dport 5432 -j KUBE-MARK-MASQ
 -A KUBE-SVC-AAAAAAAAAAAAAAA7 -m comment --comment "shop/db:sql -> {target(5)}" -j KUBE-SEP-AAAAAAAAAAAAAAA5
 -A KUBE-SVL-AAAAAAAAAAAAAAA2 -m comment --comment "shop/edge:http -> {target(3)}" -j KUBE-SEP-AAAAAAAAAAAAAAA3
 """,

@@ -34,7 +34,7 @@ class IptablesRig:
         run("ipset create theirs hash:net")
 
     def backend(self):
-        renderer = Renderer(self.family, Options())
+        renderer = Renderer(self.family, Options(counts=True))
         return IptablesBackend(family=self.family, variant=self._variant, renderer=renderer)
 
     def foreign(self):

@@ -18,7 +18,8 @@ DataPath = Callable[[Namespace, Family], Backend]
 
 
 def _iptables(variant: Variant, _node: Namespace, family: Family) -> Backend:
-    return IptablesBackend(family=family, variant=variant, renderer=Renderer(family, Options()))
+    renderer = Renderer(family, Options(counts=True))
+    return IptablesBackend(family=family, variant=variant, renderer=renderer)
 
 
 DATA_PATHS: dict[str, DataPath] = {

@@ -155,3 +155,17 @@ class BackendContract:
         for table in some_tables(rig.family):
             Follower(rig.backend()).apply(table)
             assert rig.foreign() == before
+
+    def test_what_is_counted_fits_its_metric_and_asking_changes_nothing(self, rig):
+        backend = rig.backend()
+        list(backend.counters())  # before anything was written, too
+        Follower(backend).apply(some_tables(rig.family)[1])
+        samples = list(backend.counters())
+        assert samples
+        assert len({(sample.metric, sample.labels) for sample in samples}) == len(samples)
+        for metric, labels, value in samples:
+            assert len(labels) == len(metric.labels)
+            assert metric.name.endswith("_total") or not metric.total
+            assert value >= 0
+        assert list(backend.counters()) == samples
+        assert not backend.disturbed()

@@ -71,7 +71,7 @@ class Scenario:
             self.compiler,
             backends,
             SETTINGS,
-            host=Host(executor, lambda family: (), lambda: 0.0),
+            host=Host(executor, lambda family: (), lambda: 0.0, now),
             hooks=hooks,
         )
 

@@ -79,13 +79,23 @@ def test_reading_never_takes_more_than_half_of_the_time():
 
 
 def test_what_waits_is_written_with_a_read_that_is_due_anyway():
-    lane = Lane(Family.IPV4, Worker(Reconciler(None, None), None), SETTINGS, lambda: 0.0)
+    lane = Lane(
+        Family.IPV4,
+        Worker(Reconciler(None, None), after_first_commit=None, counters=None, clock=None),
+        SETTINGS,
+        lambda: 0.0,
+    )
     lane.add(some_tables(Family.IPV4)[1].everything(), 100)
-    lane.finished(Written(Applied(0, (), True), False, (), 0), 100, 100)
+    lane.finished(Written(Applied(0, (), True), False, (), None, ()), 100, 100)
     lane.add(some_tables(Family.IPV4)[1].everything(), 130)
     job = lane.next_job(130)
     assert job.look
+    assert job.takes
     assert job.changes.service_ports
+    lane.finished(Written(Applied(0, (), True), False, (), None, ()), 130, 130)
+    audit = lane.next_job(160)
+    assert audit.look
+    assert not audit.takes
 
 
 def test_the_audit_comes_a_sync_period_after_the_last_full_read():

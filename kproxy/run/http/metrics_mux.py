@@ -24,6 +24,7 @@ from kproxy.run.http.zpages import About, flagz, statusz
 
 _NS = 1_000_000_000
 _CONFIGURATION = "kubeproxy.config.k8s.io"
+_INDICATORS_TYPE = f"{CONTENT_TYPE_PLAIN_0_0_4}; escaping=underscores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def metrics_mux(pages: Pages) -> Router:
         return Answer(200, (JSON, NO_SNIFFING), body)
 
     def slis_page(request: Request) -> Answer:
-        return Answer(200, (("Content-Type", CONTENT_TYPE_PLAIN_0_0_4), started), slis.text())
+        return Answer(200, (("Content-Type", _INDICATORS_TYPE), started), slis.text())
 
     served = {
         "/healthz": slis.healthz,

@@ -74,6 +74,17 @@ _modes = (
 
 GROUPS = (
     Group(
+        "external IPs that are not allowed",
+        (node(), *_shop),
+        (
+            Case("an external IP is left alone", CLIENT, "203.0.113.101:80", PASS),
+            Case("a pod's packet too", POD3, "203.0.113.101:80", PASS),
+            Case("the clusterIP is served", POD3, "10.96.0.50:80", forward(*_on)),
+            Case("the load balancer is served", CLIENT, "203.0.113.100:80", masquerade(*_on)),
+        ),
+        settings={"external_ips": False},
+    ),
+    Group(
         "external traffic, policy Cluster",
         (node(), *_shop),
         (

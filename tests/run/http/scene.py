@@ -69,6 +69,7 @@ async def listening(server, handler=page):
     """Give a server one more listener; its connections buffer little in the kernel."""
     bound = bind_one_family(Address(LOOPBACK, 0))
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BYTES)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     address = Address(*bound.getsockname())
     listener = server.listen(bound, handler)
     try:

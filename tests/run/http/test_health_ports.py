@@ -300,6 +300,8 @@ async def test_it_listens_where_node_ports_hold_and_follows_the_node():
         await eventually(served_at, port, SECOND, gives=None)
         world.update({}, EVERYWHERE[V4])
         await eventually(service_at, port, "127.0.0.9", gives="web")
+        world.update({}, "127.0.0.1/32")
+        await eventually(served_at, port, "127.0.0.9", gives=None)
 
 
 @asynchronous

@@ -103,7 +103,8 @@ def test_component_slis_count_the_health_checks(ask):
     def numbers():
         status, headers, body = ask("/metrics/slis")
         assert status == 200
-        assert headers == (("Content-Type", "text/plain; version=0.0.4; charset=utf-8"), STARTED)
+        content_type = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+        assert headers == (("Content-Type", content_type), STARTED)
         return [line for line in body.splitlines() if not line.startswith("# HELP")]
 
     start = [
