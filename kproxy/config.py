@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,41 +16,55 @@ from kproxy.config_check import (
     find_problems,
     with_port,
 )
-from kproxy.config_fields import Configuration
+from kproxy.config_fields import Configuration, LogOptions, Section
 from kproxy.config_read import Problem, Reading, read_configuration
 from kproxy.core.addresses import Network, canonical_address, canonical_network
 from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword, Settings
+from kproxy.feature_gates import EXTERNAL_IPS, enabled_gates, idle_gates
 
-# The fields that do something. Whatever else a file sets is accepted, and said to have no effect.
+# The fields that do something, besides a section for the chosen mode alone. Whatever else is set is
+# accepted, and said to have no effect.
 _EFFECTIVE = frozenset(
     {
+        "featureGates",
+        "clientConnection.kubeconfig",
         "logging.format",
         "logging.verbosity",
         "hostnameOverride",
+        "bindAddress",
+        "healthzBindAddress",
+        "metricsBindAddress",
+        "bindAddressHardFail",
         "mode",
         "iptables.masqueradeBit",
         "iptables.masqueradeAll",
         "iptables.localhostNodePorts",
         "iptables.syncPeriod",
         "iptables.minSyncPeriod",
-        "nftables.masqueradeAll",
         "detectLocalMode",
         "detectLocal.bridgeInterface",
         "detectLocal.interfaceNamePrefix",
         "clusterCIDR",
         "nodePortAddresses",
+        "oomScoreAdj",
+        "conntrack.maxPerCore",
+        "conntrack.min",
+        "conntrack.tcpEstablishedTimeout",
+        "conntrack.tcpCloseWaitTimeout",
+        "conntrack.tcpBeLiberal",
+        "conntrack.udpTimeout",
+        "conntrack.udpStreamTimeout",
         "kproxy.iptables.variant",
         "kproxy.takeOver",
     }
 )
-_WINDOWS_ONLY = ("winkernel.", "windowsRunAsService")
 
 
 class ConfigurationError(Exception):
     """A configuration that cannot be used. `lines` has one line for each thing that is wrong."""
 
-    def __init__(self, file: str, problems: list[Problem]) -> None:
-        self.lines = tuple(f"{file}: {problem}" for problem in problems)
+    def __init__(self, origin: str, problems: list[Problem]) -> None:
+        self.lines = tuple(f"{origin}: {problem}" for problem in problems)
         super().__init__("; ".join(self.lines))
 
 
@@ -57,12 +73,15 @@ class Loaded:
     """A valid configuration.
 
     `warnings` are lines about fields that were skipped, `without_effect` about fields that were
-    understood and yet change nothing.
+    understood and yet change nothing. `mode_was_default` says that nobody named a mode. `content`
+    is the file as it was read, None without one.
     """
 
     configuration: Configuration
     warnings: tuple[str, ...] = ()
     without_effect: tuple[str, ...] = ()
+    mode_was_default: bool = False
+    content: bytes | None = None
 
 
 def load_configuration(path: Path | None, mode: Mode | None) -> Loaded:
@@ -70,19 +89,75 @@ def load_configuration(path: Path | None, mode: Mode | None) -> Loaded:
 
     `mode` replaces the file's, None leaves it. Raises ConfigurationError with all that is wrong.
     """
-    reading = Reading() if path is None else read_configuration(_read_text(path))
-    configuration = _with_derived_defaults(reading.configuration)
+    reading = Reading() if path is None else read_file(path)
     if mode is not None:
-        configuration = msgspec.structs.replace(configuration, mode=mode)
+        reading.configuration = msgspec.structs.replace(reading.configuration, mode=mode)
+        reading.given.add("mode")
+    return checked(reading, str(path))
+
+
+def read_file(path: Path) -> Reading:
+    """Read a configuration file, and complete what depends on other fields.
+
+    Raises ConfigurationError if it cannot be read; what is wrong in it comes with the result.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+        raise ConfigurationError(str(path), [Problem("", "", why)]) from error
+    return read_content(data)
+
+
+def read_content(data: bytes) -> Reading:
+    """Return what a configuration file holds whose content is already here."""
+    reading = read_configuration(data)
+    read = reading.configuration
+    addresses = {
+        "healthz_bind_address": with_port(read.healthz_bind_address, HEALTHZ_PORT),
+        "metrics_bind_address": with_port(read.metrics_bind_address, METRICS_PORT),
+    }
+    if _is_ipv6(read.bind_address):
+        if "healthzBindAddress" not in reading.given:
+            addresses["healthz_bind_address"] = f"[::]:{HEALTHZ_PORT}"
+        if "metricsBindAddress" not in reading.given:
+            addresses["metrics_bind_address"] = f"[::1]:{METRICS_PORT}"
+    # Upstream's flags for these two overwrite what a file says, even if they are not given.
+    options = {
+        name: msgspec.structs.replace(getattr(read.logging.options, name), split_stream=False)
+        for name in ("text", "json")
+    }
+    logging = msgspec.structs.replace(read.logging, options=LogOptions(**options))
+    reading.configuration = msgspec.structs.replace(read, **addresses, logging=logging)
+    return reading
+
+
+def checked(reading: Reading, origin: str) -> Loaded:
+    """Return a configuration once it is known to be valid; `origin` is named in each line.
+
+    Raises ConfigurationError with all that is wrong.
+    """
+    configuration = reading.configuration
+    if configuration.mode is Mode.NFTABLES and not configuration.node_port_addresses:
+        primary = (NodePortKeyword.PRIMARY.value,)
+        configuration = msgspec.structs.replace(configuration, node_port_addresses=primary)
     unreadable = {problem.path for problem in reading.problems}
     problems = [each for each in find_problems(configuration) if each.path not in unreadable]
     if problems or reading.problems:
-        raise ConfigurationError(str(path), reading.problems + problems)
+        raise ConfigurationError(origin, reading.problems + problems)
     return Loaded(
         configuration=configuration,
-        warnings=tuple(_warnings(reading, path)),
-        without_effect=tuple(_without_effect(reading, path)),
+        warnings=tuple(f"{origin}: {line}" for line in _warnings(reading)),
+        without_effect=tuple(f"{origin}: {line}" for line in _without_effect(configuration)),
+        mode_was_default="mode" not in reading.given,
+        content=reading.content,
     )
+
+
+def effective_differences(new: Configuration, old: Configuration) -> set[str]:
+    """Return the paths of the fields in which two configurations differ and that do something."""
+    differences = _changed(new, old, "")
+    return {path for path in differences if _is_effective(path, new.mode)}
 
 
 def to_settings(configuration: Configuration, node_name: str) -> Settings:
@@ -103,6 +178,8 @@ def to_settings(configuration: Configuration, node_name: str) -> Settings:
         masquerade_all=section.masquerade_all,
         node_port_addresses=tuple(map(_node_port_address, addresses)) if addresses else None,
         localhost_node_ports=configuration.iptables.localhost_node_ports,
+        external_ips=enabled_gates(configuration.feature_gates)[EXTERNAL_IPS],
+        bind_address=_own_address(configuration.bind_address),
     )
 
 
@@ -119,32 +196,6 @@ def node_name(option: str | None, configuration: Configuration, host_name: str) 
     return name
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        why = f"cannot be read: {error.strerror}"
-        raise ConfigurationError(str(path), [Problem("", "", why)]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(str(path), [Problem("", "", "is not UTF-8 text")]) from error
-
-
-def _with_derived_defaults(read: Configuration) -> Configuration:
-    """Complete the two addresses whose default is of the family of `bindAddress`."""
-    plain = Configuration()
-    healthz, metrics = read.healthz_bind_address, read.metrics_bind_address
-    if _is_ipv6(read.bind_address):
-        if healthz == plain.healthz_bind_address:
-            healthz = f"[::]:{HEALTHZ_PORT}"
-        if metrics == plain.metrics_bind_address:
-            metrics = f"[::1]:{METRICS_PORT}"
-    return msgspec.structs.replace(
-        read,
-        healthz_bind_address=with_port(healthz, HEALTHZ_PORT),
-        metrics_bind_address=with_port(metrics, METRICS_PORT),
-    )
-
-
 def _is_ipv6(address: str) -> bool:
     try:
         return ":" in canonical_address(address)
@@ -158,22 +209,42 @@ def _node_port_address(text: str) -> Network | NodePortKeyword:
     return canonical_network(text)
 
 
-def _warnings(reading: Reading, path: Path | None) -> list[str]:
-    lines = []
+def _own_address(bind_address: str) -> str:
+    """Return the address that stands for the Node's, "" where the Node object has the say."""
+    address = canonical_address(bind_address)
+    return "" if ipaddress.ip_address(address).is_unspecified else address
+
+
+def _warnings(reading: Reading) -> Iterator[str]:
     if reading.unknown:
-        lines.append(f"{path}: unknown fields, skipped: {', '.join(sorted(reading.unknown))}")
+        yield f"unknown fields, skipped: {', '.join(sorted(reading.unknown))}"
     if reading.repeated:
-        lines.append(f"{path}: set twice, the last one counts: {', '.join(reading.repeated)}")
-    return lines
+        yield f"set twice, the last one counts: {', '.join(reading.repeated)}"
+    if reading.more:
+        yield "several documents, the first one counts"
 
 
-def _without_effect(reading: Reading, path: Path | None) -> list[str]:
-    idle = sorted(reading.changed - _EFFECTIVE)
-    windows = [name for name in idle if name.startswith(_WINDOWS_ONLY)]
-    other = [name for name in idle if name not in windows]
-    lines = []
-    if other:
-        lines.append(f"{path}: accepted, without effect in this version: {', '.join(other)}")
-    if windows:
-        lines.append(f"{path}: accepted, for Windows only: {', '.join(windows)}")
-    return lines
+def _without_effect(configuration: Configuration) -> Iterator[str]:
+    changed = _changed(configuration, Configuration(), "")
+    idle = sorted(path for path in changed if not _is_effective(path, configuration.mode))
+    if idle:
+        yield f"accepted, without effect in kproxy: {', '.join(idle)}"
+    gates = idle_gates(configuration.feature_gates)
+    if gates:
+        yield f"feature gates, accepted, without effect in kproxy: {', '.join(gates)}"
+
+
+def _is_effective(path: str, mode: Mode) -> bool:
+    of_mode = mode in (Mode.IPVS, Mode.NFTABLES) and path.startswith(f"{mode.value}.")
+    return of_mode or path in _EFFECTIVE
+
+
+def _changed(section: Section, plain: Section, path: str) -> Iterator[str]:
+    """Yield the paths of the fields that differ from their default."""
+    for info in msgspec.structs.fields(section):
+        value, default = getattr(section, info.name), getattr(plain, info.name)
+        where = path + info.encode_name
+        if isinstance(value, Section) and isinstance(default, Section):
+            yield from _changed(value, default, f"{where}.")
+        elif value != default and (value or default):  # an empty list says no more than none
+            yield where

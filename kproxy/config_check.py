@@ -1,44 +1,64 @@
 """Which values of a configuration are refused, by upstream's rules.
 
-They are those of pkg/proxy/apis/config/validation: the section of a mode is checked in that mode
-only, except for the masquerade bit, which all but nftables take from `iptables`. One rule is ours:
-the name of an interface must be one that Linux allows, since no kernel rule can hold another.
+They are those of pkg/proxy/apis/config/validation and of the logging options: the section of a
+mode is checked in that mode only, except for `iptables.masqueradeBit`. Three rules are ours: the
+name of an interface must be one that Linux allows, since no kernel rule can hold another;
+`hostnameOverride` must not be blank; and what is for Windows must not be set. Blanks around the
+parts of `clusterCIDR` are allowed here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from kproxy.config_fields import Configuration, Iptables, Ipvs, LogFormat, Nftables
-from kproxy.config_read import Problem, shown
+from kproxy.config_fields import (
+    Configuration,
+    Iptables,
+    Ipvs,
+    LogFormat,
+    Logging,
+    Nftables,
+    Winkernel,
+)
+from kproxy.config_read import Problem
+from kproxy.config_syntax import shown
 from kproxy.core.addresses import canonical_address, canonical_network
 from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword
+from kproxy.durations import format_duration
+from kproxy.feature_gates import IPVS, LOGGING_ALPHA, LOGGING_BETA, enabled_gates, wrong_gates
 
 HEALTHZ_PORT = 10256
 METRICS_PORT = 10249
+PREVIOUS_VERSION = "1.36"  # of Kubernetes, whose hidden metrics may be asked for
 _LONGEST_INTERFACE = 15  # IFNAMSIZ without the final zero
+_LARGEST_VERBOSITY = 2**31 - 1
+_FOR_WINDOWS = "is for kube-proxy on Windows, and kproxy runs on Linux only"
 
 
 def find_problems(configuration: Configuration) -> list[Problem]:
     """Return everything that is wrong with the values of a configuration."""
+    enabled = enabled_gates(configuration.feature_gates)
     return [
+        *_check_gates(configuration.feature_gates),
         *_check_node(configuration),
         *_check_addresses(configuration),
-        *_check_mode(configuration),
+        *_check_mode(configuration, ipvs_allowed=enabled[IPVS]),
         *_check_detect_local(configuration),
-        *_check_node_port_addresses(configuration.node_port_addresses),
+        *_check_node_port_addresses(configuration.node_port_addresses or ()),
         *_check_conntrack(configuration),
-        *_check_logging(configuration),
+        *_check_logging(configuration.logging),
+        *_check_logging_gates(configuration.logging, enabled),
+        *_check_windows(configuration),
     ]
 
 
 def with_port(address: str, port: int) -> str:
     """Return `address` with `port` appended if it is an IP address alone."""
     try:
-        plain = canonical_address(address)
+        canonical_address(address)
     except ValueError:
         return address
-    return f"[{plain}]:{port}" if ":" in plain else f"{plain}:{port}"
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def split_address_port(text: str) -> tuple[str, int]:
@@ -66,6 +86,13 @@ def cluster_networks(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")] if text else []
 
 
+def _check_gates(chosen: Mapping[str, bool]) -> Iterator[Problem]:
+    for name, why in wrong_gates(chosen):
+        label = name if name.isidentifier() else shown(name)
+        value = str(chosen[name]).lower() if name in chosen else ""
+        yield Problem(f"featureGates.{label}", value, why)
+
+
 def _check_node(configuration: Configuration) -> Iterator[Problem]:
     override = configuration.hostname_override
     if override and not override.strip():
@@ -73,11 +100,15 @@ def _check_node(configuration: Configuration) -> Iterator[Problem]:
     if not -1000 <= configuration.oom_score_adj <= 1000:
         yield Problem("oomScoreAdj", shown(configuration.oom_score_adj), "must be in -1000..1000")
     if configuration.config_sync_period_s <= 0:
-        value = _seconds(configuration.config_sync_period_s)
+        value = format_duration(configuration.config_sync_period_s)
         yield Problem("configSyncPeriod", value, "must be more than 0s")
     if configuration.client_connection.burst < 0:
         value = shown(configuration.client_connection.burst)
         yield Problem("clientConnection.burst", value, "must not be negative")
+    version = configuration.show_hidden_metrics_for_version
+    if version not in ("", PREVIOUS_VERSION):
+        why = f"must be empty or the version before this one, {PREVIOUS_VERSION}"
+        yield Problem("showHiddenMetricsForVersion", shown(version), why)
 
 
 def _check_addresses(configuration: Configuration) -> Iterator[Problem]:
@@ -89,23 +120,26 @@ def _check_addresses(configuration: Configuration) -> Iterator[Problem]:
         ("healthzBindAddress", configuration.healthz_bind_address, HEALTHZ_PORT),
         ("metricsBindAddress", configuration.metrics_bind_address, METRICS_PORT),
     ):
+        if not text and path == "healthzBindAddress":
+            continue  # no health server, by flag
         try:
             split_address_port(with_port(text, port))
         except ValueError as error:
             yield Problem(path, shown(text), str(error))
 
 
-def _check_mode(configuration: Configuration) -> Iterator[Problem]:
+def _check_mode(configuration: Configuration, *, ipvs_allowed: bool) -> Iterator[Problem]:
+    yield from _check_bit("iptables", configuration.iptables)
     mode = configuration.mode
     if mode is Mode.IPVS:
+        if not ipvs_allowed:
+            yield Problem("mode", mode.value, f"needs the feature gate {IPVS}, which is off")
         yield from _check_ipvs(configuration.ipvs)
-        yield from _check_bit("iptables", configuration.iptables)
     elif mode is Mode.NFTABLES:
         yield from _check_periods("nftables", configuration.nftables)
         yield from _check_bit("nftables", configuration.nftables)
     else:
         yield from _check_periods("iptables", configuration.iptables)
-        yield from _check_bit("iptables", configuration.iptables)
 
 
 def _check_bit(path: str, section: Iptables | Nftables) -> Iterator[Problem]:
@@ -116,11 +150,11 @@ def _check_bit(path: str, section: Iptables | Nftables) -> Iterator[Problem]:
 def _check_periods(path: str, section: Iptables | Ipvs | Nftables) -> Iterator[Problem]:
     sync, least = section.sync_period_s, section.min_sync_period_s
     if sync <= 0:
-        yield Problem(f"{path}.syncPeriod", _seconds(sync), "must be more than 0s")
+        yield Problem(f"{path}.syncPeriod", format_duration(sync), "must be more than 0s")
     yield from _check_not_negative(f"{path}.minSyncPeriod", least)
     if 0 < sync < least:
-        why = f"must not be less than {path}.minSyncPeriod, {_seconds(least)}"
-        yield Problem(f"{path}.syncPeriod", _seconds(sync), why)
+        why = f"must not be less than {path}.minSyncPeriod, {format_duration(least)}"
+        yield Problem(f"{path}.syncPeriod", format_duration(sync), why)
 
 
 def _check_ipvs(ipvs: Ipvs) -> Iterator[Problem]:
@@ -128,7 +162,7 @@ def _check_ipvs(ipvs: Ipvs) -> Iterator[Problem]:
     yield from _check_not_negative("ipvs.tcpTimeout", ipvs.tcp_timeout_s)
     yield from _check_not_negative("ipvs.tcpFinTimeout", ipvs.tcp_fin_timeout_s)
     yield from _check_not_negative("ipvs.udpTimeout", ipvs.udp_timeout_s)
-    for index, text in enumerate(ipvs.exclude_cidrs):
+    for index, text in enumerate(ipvs.exclude_cidrs or ()):
         try:
             canonical_network(text)
         except ValueError:
@@ -206,16 +240,52 @@ def _check_conntrack(configuration: Configuration) -> Iterator[Problem]:
     yield from _check_not_negative("conntrack.udpStreamTimeout", conntrack.udp_stream_timeout_s)
 
 
-def _check_logging(configuration: Configuration) -> Iterator[Problem]:
-    logging = configuration.logging
+def _check_logging(logging: Logging) -> Iterator[Problem]:
+    flush_s = logging.flush_frequency.seconds
+    if flush_s <= 0:
+        yield Problem("logging.flushFrequency", format_duration(flush_s), "must be more than 0s")
+    if logging.verbosity > _LARGEST_VERBOSITY:
+        why = f"must not be more than {_LARGEST_VERBOSITY}"
+        yield Problem("logging.verbosity", shown(logging.verbosity), why)
     if logging.vmodule and logging.format is LogFormat.JSON:
         yield Problem("logging.vmodule", "", "works with the text format only")
+    for index, item in enumerate(logging.vmodule):
+        path = f"logging.vmodule[{index}]"
+        if not item.file_pattern or set(item.file_pattern) & set("=,"):
+            why = "must not be empty and have no equal sign and no comma"
+            yield Problem(f"{path}.filePattern", shown(item.file_pattern), why)
+        if item.verbosity > _LARGEST_VERBOSITY:
+            why = f"must not be more than {_LARGEST_VERBOSITY}"
+            yield Problem(f"{path}.verbosity", shown(item.verbosity), why)
+
+
+def _check_logging_gates(logging: Logging, enabled: Mapping[str, bool]) -> Iterator[Problem]:
+    if logging.format is LogFormat.JSON and not enabled[LOGGING_BETA]:
+        why = f"needs the feature gate {LOGGING_BETA}, which is off"
+        yield Problem("logging.format", logging.format.value, why)
+    if enabled[LOGGING_ALPHA]:
+        return
+    why = f"needs the feature gate {LOGGING_ALPHA}, which is off"
+    for name, output in (("text", logging.options.text), ("json", logging.options.json)):
+        if output.split_stream:
+            yield Problem(f"logging.options.{name}.splitStream", "true", why)
+        if output.info_buffer_size != "0":
+            path = f"logging.options.{name}.infoBufferSize"
+            yield Problem(path, shown(output.info_buffer_size), why)
+
+
+def _check_windows(configuration: Configuration) -> Iterator[Problem]:
+    plain = Winkernel()
+    for name, json_name in zip(
+        plain.__struct_fields__, plain.__struct_encode_fields__, strict=True
+    ):
+        value = getattr(configuration.winkernel, name)
+        if value != getattr(plain, name):
+            yield Problem(f"winkernel.{json_name}", shown(value), _FOR_WINDOWS)
+    if configuration.windows_run_as_service:
+        yield Problem("windowsRunAsService", "true", _FOR_WINDOWS)
 
 
 def _check_not_negative(path: str, seconds: float) -> Iterator[Problem]:
     if seconds < 0:
-        yield Problem(path, _seconds(seconds), "must not be negative")
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:g}s"
+        yield Problem(path, format_duration(seconds), "must not be negative")

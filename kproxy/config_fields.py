@@ -2,7 +2,8 @@
 
 The shape and the defaults are those of `kubeproxy.config.k8s.io/v1alpha1` (k8s.io/kube-proxy,
 config/v1alpha1/types.go and defaults.go), save for the section `kproxy`, which is ours. Every
-struct can be made without arguments, and then it is what an empty file means.
+struct can be made without arguments, and then it is what an empty file means. A list that is not
+there is None: upstream writes that as null, an empty list as [], and means the same by both.
 """
 
 from __future__ import annotations
@@ -15,11 +16,19 @@ from msgspec import Meta, Struct, field
 from kproxy.core.settings import DetectLocalMode, Mode
 
 Seconds = NewType("Seconds", float)  # written as Go's time.Duration, for example 1h30m
-LogSeconds = NewType("LogSeconds", float)  # the same, or a number of nanoseconds
+Float32 = NewType("Float32", float)  # the shortest decimal that is the same as a 32-bit float
+Quantity = NewType("Quantity", str)  # a Kubernetes quantity such as 64Ki, "0" if it is zero
 
 # Go decodes into sized integers, so a number outside of them is a type error there too.
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+
+
+class LogSpan(Struct, frozen=True):
+    """A time span that a file may also give as a number of nanoseconds, and then is written so."""
+
+    seconds: float
+    as_number: bool = False
 
 
 class LogFormat(enum.Enum):
@@ -45,7 +54,7 @@ class ClientConnection(Section, frozen=True, kw_only=True):
     kubeconfig: str = ""
     accept_content_types: str = ""
     content_type: str = "application/vnd.kubernetes.protobuf"
-    qps: float = 5.0
+    qps: Float32 = Float32(5.0)
     burst: Int32 = 10
 
 
@@ -56,7 +65,7 @@ class VModule(Section, frozen=True, kw_only=True):
 
 class LogOutput(Section, frozen=True, kw_only=True):
     split_stream: bool = False
-    info_buffer_size: int | str = 0  # a Kubernetes quantity
+    info_buffer_size: Quantity = Quantity("0")
 
 
 class LogOptions(Section, frozen=True, kw_only=True):
@@ -66,7 +75,7 @@ class LogOptions(Section, frozen=True, kw_only=True):
 
 class Logging(Section, frozen=True, kw_only=True):
     format: LogFormat = LogFormat.TEXT
-    flush_frequency_s: LogSeconds = field(name="flushFrequency", default=LogSeconds(5.0))
+    flush_frequency: LogSpan = LogSpan(5.0)
     verbosity: UInt32 = 0
     vmodule: tuple[VModule, ...] = ()
     options: LogOptions = LogOptions()
@@ -84,7 +93,7 @@ class Ipvs(Section, frozen=True, kw_only=True):
     sync_period_s: Seconds = field(name="syncPeriod", default=Seconds(30.0))
     min_sync_period_s: Seconds = field(name="minSyncPeriod", default=Seconds(0.0))
     scheduler: str = ""
-    exclude_cidrs: tuple[str, ...] = field(name="excludeCIDRs", default=())
+    exclude_cidrs: tuple[str, ...] | None = field(name="excludeCIDRs", default=None)
     strict_arp: bool = field(name="strictARP", default=False)
     tcp_timeout_s: Seconds = field(name="tcpTimeout", default=Seconds(0.0))
     tcp_fin_timeout_s: Seconds = field(name="tcpFinTimeout", default=Seconds(0.0))
@@ -135,7 +144,11 @@ class Own(Section, frozen=True, kw_only=True):
 
 
 class Configuration(Section, frozen=True, kw_only=True):
-    """One `KubeProxyConfiguration`, defaults applied. An empty bind address means its default."""
+    """One `KubeProxyConfiguration`, defaults applied.
+
+    `healthz_bind_address` is empty where there shall be no health server, which no file can say
+    (only the flag `--healthz-port=0`).
+    """
 
     feature_gates: dict[str, bool] = field(default_factory=dict)
     client_connection: ClientConnection = ClientConnection()
@@ -155,7 +168,7 @@ class Configuration(Section, frozen=True, kw_only=True):
     detect_local_mode: DetectLocalMode = DetectLocalMode.CLUSTER_CIDR
     detect_local: DetectLocal = DetectLocal()
     cluster_cidr: str = field(name="clusterCIDR", default="")
-    node_port_addresses: tuple[str, ...] = ()
+    node_port_addresses: tuple[str, ...] | None = None
     oom_score_adj: Int32 = -999
     conntrack: Conntrack = Conntrack()
     config_sync_period_s: Seconds = field(name="configSyncPeriod", default=Seconds(900.0))
@@ -164,24 +177,28 @@ class Configuration(Section, frozen=True, kw_only=True):
     kproxy: Own = Own()
 
 
-# Upstream cannot tell "0" from "not set" in these fields, so zero means the default there.
-ZERO_IS_DEFAULT = frozenset(
+# Upstream cannot tell these from "not set", so they mean the default there.
+EMPTY_IS_DEFAULT = frozenset(
     {
         "clientConnection.contentType",
-        "clientConnection.qps",
-        "clientConnection.burst",
         "logging.format",
-        "logging.flushFrequency",
         "bindAddress",
         "healthzBindAddress",
         "metricsBindAddress",
         "mode",
+        "detectLocalMode",
+    }
+)
+ZERO_IS_DEFAULT = frozenset(
+    {
+        "clientConnection.qps",
+        "clientConnection.burst",
+        "logging.flushFrequency",
         "iptables.syncPeriod",
         "iptables.minSyncPeriod",
         "ipvs.syncPeriod",
         "nftables.syncPeriod",
         "nftables.minSyncPeriod",
-        "detectLocalMode",
         "configSyncPeriod",
     }
 )

@@ -1,42 +1,82 @@
-"""Go's duration syntax, in which Kubernetes writes time spans."""
+"""Go's duration syntax, in which Kubernetes writes time spans.
+
+Both directions agree with Go to the nanosecond for spans up to 52 days, and for whole seconds.
+"""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
 
-_UNITS_S = {
-    "ns": Fraction(1, 10**9),
-    "us": Fraction(1, 10**6),
-    "µs": Fraction(1, 10**6),  # U+00B5, micro sign
-    "μs": Fraction(1, 10**6),  # U+03BC, Greek mu
-    "ms": Fraction(1, 10**3),
-    "s": Fraction(1),
-    "m": Fraction(60),
-    "h": Fraction(3600),
+_SECOND_NS = 10**9
+_UNITS_NS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,  # U+00B5, micro sign
+    "μs": 10**3,  # U+03BC, Greek mu
+    "ms": 10**6,
+    "s": _SECOND_NS,
+    "m": 60 * _SECOND_NS,
+    "h": 3600 * _SECOND_NS,
 }
-_PART = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
-_DURATION = re.compile(rf"([-+]?)(0|(?:{_PART})+)", re.ASCII)
-_LIMIT_S = Fraction(2**63, 10**9)
+_PART = r"(\d*)(?:\.(\d*))?(ns|us|µs|μs|ms|s|m|h)"
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
+_DURATION = re.compile(rf"([-+]?)(0|(?:{_NUMBER}(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
+_LIMIT_NS = 2**63
 _LONGEST = 100
+_FRACTION_DIGITS = 18  # more do not fit into the 63 bits that Go counts them in
 
 
 def parse_duration(text: str) -> float:
     """Return the seconds that `text` stands for, for example 5400.0 for "1h30m".
 
-    The syntax and the range (±292 years) are those of Go's time.ParseDuration. Raises ValueError.
+    The syntax, the range (±292 years) and what becomes of fractions of a nanosecond are those of
+    Go's time.ParseDuration. Raises ValueError.
     """
     match = _DURATION.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
         raise ValueError("not a duration such as 30s, 15m or 1h30m")
     sign, parts = match.group(1, 2)
-    total = sum(
-        (
-            Fraction(number.rstrip(".")) * _UNITS_S[unit]
-            for number, unit in re.findall(_PART, parts)
-        ),
-        Fraction(0),
-    )
-    if total >= _LIMIT_S:
+    total_ns = sum(_part_ns(*part) for part in re.findall(_PART, parts))
+    if total_ns >= _LIMIT_NS:
         raise ValueError("longer than 292 years")
-    return float(-total if sign == "-" else total)
+    return (-total_ns if sign == "-" else total_ns) / _SECOND_NS
+
+
+def format_duration(seconds: float) -> str:
+    """Return what Go prints for a span: `1h0m0s`, `1.5s`, `300ms`, `0s`."""
+    total_ns = whole_nanoseconds(seconds)
+    if total_ns == 0:
+        return "0s"
+    sign = "-" if total_ns < 0 else ""
+    rest_ns = abs(total_ns)
+    for unit in ("ns", "µs", "ms"):
+        if rest_ns < 1000 * _UNITS_NS[unit]:
+            return f"{sign}{_decimal(rest_ns, _UNITS_NS[unit])}{unit}"
+    minutes, rest_ns = divmod(rest_ns, _UNITS_NS["m"])
+    text = f"{_decimal(rest_ns, _SECOND_NS)}s"
+    if minutes:
+        hours, minutes = divmod(minutes, 60)
+        text = f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}"
+    return sign + text
+
+
+def whole_nanoseconds(seconds: float) -> int:
+    """Return a span as the whole number of nanoseconds that Go would hold."""
+    return round(Fraction(seconds) * _SECOND_NS)
+
+
+def _part_ns(whole: str, fraction: str, unit: str) -> int:
+    unit_ns = _UNITS_NS[unit]
+    digits = fraction[:_FRACTION_DIGITS]
+    # Go multiplies floats here and cuts off what is less than a nanosecond.
+    extra_ns = int(float(int(digits)) * (float(unit_ns) / 10.0 ** len(digits))) if digits else 0
+    return int(whole or "0") * unit_ns + extra_ns
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, rest = divmod(value, unit)
+    if not rest:
+        return str(whole)
+    digits = len(str(unit)) - 1
+    return f"{whole}.{rest:0{digits}d}".rstrip("0")

@@ -55,18 +55,21 @@ class _Fault(Exception):
         self.flaw = Flaw(place_of(event), why)
 
 
-def read_yaml(data: bytes) -> Iterator[object | Flaw]:
+def read_yaml(
+    data: bytes, repeated: list[tuple[Place, str]] | None = None
+) -> Iterator[object | Flaw]:
     """Yield the value of each document, or what is wrong with it. Raises BadText.
 
     Values are dict (text keys), list, str, int, float, bool and None. A syntax error leaves the
-    rest of the file unreadable; a duplicate key and its like concern their document alone.
+    rest of the file unreadable; a duplicate key and its like concern their document alone. Where
+    `repeated` is given, a duplicate key is noted there instead, and its last value counts.
     """
     stream = events(data)
     for event in stream:
         if not isinstance(event, DocumentStartEvent):
             continue
         try:
-            yield _value(stream)
+            yield _value(stream, repeated)
         except _Fault as fault:
             for skipped in stream:
                 if isinstance(skipped, DocumentEndEvent):
@@ -109,10 +112,11 @@ def place_of(event: Event) -> Place:
 class _Mapping:
     """A mapping that is still being read."""
 
-    __slots__ = ("anchor", "key", "merges", "value", "weight")
+    __slots__ = ("anchor", "key", "merges", "repeated", "value", "weight")
 
-    def __init__(self, anchor: str | None) -> None:
+    def __init__(self, anchor: str | None, repeated: list[tuple[Place, str]] | None) -> None:
         self.anchor = anchor
+        self.repeated = repeated
         self.value: dict[str, object] = {}
         self.key: str | None = None  # read, and waiting for its value
         self.merges: list[dict[str, object]] | None = None  # set by `<<`
@@ -147,7 +151,9 @@ class _Mapping:
                 raise _Fault(event, "key << is there twice")
             self.merges = []
         elif key in self.value:
-            raise _Fault(event, f"key {key!r} is there twice")
+            if self.repeated is None:
+                raise _Fault(event, f"key {key!r} is there twice")
+            self.repeated.append((place_of(event), key))
         self.key = key
 
     def finished(self) -> dict[str, object]:
@@ -175,7 +181,7 @@ class _Sequence:
         return self.value
 
 
-def _value(stream: Iterator[Event]) -> object:
+def _value(stream: Iterator[Event], repeated: list[tuple[Place, str]] | None) -> object:
     """Return the value of the document whose start was just read, and read its end."""
     open_nodes: list[_Mapping | _Sequence] = []
     anchors: dict[str, tuple[object, int]] = {}
@@ -190,7 +196,7 @@ def _value(stream: Iterator[Event]) -> object:
         elif isinstance(event, CollectionStartEvent):
             if open_nodes and open_nodes[-1].wants_key:
                 raise _Fault(event, "a key must be text")
-            open_nodes.append(_opened(event))
+            open_nodes.append(_opened(event, repeated))
             continue
         elif isinstance(event, AliasEvent):
             if event.anchor not in anchors:
@@ -214,11 +220,13 @@ def _value(stream: Iterator[Event]) -> object:
     raise AssertionError("libyaml ends every document that it starts")
 
 
-def _opened(event: CollectionStartEvent) -> _Mapping | _Sequence:
+def _opened(
+    event: CollectionStartEvent, repeated: list[tuple[Place, str]] | None
+) -> _Mapping | _Sequence:
     is_mapping = isinstance(event, MappingStartEvent)
     if event.tag not in (None, "!", _TAG + ("map" if is_mapping else "seq")):
         raise _Fault(event, f"tag {event.tag} is not understood")
-    return _Mapping(event.anchor) if is_mapping else _Sequence(event.anchor)
+    return _Mapping(event.anchor, repeated) if is_mapping else _Sequence(event.anchor)
 
 
 def _scalar(event: ScalarEvent) -> object:

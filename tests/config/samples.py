@@ -14,12 +14,12 @@ DEFAULTS = {
     },
     "logging": {
         "format": "text",
-        "flushFrequency": 5.0,
+        "flushFrequency": {"seconds": 5.0, "as_number": False},
         "verbosity": 0,
         "vmodule": [],
         "options": {
-            "text": {"splitStream": False, "infoBufferSize": 0},
-            "json": {"splitStream": False, "infoBufferSize": 0},
+            "text": {"splitStream": False, "infoBufferSize": "0"},
+            "json": {"splitStream": False, "infoBufferSize": "0"},
         },
     },
     "hostnameOverride": "",
@@ -41,7 +41,7 @@ DEFAULTS = {
         "syncPeriod": 30.0,
         "minSyncPeriod": 0.0,
         "scheduler": "",
-        "excludeCIDRs": [],
+        "excludeCIDRs": None,
         "strictARP": False,
         "tcpTimeout": 0.0,
         "tcpFinTimeout": 0.0,
@@ -63,7 +63,7 @@ DEFAULTS = {
     "detectLocalMode": "ClusterCIDR",
     "detectLocal": {"bridgeInterface": "", "interfaceNamePrefix": ""},
     "clusterCIDR": "",
-    "nodePortAddresses": [],
+    "nodePortAddresses": None,
     "oomScoreAdj": -999,
     "conntrack": {
         "maxPerCore": 32768,

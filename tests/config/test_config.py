@@ -34,11 +34,8 @@ def test_what_kubeadm_writes_is_the_defaults(load, tmp_path):
         **DEFAULTS["clientConnection"],
         "kubeconfig": "/var/lib/kube-proxy/kubeconfig.conf",
     }
-    found = as_plain(loaded.configuration)
-    for output in found["logging"]["options"].values():
-        output["infoBufferSize"] = int(output["infoBufferSize"])
-    assert found == expected
-    assert loaded.warnings == ()
+    assert as_plain(loaded.configuration) == expected
+    assert (loaded.warnings, loaded.without_effect) == ((), ())
 
 
 def test_the_defaults_written_out_are_read_back_as_themselves(load):
@@ -46,7 +43,9 @@ def test_the_defaults_written_out_are_read_back_as_themselves(load):
 
     def spell(section):
         for name, value in section.items():
-            if isinstance(value, dict):
+            if name == "flushFrequency":
+                section[name] = "5s"
+            elif isinstance(value, dict):
                 spell(value)
             elif name.endswith(("Timeout", "Period", "Frequency")):
                 section[name] = f"{value}s"
@@ -96,14 +95,78 @@ def test_unknown_and_repeated_fields_are_skipped_and_said_in_one_line_each(load)
 
 def test_a_field_without_effect_says_so_once(load):
     fields = {
+        "enableProfiling": True,
         "metricsBindAddress": "127.0.0.1:9999",
         "clientConnection": {"qps": 50, "burst": 10},
         "iptables": {"masqueradeAll": True},
-        "winkernel": {"sourceVip": "192.0.2.1"},
+        "featureGates": {
+            "NFTablesNetlink": False,
+            "NativeHistograms": True,
+            "KubeProxyIPVS": False,
+        },
     }
-    idle, windows = load(fields).without_effect
-    assert idle.endswith("without effect in this version: clientConnection.qps, metricsBindAddress")
-    assert windows.endswith("for Windows only: winkernel.sourceVip")
+    idle, gates = load(fields).without_effect
+    assert idle.endswith("without effect in kproxy: clientConnection.qps, enableProfiling")
+    assert gates.endswith("feature gates, accepted, without effect in kproxy: NFTablesNetlink")
+
+
+@pytest.mark.parametrize("where", ["ipvs.excludeCIDRs", "nodePortAddresses"])
+def test_an_empty_list_says_no_more_than_none(load, where):
+    *section, name = where.split(".")
+    fields = {section[0]: {name: []}} if section else {name: []}
+    assert load(fields).without_effect == ()
+
+
+def test_only_the_first_document_counts_and_that_is_said(load):
+    loaded = load(yaml.safe_dump({**HEADER, "mode": "ipvs"}) + "---\nmode: nftables\n")
+    assert loaded.configuration.mode is Mode.IPVS
+    (line,) = loaded.warnings
+    assert line.endswith("several documents, the first one counts")
+
+
+@pytest.mark.parametrize("fields", [{}, {"mode": ""}, {"mode": None}])
+def test_a_mode_that_nobody_named_is_noted(load, fields):
+    assert load(fields).mode_was_default
+    assert not load(fields, Mode.IPTABLES).mode_was_default
+    assert not load({"mode": "iptables"}).mode_was_default
+
+
+def test_an_address_that_is_written_out_does_not_follow_the_bind_address(load):
+    fields = {"bindAddress": "::", "healthzBindAddress": "0.0.0.0:10256"}
+    configuration = load(fields).configuration
+    assert configuration.healthz_bind_address == "0.0.0.0:10256"
+    assert configuration.metrics_bind_address == "[::1]:10249"
+
+
+def test_in_nftables_mode_node_ports_are_on_the_primary_addresses_unless_said(load):
+    for fields in ({"mode": "nftables"}, {"mode": "nftables", "nodePortAddresses": []}):
+        assert load(fields).configuration.node_port_addresses == ("primary",)
+    said = {"mode": "nftables", "nodePortAddresses": ["all"]}
+    assert load(said).configuration.node_port_addresses == ("all",)
+    assert load({"mode": "ipvs"}).configuration.node_port_addresses is None
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("0.0.0.0", ""), ("::", ""), ("010.0.0.1", "10.0.0.1"), ("FD00::1", "fd00::1")],
+)
+def test_a_specific_bind_address_stands_for_the_node_s(load, given, meant):
+    configuration = load({"bindAddress": given}).configuration
+    assert to_settings(configuration, "n").bind_address == meant
+
+
+def test_a_number_without_decimals_is_an_integer_however_it_is_written(load):
+    text = yaml.safe_dump(HEADER) + "iptables: {masqueradeBit: 1e1}\nconntrack: {min: 0x10}\n"
+    configuration = load(text).configuration
+    assert configuration.iptables.masquerade_bit == 10
+    assert configuration.conntrack.min == 16
+
+
+def test_null_in_a_list_or_a_map_is_go_s_zero_value(load):
+    fields = {"ipvs": {"excludeCIDRs": [None]}, "featureGates": {"AllBeta": None}}
+    configuration = load(fields).configuration
+    assert configuration.ipvs.exclude_cidrs == ("",)
+    assert configuration.feature_gates == {"AllBeta": False}
 
 
 def test_a_date_is_text_as_in_json(load):
@@ -186,3 +249,33 @@ def test_the_node_s_name(option, override, expected):
 def test_a_blank_node_name_is_refused(option):
     with pytest.raises(ValueError, match="blank"):
         node_name(option, Configuration(hostname_override="a"), "host")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [(0.1, 0.1), (16777217, 16777216.0), (123456789.125, 123456790.0), (5, 5.0), (0, 5.0)],
+)
+def test_the_rate_of_requests_has_the_precision_that_upstream_has(load, given, meant):
+    assert load({"clientConnection": {"qps": given}}).configuration.client_connection.qps == meant
+
+
+@pytest.mark.parametrize("zero", ["0", 0, "0Ki", "0.0", "00e3"])
+def test_a_quantity_of_nothing_is_zero_however_it_is_written(load, zero):
+    fields = {"logging": {"options": {"text": {"infoBufferSize": zero}}}}
+    assert load(fields).configuration == Configuration()
+
+
+def test_a_split_log_in_a_file_is_overwritten_by_the_flag_that_is_not_there(load):
+    fields = {"logging": {"options": {"text": {"splitStream": True}}}}
+    assert load(fields).configuration == Configuration()
+
+
+def test_a_bare_server_address_keeps_its_spelling(load):
+    configuration = load({"healthzBindAddress": "FD00::1"}).configuration
+    assert configuration.healthz_bind_address == "[FD00::1]:10256"
+
+
+@pytest.mark.parametrize(("mode", "idle"), [("iptables", True), ("ipvs", False)])
+def test_the_section_of_another_mode_is_without_effect(load, mode, idle):
+    said = load({"mode": mode, "ipvs": {"scheduler": "mh"}}).without_effect
+    assert any("ipvs.scheduler" in line for line in said) is idle

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.durations import parse_duration
+from kproxy.durations import format_duration, parse_duration, whole_nanoseconds
 
 UNITS_S = {
     "h": Fraction(3600),
@@ -95,7 +95,38 @@ def test_the_parts_add_up(parts, sign):
         number = f"{whole}" if decimals is None else f"{whole}.{decimals}"
         text += number + unit
         total += Fraction(number) * UNITS_S[unit]
-    assert parse_duration(text) == float(-total if sign == "-" else total)
+    # Of each part, Go cuts off what is less than a nanosecond.
+    total = -total if sign == "-" else total
+    assert abs(parse_duration(text) - total) < len(parts) * UNITS_S["ns"] + abs(total) / 2**50
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0s"),
+        (1e-9, "1ns"),
+        (1.1e-6, "1.1µs"),
+        (0.3, "300ms"),
+        (1.5, "1.5s"),
+        (60.0, "1m0s"),
+        (3600.5, "1h0m0.5s"),
+        (86400.0, "24h0m0s"),
+        (-5400.25, "-1h30m0.25s"),
+    ],
+)
+def test_a_span_is_printed_as_go_prints_it(seconds, text):
+    assert format_duration(seconds) == text
+
+
+def test_less_than_a_nanosecond_is_cut_off():
+    assert parse_duration("1.9999999999s") == 1.999999999
+
+
+@given(st.integers(-(2**51), 2**51))
+def test_what_is_printed_is_read_back_to_the_nanosecond(nanoseconds):
+    seconds = nanoseconds / 10**9
+    assert parse_duration(format_duration(seconds)) == seconds
+    assert whole_nanoseconds(seconds) == nanoseconds
 
 
 @given(st.text(alphabet="0123456789.hmsnuµ+-", max_size=20) | st.text(max_size=20))

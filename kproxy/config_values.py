@@ -1,0 +1,91 @@
+"""The values that a configuration's fields take, as Go and Kubernetes read them.
+
+Every function raises ValueError for a value that upstream refuses, with the reason as its text.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+import struct
+from typing import TypeVar
+
+from kproxy.config_fields import Float32, LogSpan, Quantity, Seconds
+from kproxy.core.settings import Mode
+from kproxy.durations import parse_duration
+
+_QUANTITY = re.compile(
+    r"[+-]?(?P<number>\d+\.?\d*|\.\d+)(?:[numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,9})?", re.ASCII
+)
+_LONGEST_QUANTITY = 60
+_FLOAT32_DIGITS = 9  # enough to tell any two of them apart
+
+E = TypeVar("E", bound=enum.Enum)
+
+
+def read_seconds(value: object) -> Seconds:
+    """Return a duration such as `1h30m`."""
+    if not isinstance(value, str):
+        raise ValueError('expected a duration such as "30s"')
+    return Seconds(parse_duration(value))
+
+
+def read_log_span(value: object) -> LogSpan:
+    """Return a duration that may also be a number of nanoseconds."""
+    if isinstance(value, str):
+        return LogSpan(parse_duration(value))
+    number = read_integer(value)
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ValueError('expected a duration such as "30s" or a number of nanoseconds')
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("longer than 292 years")
+    return LogSpan(number / 10**9, as_number=True)
+
+
+def read_integer(value: object) -> object:
+    """Return a number without decimals as an int, anything else as it is: 1e3 is 1000 in YAML."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def read_float32(value: object) -> Float32:
+    """Return a number as a 32-bit float, by the shortest decimal that stands for it."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError("expected a number")
+    try:
+        narrow: float = struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        narrow = math.inf
+    if not math.isfinite(narrow):
+        raise ValueError("expected a number that a 32-bit float can hold")
+    for digits in range(1, _FLOAT32_DIGITS):
+        shortest = float(f"{narrow:.{digits}g}")
+        if struct.pack("f", shortest) == struct.pack("f", narrow):
+            return Float32(shortest)
+    return Float32(float(f"{narrow:.{_FLOAT32_DIGITS}g}"))
+
+
+def read_quantity(value: object) -> Quantity:
+    """Return a Kubernetes quantity in the words of the file, or "0"."""
+    text = str(value).strip() if isinstance(value, str | int | float) else ""
+    match = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST_QUANTITY else None
+    if match is None:
+        raise ValueError('expected a quantity such as 0, 512 or "64Ki"')
+    return Quantity(text if match["number"].strip("0.") else "0")
+
+
+def read_choice(value: object, kind: type[E]) -> E:
+    """Return the member of an enumeration that a text names."""
+    names = [member.value for member in kind]
+    if value not in names:
+        raise ValueError(f"must be one of {', '.join(names)}")
+    return kind(value)
+
+
+def read_mode(value: object) -> Mode:
+    """Return the data path that a text names."""
+    if value == "kernelspace":
+        raise ValueError("is the mode of kube-proxy on Windows, and kproxy runs on Linux only")
+    return read_choice(value, Mode)
