@@ -1,16 +1,13 @@
-"""A running proxy: source, loop and data path put together."""
+"""The parts of a proxy put together: the loop and what it tells, around a data path."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
-import signal
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
 
 from kproxy import heap
 from kproxy.backend import Backend, BackendError
@@ -18,22 +15,48 @@ from kproxy.config import to_settings
 from kproxy.config_fields import Configuration
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
+from kproxy.core.objects import Node, ObjectKey
 from kproxy.core.settings import Mode
 from kproxy.core.store import Change
 from kproxy.core.table import TableChanges
-from kproxy.host import host_addresses
 from kproxy.remarks import conflict_line, counts_line, limit_lines
-from kproxy.run.agent import Agent, Hooks, Host
+from kproxy.run.agent import Agent, Ended, Hooks, Host
+from kproxy.run.http.connection import Limits
+from kproxy.run.http.health import ProxyHealth
+from kproxy.run.http.health_ports import HealthPorts
+from kproxy.run.http.server import HttpServer
+from kproxy.run.metrics import Metrics, Readers
 from kproxy.run.reconcile import Applied
 from kproxy.run.settings import LoopSettings
 from kproxy.run.status import FamilyStatus
-from kproxy.watch.manifests import ManifestSource
+from kproxy.run.worker import Written
+from kproxy.source import Source
 from kproxy.wiring import DataPath
+from kproxy.wiring_host import host_addresses
 
 log = logging.getLogger(__name__)
 
 _OPEN_TRIES = 5
 _OPEN_PAUSE_S = 0.5
+_HEALTH_CONNECTIONS = 512  # over all healthCheckNodePorts
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a proxy stands in.
+
+    - `executor` has one thread.
+    - `listed` is told of the Node object, None if there is none, when everything was listed once.
+    - `port_failed` is told of a Service whose healthCheckNodePort cannot be had, and why.
+    - `node_may_lack`: the node takes part although there is no Node object of its name.
+    """
+
+    executor: Executor
+    source: Source
+    metrics: Metrics
+    listed: Callable[[Node | None], None]
+    port_failed: Callable[[ObjectKey, str], None]
+    node_may_lack: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +65,8 @@ class Proxy:
 
     compiler: Compiler
     agent: Agent
+    health: ProxyHealth
+    health_ports: HealthPorts
     unavailable: tuple[Family, ...]
 
 
@@ -50,43 +75,68 @@ def build(
     path: DataPath,
     node_name: str,
     families: Collection[Family],
-    *,
-    executor: Executor,
+    around: Around,
 ) -> Proxy:
-    """Put the parts together; `executor` has one thread.
+    """Put the parts together.
 
     A family that the host cannot serve is logged and left out. Raises BackendError if none is left.
     """
-    started = time.monotonic()
     opened = _open(path, families)
     compiler = Compiler(to_settings(configuration, node_name), opened)
-    reports = _Reports(compiler, configuration.mode)
-
-    def tell_ready(statuses: Iterable[FamilyStatus]) -> None:
-        in_force = [status.family for status in statuses if not status.failures]
-        if in_force:
-            log.info(
-                "ready: %s in the kernel for %s, %.2f s after the start",
-                counts_line(compiler.tables[family] for family in in_force),
-                " and ".join(family.value for family in in_force),
-                time.monotonic() - started,
-            )
-        else:
-            log.error("not ready: the kernel refused every IP family; trying again")
-        heap.loaded()
-
+    settings = loop_settings(configuration)
+    telling = _Telling(compiler, configuration.mode, around)
     agent = Agent(
         compiler,
         list(opened.values()),
-        loop_settings(configuration),
-        host=Host(executor, host_addresses, random.random),
+        settings,
+        host=Host(around.executor, host_addresses, random.random),
         hooks=Hooks(
-            compiled=reports.tell,
+            differed=around.metrics.differed,
+            took=around.metrics.took,
+            began=around.metrics.began,
+            done=telling.done,
+            compiled=telling.compiled,
             first_commit=path.in_force,
-            ready=tell_ready,
+            ready=telling.ready,
         ),
     )
-    return Proxy(compiler, agent, tuple(each for each in families if each not in opened))
+    stand_in = _nameless(node_name) if around.node_may_lack else None
+    health = ProxyHealth(
+        statuses=agent.status,
+        node=lambda: compiler.node or stand_in,
+        sources=around.source.status,
+        patience_s=2 * settings.sync_period_s,
+        clock=time.monotonic,
+        wall_ns=time.time_ns,
+    )
+    health_ports = HealthPorts(
+        HttpServer(Limits(connections=_HEALTH_CONNECTIONS), time.time),
+        healthy=health.healthy,
+        local_addresses=host_addresses,
+        failed=around.port_failed,
+    )
+    telling.in_force = health_ports.update
+    around.metrics.watch(
+        Readers(
+            compiler=compiler,
+            statuses=agent.status,
+            source=around.source.status,
+            probes=lambda: _probes(health),
+        )
+    )
+    unavailable = tuple(each for each in families if each not in opened)
+    return Proxy(compiler, agent, health, health_ports, unavailable)
+
+
+def _nameless(node_name: str) -> Node:
+    """Return what stands for a Node object that does not exist."""
+    return Node(key=ObjectKey("", node_name), zone="", addresses=(), pod_cidrs=(), deleting=False)
+
+
+def _probes(health: ProxyHealth) -> Mapping[tuple[str, int], int]:
+    """Return how often each probe gave each status code."""
+    answers = {"healthz": health.healthz_answers, "livez": health.livez_answers}
+    return {(name, code): n for name, codes in answers.items() for code, n in codes.items()}
 
 
 def _open(path: DataPath, families: Iterable[Family]) -> dict[Family, Backend]:
@@ -115,16 +165,6 @@ def _open_family(path: DataPath, family: Family) -> Backend:
     return path.backend(family)
 
 
-async def follow(proxy: Proxy, folder: Path, node_name: str) -> None:
-    """Keep the kernel in step with a folder of manifests until SIGTERM or SIGINT. Rules stay."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, proxy.agent, number)
-    source = ManifestSource(folder, node_name=node_name, log=logging.getLogger("kproxy.manifests"))
-    with heap.loading():
-        await proxy.agent.run(source.batches())
-
-
 async def apply_once(
     proxy: Proxy, changes: tuple[Change, ...]
 ) -> Mapping[Family, Applied | BackendError]:
@@ -150,23 +190,28 @@ async def _only(changes: tuple[Change, ...]) -> AsyncIterator[tuple[Change, ...]
     yield changes
 
 
-def _stop(agent: Agent, number: int) -> None:
-    log.info("%s: stopping, the rules stay in place", signal.Signals(number).name)
-    agent.stop()
+class _Telling:
+    """Tells the log and the health ports what becomes of the loop's work, each thing once."""
 
-
-class _Reports:
-    """Says once of each frontend that two Services claim who gets it, and once what cannot be."""
-
-    def __init__(self, compiler: Compiler, mode: Mode) -> None:
+    def __init__(self, compiler: Compiler, mode: Mode, around: Around) -> None:
+        self.in_force: Callable[[Mapping[Family, TableChanges]], None] = lambda changes: None
         self._compiler = compiler
         self._mode = mode
+        self._around = around
+        self._started = time.monotonic()
+        self._listed = False
         self._conflicts: set[str] = set()
         self._limits: set[str] = set()
+        self._writing: dict[Family, TableChanges] = {}  # taken, and not known to be in the kernel
 
-    def tell(self, changed: Mapping[Family, TableChanges]) -> None:
-        """Log what is new."""
+    def compiled(self, changed: Mapping[Family, TableChanges]) -> None:
+        """Log what is new: who claims a frontend twice, and what cannot be had."""
         del changed
+        if not self._listed:
+            self._listed = True
+            counts = counts_line(self._compiler.tables.values())
+            log.info("all is listed: %s, %.2f s after the start", counts, self._seconds())
+            self._around.listed(self._compiler.node)
         conflicts = {conflict_line(conflict) for conflict in self._compiler.conflicts()}
         for line in sorted(conflicts - self._conflicts):
             log.warning("%s", line)
@@ -175,3 +220,33 @@ class _Reports:
         for line in sorted(limits - self._limits):
             log.info("%s", line)
         self._limits |= limits
+
+    def done(self, ended: Ended) -> None:
+        """Pass on what the kernel holds.
+
+        A health port that answers before the rules are in force would draw traffic too early.
+        """
+        self._around.metrics.done(ended)
+        family = ended.family
+        if ended.job.changes is not None:
+            before = self._writing.get(family, TableChanges(family))
+            self._writing[family] = before.then(ended.job.changes)
+        if isinstance(ended.outcome, Written):
+            self.in_force({family: self._writing.pop(family)})
+
+    def ready(self, statuses: Iterable[FamilyStatus]) -> None:
+        """Say that every family was tried."""
+        in_force = [status.family for status in statuses if not status.failures]
+        if in_force:
+            log.info(
+                "ready: %s in the kernel for %s, %.2f s after the start",
+                counts_line(self._compiler.tables[family] for family in in_force),
+                " and ".join(family.value for family in in_force),
+                self._seconds(),
+            )
+        else:
+            log.error("not ready: the kernel refused every IP family; trying again")
+        heap.loaded()
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started

@@ -1,4 +1,4 @@
-"""Data paths by name. Only here, and in `wiring_<name>`, are they imported."""
+"""Data paths by name. Only here, and in `wiring_<name>`, is anything of `backends` imported."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from backends.iptables import check, cleanup, prepare, takeover, variant
+from backends.iptables import accounting, check, cleanup, prepare, takeover, variant
 from backends.iptables.driver import IptablesBackend
 from backends.iptables.preview import preview
 from backends.iptables.render import Renderer
@@ -42,7 +42,10 @@ class IptablesPath:
         chosen = variant.choose(family, wanted=self._variant)
         log.info("%s: writing rules with iptables %s", family.value, chosen.value)
         self._chosen[family] = chosen
-        options = Options(masquerade_bit=self._bit, drop_invalid=not _liberal())
+        counts = accounting.usable(family, chosen)
+        if not counts:
+            log.info("%s: two packet counters will be missing: nfacct is not there", family.value)
+        options = Options(masquerade_bit=self._bit, drop_invalid=not _liberal(), counts=counts)
         return IptablesBackend(family=family, variant=chosen, renderer=Renderer(family, options))
 
     def in_force(self, family: Family) -> None:
@@ -62,7 +65,7 @@ class IptablesPath:
 
     def preview(self, table: ForwardingTable) -> str:
         """Return the input of iptables-restore that makes a table true."""
-        return preview(table, Options(masquerade_bit=self._bit))
+        return preview(table, Options(masquerade_bit=self._bit, counts=True))
 
     def check(self, family: Family) -> list[Finding]:
         """Return what this host offers to iptables."""

@@ -11,10 +11,10 @@ import click
 
 from kproxy import host_features
 from kproxy.backend import BackendError, Finding
-from kproxy.cli.group import FAILED
 from kproxy.cli.options import proxy_mode_option
 from kproxy.config_fields import Configuration
 from kproxy.core.settings import Mode
+from kproxy.failures import FAILED
 from kproxy.host_features import Host, ip_families
 from kproxy.logs import escape
 from kproxy.wiring import DATA_PATHS, data_path

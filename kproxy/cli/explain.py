@@ -12,7 +12,6 @@ import click
 import msgspec
 
 from kproxy.backend import BackendError
-from kproxy.cli.group import FAILED, BadUsage, Failed
 from kproxy.cli.options import (
     config_options,
     configuration_of,
@@ -27,6 +26,7 @@ from kproxy.core.addresses import Family, canonical_address, family_of
 from kproxy.core.resolve import Packet, Verdict, resolve
 from kproxy.core.settings import Mode
 from kproxy.core.table import ForwardingTable
+from kproxy.failures import FAILED, BadUsage, Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Oracle:
 
 
 @click.command(no_args_is_help=True)
-@manifests_option
+@manifests_option(required=True)
 @config_options
 @click.option(
     "--local-address",
@@ -154,8 +154,8 @@ def _canonical(texts: tuple[str, ...]) -> frozenset[str]:
 
 
 def _addresses_of_this_host() -> frozenset[str]:
-    # Imported here, since netlink costs more start-up time than everything else together.
-    from kproxy.host import host_addresses
+    # Imported here, since no other question needs anything that touches the kernel.
+    from kproxy.wiring_host import host_addresses
 
     try:
         return frozenset().union(*map(host_addresses, Family))

@@ -12,10 +12,9 @@ from typing import NoReturn
 import click
 
 from kproxy import __version__
+from kproxy.failures import FAILED, Failed
 from kproxy.logs import escape
 
-FAILED = 1
-BAD_USAGE = 2
 WITH_PROBLEMS = 3
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -24,25 +23,10 @@ _COMMANDS = {
     "check": "kproxy.cli.check:check",
     "cleanup": "kproxy.cli.cleanup:cleanup",
     "explain": "kproxy.cli.explain:explain",
+    "kube-proxy": "kproxy.cli.kube_proxy:kube_proxy",
     "render": "kproxy.cli.render:render",
     "run": "kproxy.cli.run:run",
 }
-
-
-class Failed(click.ClickException):
-    """It could not be done: exit code 1. May have several lines, each an error of its own."""
-
-    exit_code = FAILED
-
-    def __init__(self, *lines: str) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
-
-
-class BadUsage(Failed):
-    """The command line or a file it names is wrong: exit code 2."""
-
-    exit_code = BAD_USAGE
 
 
 class KproxyGroup(click.Group):

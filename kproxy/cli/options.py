@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
-from kproxy.cli.group import BadUsage
 from kproxy.config import ConfigurationError, Loaded, load_configuration, node_name
 from kproxy.config_fields import Configuration
 from kproxy.core.settings import Mode
+from kproxy.failures import BadUsage
 from kproxy.logs import escape
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,15 +21,15 @@ _FILE = click.Path(path_type=Path)
 _MODES = [mode.value for mode in Mode]
 
 
-def manifests_option(command: F) -> F:
+def manifests_option(*, required: bool) -> Callable[[F], F]:
     """Add `--manifests DIR`."""
     return click.option(
         "--manifests",
         metavar="DIR",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
-        required=True,
+        required=required,
         help="Folder with Services, EndpointSlices, Nodes and ServiceCIDRs as YAML or JSON files.",
-    )(command)
+    )
 
 
 def config_options(command: F) -> F:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from kproxy.cli.group import BadUsage
 from kproxy.cli.options import (
     config_options,
     configuration_of,
@@ -18,6 +17,7 @@ from kproxy.cli.snapshot import take_snapshot
 from kproxy.config import to_settings
 from kproxy.core.addresses import Family
 from kproxy.core.settings import Mode
+from kproxy.failures import BadUsage
 from kproxy.wiring import NotAvailable, data_path
 
 _FAMILIES = {
@@ -28,7 +28,7 @@ _FAMILIES = {
 
 
 @click.command(no_args_is_help=True)
-@manifests_option
+@manifests_option(required=True)
 @config_options
 @click.option("--family", type=click.Choice(list(_FAMILIES)), default="both", show_default=True)
 def render(

@@ -4,37 +4,59 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import msgspec
 
-from kproxy import __version__
 from kproxy.backend import BackendError
-from kproxy.cli.group import WITH_PROBLEMS, BadUsage, Failed
+from kproxy.cli.group import WITH_PROBLEMS
 from kproxy.cli.options import config_options, configuration_of, manifests_option, node_name_of
 from kproxy.config import Loaded
-from kproxy.config_fields import Configuration, IptablesVariant, LogFormat
+from kproxy.config_fields import Conntrack, IptablesVariant, LogFormat
 from kproxy.core.settings import Mode
-from kproxy.host_features import has_net_admin, ip_families
-from kproxy.logs import configure
-from kproxy.process import Proxy, apply_once, build, follow
+from kproxy.daemon import Duties, never
+from kproxy.failures import BadUsage, Failed
+from kproxy.node_settings import conntrack_settings, online_cpus
+from kproxy.options import Options
+from kproxy.process import Around, Proxy, apply_once
 from kproxy.remarks import counts_line
-from kproxy.run.agent import SourceEnded
-from kproxy.watch.manifests import FolderLost, load, missing_node
+from kproxy.run.metrics import Metrics
+from kproxy.startup import (
+    ROOT,
+    EarlySignals,
+    build_proxy,
+    gate_states,
+    host_families,
+    keep_following,
+    node_lock_held,
+    open_data_path,
+    say_what_was_read,
+    set_up_node,
+    start_log,
+)
+from kproxy.watch.manifests import FolderLost, ManifestSource, load, missing_node
 from kproxy.watch.problems import Severity, is_error
-from kproxy.wiring import DataPath, NotAvailable, data_path
 
 log = logging.getLogger(__name__)
 
-_DEBUG_FROM_VERBOSITY = 4  # Kubernetes' convention: up to 3 is for everyday operation
+_DEBUG_VERBOSITY = 4
 _ONE_THREAD = 1
 
 
 @click.command(no_args_is_help=True)
-@manifests_option
+@manifests_option(required=False)
+@click.option(
+    "--kubeconfig",
+    metavar="FILE",
+    help="Follow the cluster that this file describes. Wins over clientConnection.kubeconfig; "
+    "without either, the cluster that this process is a pod of.",
+)
+@click.option(
+    "--master", metavar="URL", default="", help="The API server's address, else the file's."
+)
 @config_options
 @click.option(
     "--iptables-variant",
@@ -54,7 +76,9 @@ _ONE_THREAD = 1
 @click.option("-v", "--verbose", is_flag=True, help="Log details too.")
 def run(
     *,
-    manifests: Path,
+    manifests: Path | None,
+    kubeconfig: str | None,
+    master: str,
     config: Path | None,
     mode: Mode | None,
     node_name: str | None,
@@ -64,12 +88,14 @@ def run(
     log_format: str | None,
     verbose: bool,
 ) -> int:
-    """Forward Service traffic on this node, following a folder of manifests.
+    """Forward Service traffic on this node, following a cluster or a folder of manifests.
 
     Stays in the foreground and logs to standard error. SIGTERM or SIGINT ends it and leaves the
     rules in place, so traffic goes on; `kproxy cleanup` removes them. Needs root (CAP_NET_ADMIN).
+    In a container that takes kube-proxy's place the command is `kube-proxy`, with its flags.
 
     \b
+      kproxy run --kubeconfig /etc/kproxy.conf --node-name node-1
       kproxy run --manifests ./app --node-name node-1 --proxy-mode iptables
       kproxy run --manifests ./app --node-name node-1 --once
 
@@ -77,67 +103,68 @@ def run(
     configuration is wrong; 3 applied, but a manifest or an IP family was refused (--once).
     """
     loaded = configuration_of(config, mode)
-    own = loaded.configuration.kproxy
+    configuration = loaded.configuration
+    own = configuration.kproxy
     if variant is not None:
         iptables = msgspec.structs.replace(own.iptables, variant=IptablesVariant(variant))
         own = msgspec.structs.replace(own, iptables=iptables)
     if take_over is not None:
         own = msgspec.structs.replace(own, take_over=take_over)
-    configuration = msgspec.structs.replace(loaded.configuration, kproxy=own)
+    client = configuration.client_connection
+    if kubeconfig is not None:
+        client = msgspec.structs.replace(client, kubeconfig=kubeconfig)
+    logs = configuration.logging
+    if log_format is not None:
+        logs = msgspec.structs.replace(logs, format=LogFormat(log_format))
+    if verbose:
+        logs = msgspec.structs.replace(logs, verbosity=max(logs.verbosity, _DEBUG_VERBOSITY))
+    configuration = msgspec.structs.replace(
+        configuration, kproxy=own, client_connection=client, logging=logs
+    )
+    loaded = replace(loaded, configuration=configuration)
     name = node_name_of(node_name, configuration)
-    path = _data_path(configuration)
-    _start_log(configuration, log_format, verbose=verbose)
-    _say_what_was_read(loaded, name)
+    if manifests is not None:
+        if kubeconfig is not None or master:
+            raise BadUsage("--manifests excludes --kubeconfig and --master: it is one or the other")
+        return _follow_folder(loaded, manifests, name, once=once)
+    if once:
+        raise BadUsage("--once needs --manifests")
+    # Not at the top: who follows a folder shall not pay for what speaks to an API server.
+    from kproxy import cluster
+
+    return cluster.serve(Options(loaded, name, master, config, own.take_over, {}))
+
+
+def _follow_folder(loaded: Loaded, manifests: Path, node_name: str, *, once: bool) -> int:
+    configuration = loaded.configuration
+    path = open_data_path(configuration)
+    start_log(configuration)
+    say_what_was_read(loaded, node_name)
+    families = host_families(configuration)
+    metrics = Metrics(configuration.mode, families, gate_states(configuration))
+    source = ManifestSource(
+        manifests, node_name=node_name, log=logging.getLogger("kproxy.manifests")
+    )
     with ThreadPoolExecutor(_ONE_THREAD, "kernel") as executor:
-        proxy = _build(configuration, path, name, executor)
+        around = Around(
+            executor,
+            source,
+            metrics,
+            listed=lambda node: None,
+            port_failed=lambda service, note: None,
+            node_may_lack=True,
+        )
         if once:
-            return _apply(proxy, manifests, name)
-        return _follow(proxy, manifests, name)
-
-
-def _start_log(configuration: Configuration, log_format: str | None, *, verbose: bool) -> None:
-    style = configuration.logging.format if log_format is None else LogFormat(log_format)
-    wordy = verbose or configuration.logging.verbosity >= _DEBUG_FROM_VERBOSITY
-    configure(style, sys.stderr, logging.DEBUG if wordy else logging.INFO)
-    # At their debug level these tell of every poll and every netlink message.
-    for chatty in ("asyncio", "pyroute2"):
-        logging.getLogger(chatty).setLevel(logging.INFO)
-
-
-def _data_path(configuration: Configuration) -> DataPath:
-    try:
-        path = data_path(configuration)
-    except NotAvailable as error:
-        raise BadUsage(str(error)) from error
-    if not has_net_admin(Path("/proc/self/status").read_text()):
-        raise Failed("needs CAP_NET_ADMIN to change the kernel's rules: run it as root")
-    return path
-
-
-def _build(
-    configuration: Configuration, path: DataPath, node_name: str, executor: Executor
-) -> Proxy:
-    families = ip_families(Path("/"))
-    try:
-        return build(configuration, path, node_name, families, executor=executor)
-    except BackendError as error:
-        raise Failed(f"no IP family can be served: {error}") from error
-
-
-def _say_what_was_read(loaded: Loaded, node_name: str) -> None:
-    mode = loaded.configuration.mode.value
-    log.info("kproxy %s, node %s, proxy mode %s", __version__, node_name, mode)
-    for line in loaded.warnings:
-        log.warning("%s", line)
-    for line in loaded.without_effect:
-        log.info("%s", line)
-
-
-def _follow(proxy: Proxy, manifests: Path, node_name: str) -> int:
-    try:
-        asyncio.run(follow(proxy, manifests, node_name))
-    except SourceEnded as error:
-        raise Failed(str(error)) from error
+            proxy = build_proxy(configuration, path, node_name, families, around)
+            return _apply(proxy, manifests, node_name)
+        # Without a word about it in the file, a host's connection tracking is its owner's.
+        if configuration.conntrack != Conntrack():
+            set_up_node(conntrack_settings(configuration.conntrack, online_cpus(ROOT)))
+        signals = EarlySignals()
+        with node_lock_held(signals):
+            proxy = build_proxy(configuration, path, node_name, families, around)
+            duties = Duties(configuration, metrics, {}, lambda name, note: None, never)
+            keep_following(proxy, source, duties, signals)
     return 0
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kproxy.cli.group import BadUsage
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.settings import Settings
 from kproxy.core.table import ForwardingTable
+from kproxy.failures import BadUsage
 from kproxy.remarks import conflict_line
 from kproxy.watch.manifests import FolderLost, load, missing_node
 

@@ -8,7 +8,7 @@ import pytest
 
 from kproxy import __version__
 
-COMMANDS = ["check", "cleanup", "explain", "render", "run"]
+COMMANDS = ["check", "cleanup", "explain", "kube-proxy", "render", "run"]
 NODE = ("--node-name", "node-1")
 
 

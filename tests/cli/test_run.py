@@ -6,6 +6,7 @@ import selectors
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -20,6 +21,14 @@ pytestmark = [
 
 NODE = ("--node-name", "node-1")
 DEADLINE_S = 20
+
+# What `nfacct add` would do, which is rarely installed.
+_ENSURE = (
+    "from backends.iptables.accounting import ensure\n"
+    "from kproxy.core.addresses import Family\n"
+    "ensure(Family.{})"
+)
+COUNTERS = {"ipv4": _ENSURE.format("IPV4"), "ipv6": _ENSURE.format("IPV6")}
 
 
 @pytest.fixture(params=["nft", "legacy"])
@@ -182,6 +191,8 @@ def test_what_render_prints_is_what_run_would_write(kproxy, node, manifests, var
     for family, stem in (("ipv4", "iptables"), ("ipv6", "ip6tables")):
         code, text, _ = kproxy("render", "--manifests", manifests, *NODE, "--family", family)
         assert code == 0
+        assert "# nfacct add kproxy-" in text
+        subprocess.run([*node, sys.executable, "-c", COUNTERS[family]], check=True)
         command = [*node, f"{stem}-{variant}-restore", "--noflush"]
         subprocess.run(command, input=text, text=True, check=True, capture_output=True)
         settings = [line.removeprefix("# sysctl -w ") for line in text.splitlines()]

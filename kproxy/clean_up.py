@@ -1,0 +1,39 @@
+"""Removing everything that kproxy put into the kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kproxy import node_lock
+from kproxy.backend import BackendError
+from kproxy.config_fields import Configuration
+from kproxy.core.addresses import Family
+from kproxy.failures import Failed
+from kproxy.host_features import has_net_admin
+from kproxy.wiring import DATA_PATHS, data_path
+
+
+def remove_everything() -> list[str]:
+    """Clean up after every data path; return what to tell of it, a line for each family.
+
+    What is not kproxy's stays as it is. Raises Failed with a line for each thing that could not
+    be removed, and removes nothing where a kproxy runs.
+    """
+    if not has_net_admin(Path("/proc/self/status").read_text()):
+        raise Failed("needs CAP_NET_ADMIN to change the kernel's rules: run it as root")
+    if node_lock.is_held():
+        raise Failed("a kproxy runs here and would write its rules again: stop it first")
+    told: list[str] = []
+    errors: list[str] = []
+    for mode in DATA_PATHS:
+        path = data_path(Configuration(mode=mode))
+        for family in Family:
+            try:
+                removed = path.clean_up(family)
+            except BackendError as error:
+                errors.append(f"{mode.value} {family.value}: {error}")
+            else:
+                told.append(f"{mode.value} {family.value}: removed {removed} kernel objects")
+    if errors:
+        raise Failed(*told, *errors)
+    return told

@@ -1,0 +1,161 @@
+"""What every process does before it touches the kernel, wherever its objects come from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+
+from kproxy import __version__, node_lock
+from kproxy.backend import BackendError
+from kproxy.config import Loaded
+from kproxy.config_families import primary_family
+from kproxy.config_fields import Configuration
+from kproxy.core.addresses import Family
+from kproxy.daemon import Duties, follow
+from kproxy.failures import BadUsage, Failed
+from kproxy.feature_gates import enabled_gates
+from kproxy.feature_gates_data import Stage, known_gates
+from kproxy.host_features import has_net_admin, ip_families
+from kproxy.logs import configure
+from kproxy.node_settings import Setting, put_in_force
+from kproxy.process import Around, Proxy, build
+from kproxy.run.agent import SourceEnded
+from kproxy.run.http.serve import BindError
+from kproxy.run.metrics import Feature
+from kproxy.source import Source
+from kproxy.wiring import DataPath, NotAvailable, data_path
+
+log = logging.getLogger(__name__)
+
+_DEBUG_FROM_VERBOSITY = 4  # Kubernetes' convention: up to 3 is for everyday operation
+ROOT = Path("/")
+_LOCK_PAUSE_S = 0.5
+
+
+def start_log(configuration: Configuration) -> None:
+    """Send the log to standard error."""
+    wordy = configuration.logging.verbosity >= _DEBUG_FROM_VERBOSITY
+    configure(configuration.logging.format, sys.stderr, logging.DEBUG if wordy else logging.INFO)
+    # At their debug level these tell of every poll, netlink message and request.
+    for chatty in ("asyncio", "pyroute2", "urllib3", "kubernetes"):
+        logging.getLogger(chatty).setLevel(logging.INFO)
+
+
+def say_what_was_read(loaded: Loaded, node_name: str) -> None:
+    """Log who we are, and what of the configuration needs saying."""
+    mode = loaded.configuration.mode.value
+    log.info("kproxy %s, node %s, proxy mode %s", __version__, node_name, mode)
+    for line in loaded.warnings:
+        log.warning("%s", line)
+    for line in loaded.without_effect:
+        log.info("%s", line)
+
+
+def open_data_path(configuration: Configuration) -> DataPath:
+    """Return the data path, if this process may use it. Raises BadUsage and Failed."""
+    try:
+        path = data_path(configuration)
+    except NotAvailable as error:
+        raise BadUsage(str(error)) from error
+    if not has_net_admin(Path("/proc/self/status").read_text()):
+        raise Failed("needs CAP_NET_ADMIN to change the kernel's rules: run it as root")
+    return path
+
+
+def host_families(configuration: Configuration) -> tuple[Family, ...]:
+    """Return the IP families of the kernel. Raises Failed if it lacks that of `bindAddress`."""
+    families = ip_families(ROOT)
+    primary = primary_family(configuration, node=None)
+    if primary not in families:
+        raise Failed(f"bindAddress {configuration.bind_address}: the kernel has no {primary.value}")
+    return families
+
+
+def allow_many_files() -> None:
+    """Let this process hold as many sockets as it may: each healthCheckNodePort takes two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def gate_states(configuration: Configuration) -> dict[str, Feature]:
+    """Return every feature gate with its stage, as the metrics tell it."""
+    enabled = enabled_gates(configuration.feature_gates)
+    return {
+        name: Feature("" if gate.stage is Stage.GA else gate.stage.value, enabled[name])
+        for name, gate in known_gates().items()
+    }
+
+
+class EarlySignals:
+    """Notes SIGTERM and SIGINT as long as there is no loop to tell.
+
+    They raise nothing: nobody could say what of the start they would leave half done.
+    """
+
+    def __init__(self) -> None:
+        self.seen = ""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.seen = signal.Signals(number).name
+
+
+@contextmanager
+def node_lock_held(signals: EarlySignals) -> Iterator[None]:
+    """Wait until no other kproxy writes rules here, and keep others waiting meanwhile.
+
+    Ends the process if it is told to stop while it waits.
+    """
+
+    def pause() -> None:
+        time.sleep(_LOCK_PAUSE_S)
+        if signals.seen:
+            log.info("%s: stopping, nothing was written", signals.seen)
+            raise SystemExit(0)
+
+    with node_lock.take(lambda line: log.warning("%s", line), pause) or nullcontext():
+        yield
+
+
+def set_up_node(wanted: list[Setting], *, level: int = logging.ERROR) -> None:
+    """Put settings of the node in force; forwarding goes on without one that cannot be had.
+
+    `level` is how bad that is.
+    """
+    written, problems = put_in_force(wanted, ROOT)
+    for setting in written:
+        log.info("set %s to %d", setting.name, setting.value)
+    for line in problems:
+        log.log(level, "%s; going on without", line)
+
+
+def keep_following(proxy: Proxy, source: Source, duties: Duties, signals: EarlySignals) -> None:
+    """Run until told to stop. Raises Failed."""
+    allow_many_files()
+    try:
+        asyncio.run(follow(proxy, source, duties, stopped=lambda: signals.seen))
+    except (SourceEnded, BindError) as error:
+        raise Failed(str(error)) from error
+
+
+def build_proxy(
+    configuration: Configuration,
+    path: DataPath,
+    node_name: str,
+    families: Collection[Family],
+    around: Around,
+) -> Proxy:
+    """Put the proxy together. Raises Failed."""
+    try:
+        return build(configuration, path, node_name, families, around)
+    except BackendError as error:
+        raise Failed(f"no IP family can be served: {error}") from error
