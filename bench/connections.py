@@ -21,7 +21,7 @@ import click
 
 from bench.cluster import ENDPOINT_PORT, SERVICE_PORT, Cluster
 from bench.record import Row, record, spread
-from bench.stage import Stage, apply_once, build_stage
+from bench.stage import Stage, apply_once, build_stage, of_manifests
 
 _SOURCE = Path(__file__).parent / "connect.c"
 _FIRST_PORT = 10_000
@@ -111,7 +111,7 @@ def _programmed(cluster: Cluster, variant: str) -> Stage:
     with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch:
         manifests = Path(scratch) / "manifests"
         cluster.write(manifests)
-        apply_once(stage, manifests, variant)
+        apply_once(stage, of_manifests(manifests), variant)
     return stage
 
 

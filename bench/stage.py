@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +104,10 @@ class Agent:
         ticks = text.rpartition(")")[2].split()[11:15]
         return sum(map(int, ticks)) / _TICKS_PER_S
 
+    def said(self) -> str:
+        """Return all that it has logged so far."""
+        return self._log.read_text()
+
     def check(self) -> None:
         """Raise RuntimeError with its log if the agent has ended."""
         if self._process.poll() is not None:
@@ -135,39 +139,58 @@ class Agent:
             time.sleep(_SAMPLE_EVERY_S)
 
 
+def of_manifests(manifests: Path) -> list[str]:
+    """Return the options that make a folder of manifests the source."""
+    return ["--manifests", str(manifests)]
+
+
+def of_cluster(kubeconfig: Path) -> list[str]:
+    """Return the options that make an API server the source."""
+    return ["--kubeconfig", str(kubeconfig)]
+
+
 @contextlib.contextmanager
-def running_agent(stage: Stage, manifests: Path, variant: str) -> Iterator[Agent]:
-    """Run kproxy on the node with a folder of manifests."""
-    with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch:
-        log = Path(scratch) / "log"
-        with log.open("wb") as output, stage.node.entered():
-            process = subprocess.Popen(
-                _command(manifests, variant, scratch),
-                env=_environment(scratch),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        agent = Agent(process, log)
-        try:
-            yield agent
-        finally:
-            agent.stop()
+def running_agent(stage: Stage, source: Sequence[str], variant: str) -> Iterator[Agent]:
+    """Run kproxy on the node; `source` are the options that say where its objects come from."""
+    with (
+        tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch,
+        running(_command(source, variant, scratch), stage.node, scratch) as agent,
+    ):
+        yield agent
 
 
-def apply_once(stage: Stage, manifests: Path, variant: str) -> None:
+@contextlib.contextmanager
+def running(command: Sequence[str], where: Namespace, scratch: str) -> Iterator[Agent]:
+    """Run a program and watch what it uses."""
+    log = Path(scratch) / "log"
+    with log.open("wb") as output, where.entered():
+        process = subprocess.Popen(
+            command,
+            env=_environment(scratch),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    agent = Agent(process, log)
+    try:
+        yield agent
+    finally:
+        agent.stop()
+
+
+def apply_once(stage: Stage, source: Sequence[str], variant: str) -> None:
     """Program the node and leave the rules without an agent. Raises CalledProcessError."""
     with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch, stage.node.entered():
-        command = [*_command(manifests, variant, scratch), "--once"]
+        command = [*_command(source, variant, scratch), "--once"]
         subprocess.run(command, env=_environment(scratch), check=True, stderr=subprocess.DEVNULL)
 
 
-def _command(manifests: Path, variant: str, scratch: str) -> list[str]:
+def _command(source: Sequence[str], variant: str, scratch: str) -> list[str]:
     config = Path(scratch) / "config.yaml"
     config.write_text(_CONFIG)
     return [
         *(sys.executable, "-m", "kproxy", "run", "--proxy-mode", "iptables"),
-        *("--manifests", str(manifests), "--config", str(config)),
+        *(*source, "--config", str(config)),
         *("--node-name", NODE_NAME, "--iptables-variant", variant),
     ]
 

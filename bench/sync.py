@@ -6,35 +6,26 @@ its own namespaces and the real `kproxy run` with its default periods.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import random
-import socket
-import socketserver
-import struct
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from bench.answers import answering, wait_for_every_service, who_answers
 from bench.cluster import (
-    ENDPOINT_PORT,
-    SERVICE_PORT,
     SERVICES_PER_FILE,
     Cluster,
     spare_address,
 )
 from bench.record import Row, record, spread
-from bench.stage import Agent, Stage, build_stage, running_agent
+from bench.stage import Agent, Stage, build_stage, of_manifests, running_agent
 
-_READY_WITHIN_S = 300.0
 _FOLLOWED_WITHIN_S = 60.0
 _BETWEEN_PROBES_S = 0.0005
 _BETWEEN_CHANGES_S = (1.2, 1.8)  # more than minSyncPeriod, so that no change waits for the last
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @click.command()
@@ -62,12 +53,12 @@ def main(sizes: str, endpoints: int, changes: int, variants: str, date: str) -> 
 def measure(cluster: Cluster, variant: str, changes: int) -> Row:
     """Start an agent on a cluster, move an endpoint several times, and return what that cost."""
     stage = build_stage()
-    with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch, _answering(stage):
+    with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch, answering(stage):
         manifests = Path(scratch) / "manifests"
         cluster.write(manifests)
         began_s = time.monotonic()
-        with running_agent(stage, manifests, variant) as agent:
-            _wait_for_every_service(cluster, stage, agent)
+        with running_agent(stage, of_manifests(manifests), variant) as agent:
+            wait_for_every_service(cluster, stage, agent)
             first_sync_s = time.monotonic() - began_s
             first_cpu_s = agent.cpu_s()
             delays_ms, cpu_s = _change(cluster, stage, agent, manifests=manifests, times=changes)
@@ -81,16 +72,6 @@ def measure(cluster: Cluster, variant: str, changes: int) -> Row:
         "cpu_per_change_ms": round(1000 * cpu_s / changes, 1),
         **dataclasses.asdict(memory),
     }
-
-
-def _wait_for_every_service(cluster: Cluster, stage: Stage, agent: Agent) -> None:
-    for number in (0, cluster.services // 2, cluster.services - 1):
-        deadline_s = time.monotonic() + _READY_WITHIN_S
-        while _who_answers(stage, cluster.cluster_ip(number)) is None:
-            agent.check()
-            if time.monotonic() > deadline_s:
-                raise TimeoutError("the first sync took too long")
-            time.sleep(0.01)
 
 
 def _change(
@@ -107,7 +88,7 @@ def _change(
         began_s = time.monotonic()
         cluster.write_file_of(number, manifests, moved)
         written_s = time.monotonic()
-        while _who_answers(stage, cluster.cluster_ip(number)) != expected:
+        while who_answers(stage, cluster.cluster_ip(number)) != expected:
             agent.check()
             if time.monotonic() - began_s > _FOLLOWED_WITHIN_S:
                 raise TimeoutError(f"packets did not follow change {moved}")
@@ -115,48 +96,6 @@ def _change(
         delays_ms.append(1000 * (time.monotonic() - written_s))
         time.sleep(chance.uniform(*_BETWEEN_CHANGES_S))
     return delays_ms, agent.cpu_s() - before_s
-
-
-def _who_answers(stage: Stage, cluster_ip: str) -> str | None:
-    """Connect to a clusterIP; return the address of the endpoint, None if there was no answer."""
-    with stage.client.entered():
-        client = socket.socket()
-    with client:
-        client.settimeout(0.2)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        try:
-            client.connect((cluster_ip, SERVICE_PORT))
-            return client.recv(64).decode() or None
-        except OSError:
-            return None
-
-
-class _TellAddress(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        with contextlib.suppress(OSError):
-            self.request.sendall(self.request.getsockname()[0].encode())
-            self.request.recv(1)  # the client resets: no TIME_WAIT stays here
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    request_queue_size = 1024
-    daemon_threads = True
-    allow_reuse_address = True
-
-
-@contextlib.contextmanager
-def _answering(stage: Stage) -> Iterator[None]:
-    """Let every endpoint answer with its own address."""
-    with stage.far.entered():
-        server = _Server(("0.0.0.0", ENDPOINT_PORT), _TellAddress)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 if __name__ == "__main__":

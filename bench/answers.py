@@ -1,0 +1,70 @@
+"""Endpoints that tell their address, and a client that asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import socketserver
+import struct
+import threading
+import time
+from collections.abc import Iterator
+
+from bench.cluster import ENDPOINT_PORT, SERVICE_PORT, Cluster
+from bench.stage import Agent, Stage
+
+_READY_WITHIN_S = 300.0
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def wait_for_every_service(cluster: Cluster, stage: Stage, agent: Agent) -> None:
+    """Wait until the first, the middle and the last Service answer. Raises TimeoutError."""
+    for number in (0, cluster.services // 2, cluster.services - 1):
+        deadline_s = time.monotonic() + _READY_WITHIN_S
+        while who_answers(stage, cluster.cluster_ip(number)) is None:
+            agent.check()
+            if time.monotonic() > deadline_s:
+                raise TimeoutError("the first sync took too long")
+            time.sleep(0.01)
+
+
+def who_answers(stage: Stage, cluster_ip: str) -> str | None:
+    """Connect to a clusterIP; return the address of the endpoint, None if there was no answer."""
+    with stage.client.entered():
+        client = socket.socket()
+    with client:
+        client.settimeout(0.2)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        try:
+            client.connect((cluster_ip, SERVICE_PORT))
+            return client.recv(64).decode() or None
+        except OSError:
+            return None
+
+
+class _TellAddress(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            self.request.sendall(self.request.getsockname()[0].encode())
+            self.request.recv(1)  # the client resets: no TIME_WAIT stays here
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    request_queue_size = 1024
+    daemon_threads = True
+    allow_reuse_address = True
+
+
+@contextlib.contextmanager
+def answering(stage: Stage) -> Iterator[None]:
+    """Let every endpoint answer with its own address."""
+    with stage.far.entered():
+        server = _Server(("0.0.0.0", ENDPOINT_PORT), _TellAddress)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,1 @@
+"""At the size that the goals are stated for."""
