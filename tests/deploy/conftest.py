@@ -1,0 +1,42 @@
+"""A real control plane that notes who asks for what, shared by these tests and clean for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.leftovers import remove_leftovers
+from tests.deploy.rights import POLICY, Audit
+
+
+@pytest.fixture(scope="session")
+def _audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ControlPlane, Path]]:
+    folder = tmp_path_factory.mktemp("audited")
+    policy, log = folder / "policy.json", folder / "audit.log"
+    policy.write_text(json.dumps(POLICY))
+    flags = (
+        "--allow-privileged",
+        "--feature-gates=WatchList=false",  # so that kproxy has to list
+        f"--audit-policy-file={policy}",
+        f"--audit-log-path={log}",
+    )
+    with ControlPlane(folder / "control-plane", flags=flags) as plane:
+        yield plane, log
+
+
+@pytest.fixture
+def plane(_audited: tuple[ControlPlane, Path]) -> Iterator[ControlPlane]:
+    """A control plane that holds nothing but what it made itself."""
+    plane, _ = _audited
+    yield plane
+    remove_leftovers(plane.api)
+
+
+@pytest.fixture
+def audit(_audited: tuple[ControlPlane, Path]) -> Audit:
+    """What the API server of `plane` notes about ServiceAccounts from now on."""
+    return Audit(_audited[1])

@@ -1,0 +1,59 @@
+"""What scheduler and kubelets would do with a DaemonSet's pods, on nodes that are only objects."""
+
+from __future__ import annotations
+
+from tests.cluster.control_plane import ControlPlane
+from tests.deploy.shipped import Object
+from tests.faults.waiting import until
+
+_PODS = "/api/v1/namespaces/kube-system/pods"
+_MERGE = "application/merge-patch+json"
+_LONGEST_S = 20.0
+
+
+def node(name: str) -> Object:
+    """Return a Linux node."""
+    labels = {"kubernetes.io/os": "linux"}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+
+
+def until_images(cluster: ControlPlane, expected: dict[str, list[str]]) -> None:
+    """Play the nodes until the containers that run on each have these images."""
+    until(lambda: _play(cluster) == expected, within_s=_LONGEST_S, what=f"{expected}")
+
+
+def _play(cluster: ControlPlane) -> dict[str, list[str]]:
+    """Take every pod one step on, and return the images that run on each node."""
+    running: dict[str, list[str]] = {}
+    for pod in cluster.api.list(_PODS):
+        path = f"{_PODS}/{pod['metadata']['name']}"
+        if "deletionTimestamp" in pod["metadata"]:
+            cluster.api.call("DELETE", f"{path}?gracePeriodSeconds=0")
+        elif "nodeName" not in pod["spec"]:
+            binding = {
+                "apiVersion": "v1",
+                "kind": "Binding",
+                "metadata": {"name": pod["metadata"]["name"]},
+                "target": {"kind": "Node", "name": _wanted_node(pod)},
+            }
+            cluster.api.call("POST", f"{path}/binding", binding)
+        elif not pod["status"].get("conditions"):
+            ready = {
+                "type": "Ready",
+                "status": "True",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+            status = {"status": {"phase": "Running", "conditions": [ready]}}
+            cluster.api.call("PATCH", f"{path}/status", status, content_type=_MERGE)
+        else:
+            (container,) = pod["spec"]["containers"]
+            running.setdefault(pod["spec"]["nodeName"], []).append(container["image"])
+    return {name: sorted(images) for name, images in running.items()}
+
+
+def _wanted_node(pod: Object) -> str:
+    """Return the node that the DaemonSet made this pod for."""
+    affinity = pod["spec"]["affinity"]["nodeAffinity"]
+    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    (name,) = terms[0]["matchFields"][0]["values"]
+    return str(name)
