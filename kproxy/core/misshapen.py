@@ -28,7 +28,13 @@ def reported_key(kind: Kind, namespace: object, name: object) -> ObjectKey:
 
 
 def misshapen(kind: Kind, document: object, error: msgspec.ValidationError) -> InvalidObject:
-    """Turn msgspec's message into field, value and reason."""
+    """Turn msgspec's message into field, value and reason.
+
+    That the document is of another kind comes first: it explains all else.
+    """
+    said = document.get("kind") if isinstance(document, Mapping) else None
+    if said not in (None, kind.value):
+        return of_other_kind(kind, _key_of(kind, document), said)
     text = str(error)
     found = _PATH_IN_MESSAGE.search(text)
     path = found.group(1) if found else ""
@@ -43,6 +49,11 @@ def misshapen(kind: Kind, document: object, error: msgspec.ValidationError) -> I
         None if missing else _value_at(document, path),
         "is missing" if missing else why.replace("`", ""),
     )
+
+
+def of_other_kind(kind: Kind, key: ObjectKey, said: object) -> InvalidObject:
+    """Refuse a document that says it is of another kind than the one asked for."""
+    return InvalidObject(kind.value, key, "kind", said, f"must be {kind.value}")
 
 
 def unencodable(kind: Kind, document: object, error: UnicodeEncodeError) -> InvalidObject:

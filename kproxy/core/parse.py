@@ -23,7 +23,7 @@ from kproxy.core.addresses import (
     family_of,
     is_special,
 )
-from kproxy.core.misshapen import misshapen, reported_key, unencodable
+from kproxy.core.misshapen import misshapen, of_other_kind, reported_key, unencodable
 from kproxy.core.objects import (
     Endpoint,
     EndpointPort,
@@ -111,7 +111,7 @@ def from_json(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
         raise InvalidObject(kind.value, ObjectKey("", "?"), "(all)", "", str(error)) from error
     if decoded.kind not in (None, kind.value):
         key = reported_key(kind, decoded.metadata.namespace, decoded.metadata.name)
-        raise InvalidObject(kind.value, key, "kind", decoded.kind, f"must be {kind.value}")
+        raise of_other_kind(kind, key, decoded.kind)
     return _finished(kind, decoded, finish)
 
 

@@ -107,10 +107,14 @@ class Relay:
     async def _stop_listening(self) -> None:
         while self._servers:
             server = self._servers.pop()
+            # Python 3.11 forgets a connection whose server is closed between accept() and the
+            # making of its transport: it would stay open.
+            for listener in server.sockets:
+                self._loop.remove_reader(listener.fileno())
+            for _ in range(_STEPS_OF_ACCEPTING):
+                await asyncio.sleep(0)
             server.close()
             await server.wait_closed()
-        for _ in range(_STEPS_OF_ACCEPTING):
-            await asyncio.sleep(0)
 
     async def _cut(self) -> None:
         for end in self._ends:

@@ -46,7 +46,7 @@ def whole(
         if size_bytes > most_bytes:
             raise TooLong(f"more than {most_bytes} bytes")
         if clock() > deadline:
-            raise Silent(f"not complete after {within_s:.0f} s")
+            raise Silent(f"has not finished its answer after {within_s:.0f} s")
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -86,6 +86,6 @@ def _piece(response: urllib3.BaseHTTPResponse) -> bytes:
     try:
         return response.read1(PIECE_BYTES, decode_content=False)
     except http.ReadTimeoutError as error:
-        raise Silent("nothing") from error
+        raise Silent("does not go on with its answer") from error
     except (http.HTTPError, OSError) as error:
-        raise Broken(str(error)) from error
+        raise Broken("breaks off in the middle of its answer") from error

@@ -152,7 +152,7 @@ class Events:
             except ApiError as error:
                 if self._off.is_set() or not self._may_pass(error, happening, last=not left):
                     return
-            self._off.wait(backoff.next_s())
+                self._off.wait(max(backoff.next_s(), error.retry_after_s))
 
     def _may_pass(self, error: ApiError, happening: _Happening, *, last: bool) -> bool:
         """Say whether to try again; if not, say why in the log."""

@@ -67,13 +67,15 @@ def streamed(kind: Kind, watch: Watch) -> Listing | None:
                     watch.put_back(events[number:])
                     metadata = watch.metadata(event)
                     listing.version = metadata.resource_version
+                    if not listing.version:
+                        raise watch.garbled("sends a bookmark without a version")
                     return listing if metadata.ends_list else None
                 _take(listing, watch, event)
     except Silent:
         return None
     except Broken as error:
         raise watch.broken_off(error) from error
-    raise watch.broken_off("ends before the list does")
+    raise watch.broken_off("ends the watch before the list is complete")
 
 
 def _take(listing: Listing, watch: Watch, event: Event) -> None:

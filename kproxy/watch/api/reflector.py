@@ -143,7 +143,7 @@ class Reflector:
             watch.close()
             self._condition.reconnecting()
         if not watch.said_something and self._clock() - opened < self._times.hasty_s:
-            raise watch.broken_off("the watch ends as soon as it begins")
+            raise watch.broken_off("ends the watch as soon as it begins")
 
     def _take(self, watch: Watch, events: list[Event]) -> None:
         changes: list[SingleChange] = []
@@ -205,7 +205,8 @@ class Reflector:
     def _missing(self, why: str) -> float:
         """Go on as if there were no such objects; return when to ask again."""
         self._version = ""
-        if self._condition.status.state is not SourceState.OFF:
+        already = self._condition.status.state is SourceState.OFF
+        self._condition.off(why)  # before anybody sees what follows from it
+        if not already:
             self._inbox.replace(self._resource.kind, {})
-        self._condition.off(why)
         return self._absence.next_s()

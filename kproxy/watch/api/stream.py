@@ -48,6 +48,7 @@ class Metadata(msgspec.Struct, rename="camel"):
 
 class _Head(msgspec.Struct):
     metadata: Metadata
+    kind: str | None = None
 
 
 class _ListMetadata(msgspec.Struct, rename="camel"):
@@ -122,7 +123,7 @@ class Reading:
             )
             page = msgspec.json.decode(text, type=_Page)
         except (Broken, Silent) as error:
-            raise ApiError(f"cannot {self._listing}: {self._session.server}: {error}") from error
+            raise ApiError(f"cannot {self._listing}: {self._session.server} {error}") from error
         except (TooLong, *_UNDECODABLE) as error:
             raise self._garbled(self._listing, f"sends no list ({error})") from error
         finally:
@@ -147,6 +148,7 @@ class Reading:
             response,
             self._watching,
             self._session.server,
+            kind=self._resource.kind.value,
             idle_s=times.idle_s,
             until=self._clock() + lasts_s + _OVERTIME_S,
             clock=self._clock,
@@ -179,6 +181,7 @@ class Watch:
         doing: Doing,
         server: str,
         *,
+        kind: str,
         idle_s: float,
         until: float,
         clock: Callable[[], float],
@@ -186,6 +189,7 @@ class Watch:
         self._response = response
         self._doing = doing
         self._server = server
+        self._kind = kind
         self._idle_s = idle_s
         self._until = until
         self._clock = clock
@@ -221,9 +225,12 @@ class Watch:
     def metadata(self, event: Event) -> Metadata:
         """Return the metadata of an event's object. Raises Garbled."""
         try:
-            return msgspec.json.decode(event.object, type=_Head).metadata
+            head = msgspec.json.decode(event.object, type=_Head)
         except _UNDECODABLE as error:
             raise self.garbled(f"sends no object ({error})") from error
+        if head.kind not in (None, self._kind):
+            raise self.garbled(f"sends a {head.kind!r} instead of a {self._kind}")
+        return head.metadata
 
     def error(self, event: Event) -> ApiError:
         """Return what an ERROR event means."""
@@ -231,7 +238,7 @@ class Watch:
 
     def broken_off(self, why: object) -> ApiError:
         """Return the error for a watch that ends too soon."""
-        return ApiError(f"cannot {self._doing}: {self._server}: {why}")
+        return ApiError(f"cannot {self._doing}: {self._server} {why}")
 
     def garbled(self, why: str) -> Garbled:
         """Return the error for a watch that makes no sense."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 
@@ -357,7 +358,7 @@ def test_a_watch_that_ends_as_it_begins_is_a_failure(fake, services, told):
         fake.fake.end("services")
         services.until_state(SourceState.FAILING)
         services.until(lambda each: rule.used >= 4)
-    assert "ends as soon as it begins" in services.status.detail
+    assert "ends the watch as soon as it begins" in services.status.detail
     services.until(in_touch)
 
 
@@ -375,6 +376,20 @@ def test_a_server_that_takes_no_notice_of_streaming_is_asked_for_pages(fake, fol
     assert rule.used == 1
     assert len(fake.fake.asked("services", "list")) == 1
     assert not services.abilities.streams_lists
+
+
+def test_a_streamed_list_without_a_version_is_garbage(fake, follow):
+    def without_version(text):
+        return re.sub(rb'("BOOKMARK".*"resourceVersion":)"\d+"', rb'\1""', text)
+
+    fake.fake.put("services", service("a"))
+    rule = fake.fake.next("services", faults.Edit(without_version), verb="watch")
+    services = follow(Kind.SERVICE)
+    services.until_names("a")
+
+    assert rule.used == 1
+    assert len(fake.fake.asked("services")) == 2
+    assert services.status.lists == 1
 
 
 def test_the_node_may_be_deleted_and_made_again(fake, follow):
