@@ -124,6 +124,10 @@ class Following:
         services = self.store.all(Kind.SERVICE)
         return {s.key.name: s.ports[0].port for s in services if s.key.name != "kubernetes"}
 
+    def never_lost(self, name: str) -> bool:
+        """Say whether everything that was ever delivered had a Service of this name in it."""
+        return all(name in ports for ports in self.history)
+
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until a condition holds; fail with what there is if it never does."""
         deadline = time.monotonic() + LONGEST_WAIT_S

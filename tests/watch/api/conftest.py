@@ -7,8 +7,10 @@ import logging
 import pytest
 
 from kproxy.watch.api.access import Access, connect
+from kproxy.watch.api.errors import Doing
 from tests.fake_api.fixtures import fake, server
 from tests.watch.api.following import Following
+from tests.watch.api.kubeconfigs import encoded
 
 __all__ = ["fake", "server"]
 
@@ -49,3 +51,34 @@ def follow(api, caplog):
     yield start
     for following in started:
         following.close()
+
+
+@pytest.fixture
+def cluster(fake):
+    """What a kubeconfig says of the fake API server."""
+    return {
+        "server": fake.fake.url,
+        "certificate-authority-data": encoded(fake.fake.ca_pem),
+    }
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Let a minute pass between any two requests."""
+    monkeypatch.setattr("kproxy.watch.api.access.RELOAD_S", 0.0)
+
+
+@pytest.fixture
+def ask():
+    """Ask for Services as somebody whose session ends with the test."""
+    sessions = {}
+
+    def ask(api):
+        session = sessions.setdefault(id(api), api.session())
+        with session.request(Doing("list", "services"), "/api/v1/services", answer_s=5.0) as got:
+            got.read()
+            return got.status
+
+    yield ask
+    for session in sessions.values():
+        session.close()

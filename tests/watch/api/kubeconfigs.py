@@ -1,4 +1,4 @@
-"""Kubeconfig files."""
+"""Kubeconfig files, and what comes of them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import base64
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from kproxy.watch.api.access import Access, Api, connect
+from kproxy.watch.api.errors import ApiError
+
 Fields = dict[str, Any]
+
+SECRET = "very.secret-token"
 
 
 def encoded(data: bytes) -> str:
@@ -31,3 +37,22 @@ def kubeconfig(cluster: Fields, user: Fields | None = None, **fields: Any) -> Fi
 def write(file: Path, document: object) -> Path:
     file.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
     return file
+
+
+def by(file: Path, **fields: Any) -> Api:
+    return connect(Access(kubeconfig=str(file), **fields))
+
+
+def tokens(fake: Any) -> list[str]:
+    """Return the tokens with which Services were asked for."""
+    return [request.bearer for request in fake.fake.asked("services")]
+
+
+def refusal(file: Path, **fields: Any) -> str:
+    """Return why a kubeconfig is refused."""
+    with pytest.raises(ApiError) as caught:
+        by(file, **fields)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert SECRET not in text
+    return text
