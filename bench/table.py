@@ -35,9 +35,12 @@ def main() -> None:
 
 def sections() -> Iterator[str]:
     """Return the lines of all tables."""
-    sync, connections, core = (_read(name) for name in ("sync", "connections", "core"))
+    names = ("sync", "api", "connections", "core")
+    sync, api, connections, core = (_read(name) for name in names)
     if sync:
         yield from _sync(sync)
+    if api:
+        yield from _api(api)
     if connections:
         yield from _connections(connections)
     if core:
@@ -75,6 +78,44 @@ def _sync(document: Row) -> Iterator[str]:
             for row in document["results"]
         ],
     )
+    yield from _source(document)
+
+
+def _api(document: Row) -> Iterator[str]:
+    parameters = document["parameters"]
+    yield (
+        f"The agent of a cluster: {parameters['services']:,} Services with "
+        f"{parameters['endpoints']} endpoints each from a real API server, which shares its cores. "
+        "A change is over when packets reach an address that was stored at its beginning."
+    )
+    yield ""
+    alone, *agents = document["results"]
+    yield from _table(
+        (
+            "iptables variant",
+            "all in hand, s",
+            "first sync, s",
+            "one change, ms (median, max)",
+            "memory, MB (RSS, PSS)",
+            "peak with children, MB (PSS)",
+        ),
+        [
+            (
+                row["what"],
+                row["in_hand_s"],
+                row["first_sync_s"],
+                f"{row['change_ms']['median']:.0f}, {row['change_ms']['max']:.0f}",
+                f"{row['steady_rss_mb']:.0f}, {row['steady_pss_mb']:.0f}",
+                f"{row['peak_with_children_pss_mb']:.0f}",
+            )
+            for row in agents
+        ],
+    )
+    yield (
+        f"Following and compiling alone, without a kernel: in hand after {alone['in_hand_s']} s, "
+        f"{alone['steady_rss_mb']:.0f} MB, {alone['cores']:.2f} cores at 200 changes a second."
+    )
+    yield ""
     yield from _source(document)
 
 
