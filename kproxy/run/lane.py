@@ -9,6 +9,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.table import TableChanges
 from kproxy.run.pace import Pace
 from kproxy.run.pending import Pending
+from kproxy.run.reconcile import Step
 from kproxy.run.report import Report
 from kproxy.run.settings import LoopSettings
 from kproxy.run.status import FamilyStatus
@@ -88,7 +89,9 @@ class Lane:
     def _refused(self, outcome: Refused, now: float) -> None:
         self.settled = True
         self._pace.refused(now)
-        behind_since = now if self.status.behind_since is None else self.status.behind_since
+        behind_since = self.status.behind_since
+        if behind_since is None and outcome.step is not Step.READ:  # it looked, and found a lack
+            behind_since = now
         self.status = replace(
             self.status,
             behind_since=behind_since,

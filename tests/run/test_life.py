@@ -260,6 +260,32 @@ def test_a_change_that_comes_during_a_write_is_still_missing_after_it():
     run(scene)
 
 
+def test_a_kernel_that_cannot_be_read_lacks_no_change():
+    async def scene():
+        async with running(faults={V4: {Call.OBSERVE: [None] + [0] * 100}}) as it:
+            it.source.push(listed(1))
+            await asyncio.sleep(200)
+            assert it.status(V4).failures
+            assert it.status(V4).behind_since is None
+            it.source.push(moved(1, 2))
+            await asyncio.sleep(100)
+            assert it.status(V4).behind_since == pytest.approx(1200)
+
+    run(scene)
+
+
+def test_a_kernel_that_refuses_a_repair_lacks_it():
+    async def scene():
+        async with running(faults={V4: {Call.COMMIT: [None] + [0] * 100}}) as it:
+            it.source.push(listed(1))
+            await asyncio.sleep(10)
+            it.kernels[V4].flush("kproxy/target/")
+            await asyncio.sleep(10)
+            assert it.status(V4).behind_since is not None
+
+    run(scene)
+
+
 def test_once_says_for_each_family_how_it_went():
     async def scene():
         never = {Call.COMMIT: [0] * 100}

@@ -168,11 +168,12 @@ class Connection(asyncio.Protocol):
         if head.method == b"CONNECT":  # success would turn the connection into a tunnel
             return self._refuse(http.HTTPStatus.METHOD_NOT_ALLOWED)
         more = (_CLOSE,) if self._http.their_state is h11.SEND_BODY else ()
-        self._send(self._handle(head), *more, with_body=head.method != b"HEAD")
+        self._send(self._handle(head), *more)
         self._door.served(self)
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return self._end()
         self._http.start_next_cycle()
+        self._head = None
         if not self._blocked:
             self._await_next()
 
@@ -206,7 +207,7 @@ class Connection(asyncio.Protocol):
             self._send(text_answer(text, status), _CLOSE)
         self._end()
 
-    def _send(self, answer: Answer, *more_headers: tuple[str, str], with_body: bool = True) -> None:
+    def _send(self, answer: Answer, *more_headers: tuple[str, str]) -> None:
         headers = [
             *answer.headers,
             ("Date", email.utils.formatdate(self._door.wall_clock(), usegmt=True)),
@@ -217,7 +218,7 @@ class Connection(asyncio.Protocol):
         events: list[h11.Event] = [
             h11.Response(status_code=answer.status, headers=headers, reason=reason)
         ]
-        if with_body:
+        if self._head is None or self._head.method != b"HEAD":
             events.append(h11.Data(data=answer.body))
         events.append(h11.EndOfMessage())
         self._transport.write(b"".join(self._http.send(event) or b"" for event in events))

@@ -81,27 +81,24 @@ class ProxyHealth:
         """Answer and count; `eligible` None leaves the node out of it."""
         now, wall_ns = self._clock(), self._wall_ns()
         statuses = tuple(self._statuses())
-        families = {
-            each.family.value: {
-                "lastUpdated": self._written_at(each, now, wall_ns),
-                "healthy": each.healthy(now, self._patience_s),
-            }
-            for each in statuses
-        }
-        healthy = all(each["healthy"] for each in families.values())
+        written_ns = {each.family: self._written_ns(each, now, wall_ns) for each in statuses}
+        healthy = self.healthy()
         ok = healthy and eligible is not False
-        last_written = max((str(each["lastUpdated"]) for each in families.values()), default=_NEVER)
+        updated_ns = wall_ns if ok else max(written_ns.values(), default=None)
         body: dict[str, object] = {
-            "lastUpdated": go_time(wall_ns) if ok else last_written,
+            "lastUpdated": _NEVER if updated_ns is None else go_time(updated_ns),
             "currentTime": go_time(wall_ns),
-            "nodeEligible": eligible,
+            **({} if eligible is None else {"nodeEligible": eligible}),
             "healthy": healthy,
-            "status": families,
         }
-        if eligible is None:
-            del body["nodeEligible"]
-        if not families:
-            del body["status"]
+        if statuses:
+            body["status"] = {
+                each.family.value: {
+                    "lastUpdated": go_time(written_ns[each.family]),
+                    "healthy": each.healthy(now, self._patience_s),
+                }
+                for each in statuses
+            }
         if request.asks_for("verbose"):
             body["errors"] = {each.family.value: each.error for each in statuses if each.error}
             body["sources"] = [_source(each) for each in self._sources()]
@@ -109,14 +106,14 @@ class ProxyHealth:
         answers[status] += 1
         return Answer(status, (JSON, NO_SNIFFING), to_json(body))
 
-    def _written_at(self, status: FamilyStatus, now: float, wall_ns: int) -> str:
+    def _written_ns(self, status: FamilyStatus, now: float, wall_ns: int) -> int:
         """Return when the kernel last was up to date; upstream counts the start as such a moment.
 
         To the millisecond: the two clocks are not read in one instant, and one moment should not
         look different from answer to answer.
         """
         at = self._started_at if status.applied_at is None else status.applied_at
-        return go_time((wall_ns - int((now - at) * _NS)) // _MS * _MS)
+        return (wall_ns - int((now - at) * _NS)) // _MS * _MS
 
 
 def _source(status: SourceStatus) -> dict[str, object]:

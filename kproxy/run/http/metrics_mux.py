@@ -23,16 +23,18 @@ from kproxy.run.http.message import (
 from kproxy.run.http.zpages import About, flagz, statusz
 
 _NS = 1_000_000_000
+_RECENT_NS = _NS // 2
 _CONFIGURATION = "kubeproxy.config.k8s.io"
 _INDICATORS_TYPE = f"{CONTENT_TYPE_PLAIN_0_0_4}; escaping=underscores"
 
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """What there is to show. The functions are asked at each request.
+    """What there is to show. The functions are asked at each request, but for `metrics`.
 
     - `mode`: the data path by its configuration name.
-    - `metrics` returns content type and text.
+    - `metrics` returns content type and text; it is asked at most twice a second, as a page of
+      10,000 Services takes some 10 ms and anybody may ask for it.
     - `configuration` returns the configuration in force as a KubeProxyConfiguration object.
     - `flags` returns each flag of the command line with its value.
     """
@@ -49,8 +51,10 @@ def metrics_mux(pages: Pages) -> Router:
     slis = _Slis(pages.about)
     started = ("Process-Start-Time-Unix", str(pages.about.started_ns // _NS))
 
+    recent = _Recent(pages.metrics, pages.about.wall_ns)
+
     def metrics(request: Request) -> Answer:
-        content_type, text = pages.metrics()
+        content_type, text = recent()
         return Answer(200, (("Content-Type", content_type), started), text)
 
     def configuration(request: Request) -> Answer:
@@ -70,6 +74,25 @@ def metrics_mux(pages: Pages) -> Router:
         "/flagz": flagz(pages.flags),
     }
     return Router({**served, "/statusz": statusz(pages.about, served)})
+
+
+class _Recent:
+    """Returns what a function returned a moment ago, or else asks it anew."""
+
+    def __init__(
+        self, function: Callable[[], tuple[str, bytes]], wall_ns: Callable[[], int]
+    ) -> None:
+        self._function = function
+        self._wall_ns = wall_ns
+        self._asked_ns = -_RECENT_NS
+        self._returned = ("", b"")
+
+    def __call__(self) -> tuple[str, bytes]:
+        now_ns = self._wall_ns()
+        if not 0 <= now_ns - self._asked_ns < _RECENT_NS:  # also if the clock was turned back
+            self._returned = self._function()
+            self._asked_ns = now_ns
+        return self._returned
 
 
 class _Slis(Collector):

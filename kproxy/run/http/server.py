@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 _QUEUED = 4096  # connections that wait in the kernel; it lowers this to net.core.somaxconn
 _ACCEPTED_PER_TURN = 32  # so that a crowd does not keep the event loop to itself
 _PAUSE_S = 1.0
+_SAID_EVERY_S = 60.0
 
 
 class Listener:
@@ -68,7 +69,7 @@ class Listener:
 
     def _pause(self, error: OSError) -> None:
         """Wait when the kernel has no descriptor or memory left, instead of asking it in a loop."""
-        log.error("cannot accept a connection: %s; trying again soon", error.strerror)
+        self._server.cannot_accept(error)
         self._loop.remove_reader(self._bound)
         self._resuming = self._loop.call_later(
             _PAUSE_S, self._loop.add_reader, self._bound, self._accept
@@ -102,6 +103,7 @@ class HttpServer:
         self.limits = limits
         self.wall_clock = wall_clock
         self._open: dict[Connection, Listener] = {}  # the least recently useful first
+        self._may_complain_at = 0.0  # of the event loop's clock
 
     def listen(self, bound: socket.socket, handler: Handler) -> Listener:
         """Serve a bound socket, and own it from now on. Raises OSError."""
@@ -124,6 +126,13 @@ class HttpServer:
     def left(self, connection: Connection) -> None:
         """Count a connection out."""
         self._open.pop(connection, None)
+
+    def cannot_accept(self, error: OSError) -> None:
+        """Say so in the log, for all listeners together once a minute."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._may_complain_at:
+            self._may_complain_at = now + _SAID_EVERY_S
+            log.error("connections wait, none can be accepted: %s; trying again", error.strerror)
 
     def clear(self, listener: Listener) -> None:
         """Cut off everyone who came through `listener`."""

@@ -105,6 +105,15 @@ def test_one_family_cannot_heal_the_other():
     )
 
 
+def test_the_latest_update_counts_however_it_is_written():
+    world = World()
+    world.statuses = (
+        FamilyStatus(V4, applied_at=NOW - 99.48, behind_since=NOW - 61),
+        FamilyStatus(V6, applied_at=NOW - 99.5),
+    )
+    assert world.ask("/livez")[1].startswith('{"lastUpdated":"2026-01-01T11:58:20.52Z",')
+
+
 @pytest.mark.parametrize("which", [None, node(deleting=True)])
 def test_an_ineligible_node_fails_healthz_alone(which):
     world = World()

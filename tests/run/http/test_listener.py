@@ -100,8 +100,26 @@ async def test_without_descriptors_it_waits_and_goes_on(caplog, monkeypatch):
                 got = await asyncio.get_running_loop().sock_recv(raw, 9)
     assert got == b"HTTP/1.1 "
     assert [record.getMessage() for record in caplog.records] == [
-        "cannot accept a connection: Too many open files; trying again soon"
+        "connections wait, none can be accepted: Too many open files; trying again"
     ]
+
+
+@asynchronous
+async def test_many_listeners_complain_once(caplog, monkeypatch):
+    monkeypatch.setattr("kproxy.run.http.server._PAUSE_S", 0.01)
+    server = HttpServer(PATIENT, lambda: NOON)
+    bound = [bind_one_family(Address(LOOPBACK, 0)) for _ in range(5)]
+    listeners = [server.listen(each, page) for each in bound]
+    waiting = [socket.socket() for _ in bound]
+    with few_descriptors(), contextlib.ExitStack() as stack:
+        for raw, each in zip(waiting, bound, strict=True):
+            stack.enter_context(raw)
+            raw.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(raw, each.getsockname())
+        await asyncio.sleep(0.1)
+        assert len(caplog.records) == 1
+        for listener in listeners:
+            listener.close()
 
 
 @asynchronous

@@ -85,6 +85,29 @@ def test_a_page_is_exactly_this(ask, path, headers, body):
     assert ask(path) == (200, headers, body)
 
 
+def test_a_crowd_of_scrapers_costs_two_pages_a_second():
+    now_ns = STARTED_NS
+    made = []
+
+    def metrics():
+        made.append(now_ns)
+        return "text/plain", b"page %d" % len(made)
+
+    about = About("0.1.0", "1.37", STARTED_NS, lambda: now_ns)
+    mux = metrics_mux(Pages("iptables", metrics, dict, dict, about))
+
+    def pages():
+        return {mux(Request("GET", "/metrics", "", "")).body for _ in range(100)}
+
+    assert pages() == {b"page 1"}
+    now_ns += 499_999_999
+    assert pages() == {b"page 1"}
+    now_ns += 1
+    assert pages() == {b"page 2"}
+    now_ns -= 10**12  # somebody turned the clock back
+    assert pages() == {b"page 3"}
+
+
 @pytest.mark.parametrize(
     "path",
     ["/", "/livez", "/readyz", "/healthz/", "/healthz/log", "/metrics/", "*", "/debug/pprof/"],

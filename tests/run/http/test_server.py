@@ -237,6 +237,35 @@ async def test_what_cannot_be_served_is_refused_and_ends_the_connection(status, 
         assert await once(address, message) == refusal(status)
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (b"505 HTTP Version Not Supported", b"HEAD / HTTP/2.0\r\nHost: x\r\n\r\n"),
+        (b"431 Request Header Fields Too Large", get("/", "X: " + "x" * 20000, method="HEAD")),
+        (
+            b"413 Request Entity Too Large",
+            get("/", "Content-Length: 4097", method="HEAD") + bytes(4097),
+        ),
+        (b"400 Bad Request", get("/", "Transfer-Encoding: chunked", method="HEAD") + b"xyz\r\n"),
+        (b"400 Bad Request", get("/", "Content-Length: 5", method="HEAD") + b"he"),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", get("/")])
+@asynchronous
+async def test_a_refused_head_has_no_body(status, message, before):
+    async with serving() as address:
+        answers = await once(address, before + message)
+    headers, _, _ = refusal(status).rpartition(b"\r\n\r\n")
+    assert answers == (ok(b"GET /") if before else b"") + headers + b"\r\n\r\n"
+
+
+@asynchronous
+async def test_garbage_after_a_head_is_refused_in_words():
+    async with serving() as address:
+        answers = await once(address, get("/", method="HEAD") + b"\r\r\r\r")
+    assert answers.endswith(refusal(b"400 Bad Request"))
+
+
 @asynchronous
 async def test_requests_before_garbage_are_answered():
     async with serving() as address:
