@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from kproxy import node_lock
@@ -12,6 +14,8 @@ from kproxy.failures import Failed
 from kproxy.host_features import has_net_admin
 from kproxy.wiring import DATA_PATHS, data_path
 
+_PAUSE_S = 0.5
+
 
 def remove_everything() -> list[str]:
     """Clean up after every data path; return what to tell of it, a line for each family.
@@ -21,9 +25,21 @@ def remove_everything() -> list[str]:
     """
     if not has_net_admin(Path("/proc/self/status").read_text()):
         raise Failed("needs CAP_NET_ADMIN to change the kernel's rules: run it as root")
-    if node_lock.is_held():
-        raise Failed("a kproxy runs here and would write its rules again: stop it first")
     told: list[str] = []
+    try:
+        lock = node_lock.take(told.append, lambda: time.sleep(_PAUSE_S), wait=False)
+    except node_lock.Held as error:
+        why = "a kproxy runs here and would write its rules again: stop it first"
+        raise Failed(why) from error
+    with closing(lock) if lock else nullcontext():
+        errors = _remove(told)
+    if errors:
+        raise Failed(*told, *errors)
+    return told
+
+
+def _remove(told: list[str]) -> list[str]:
+    """Clean up after every data path; add what there was to `told`, return what went wrong."""
     errors: list[str] = []
     for mode in DATA_PATHS:
         path = data_path(Configuration(mode=mode))
@@ -34,6 +50,4 @@ def remove_everything() -> list[str]:
                 errors.append(f"{mode.value} {family.value}: {error}")
             else:
                 told.append(f"{mode.value} {family.value}: removed {removed} kernel objects")
-    if errors:
-        raise Failed(*told, *errors)
-    return told
+    return errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from kproxy.backend import BackendError
@@ -13,20 +13,17 @@ from kproxy.clean_up import remove_everything
 from kproxy.config import to_settings
 from kproxy.config_families import family_complaints
 from kproxy.config_fields import Configuration
-from kproxy.config_watch import changed_configuration
 from kproxy.core.addresses import Family
 from kproxy.core.node_rules import node_rules
 from kproxy.core.objects import Kind, Node, ObjectKey
 from kproxy.core.store import Replaced
-from kproxy.daemon import Duties, never
+from kproxy.daemon import Duties
 from kproxy.failures import Failed
-from kproxy.node_settings import conntrack_settings, online_cpus, oom_score_setting
+from kproxy.node_settings import oom_score_setting
 from kproxy.options import Options
 from kproxy.process import Around
 from kproxy.run.metrics import Metrics
 from kproxy.startup import (
-    ROOT,
-    EarlySignals,
     build_proxy,
     gate_states,
     host_families,
@@ -34,8 +31,11 @@ from kproxy.startup import (
     node_lock_held,
     open_data_path,
     say_what_was_read,
+    set_up_conntrack,
     set_up_node,
     start_log,
+    stop_at_once,
+    until_changed,
 )
 from kproxy.watch.api.access import Access, Api, connect
 from kproxy.watch.api.errors import ApiError
@@ -59,10 +59,9 @@ _SERVER_EVENTS = {
 def serve(options: Options) -> int:
     """Forward the Services of a cluster until told to stop; the rules stay. Raises Failed."""
     configuration = options.loaded.configuration
-    until = _until(options)
     path = open_data_path(configuration)
     start_log(configuration)
-    signals = EarlySignals()
+    stop_at_once()
     say_what_was_read(options.loaded, options.node_name)
     families = host_families(configuration)
     metrics = Metrics(configuration.mode, families, gate_states(configuration))
@@ -70,8 +69,8 @@ def serve(options: Options) -> int:
     source = ApiSource(api, node_name=options.node_name, log=logging.getLogger("kproxy.api"))
     events = Events(api, node_name=options.node_name, log=logging.getLogger("kproxy.events"))
     about_node = _AboutNode(events, options.node_name)
-    with contextlib.closing(events), node_lock_held(signals):
-        set_up_node(conntrack_settings(configuration.conntrack, online_cpus(ROOT)))
+    with contextlib.closing(events), node_lock_held():
+        missing = set_up_conntrack(configuration)
         # Less than what the kubelet gave takes a privilege of its own, and what it gave will do.
         set_up_node([oom_score_setting(configuration.oom_score_adj)], level=logging.INFO)
         with ThreadPoolExecutor(1, "kernel") as executor:
@@ -80,6 +79,7 @@ def serve(options: Options) -> int:
                 source,
                 metrics,
                 listed=lambda node: _complain(configuration, node, families),
+                ready=lambda: set_up_node(missing),
                 port_failed=_port_events(events),
                 node_may_lack=False,
             )
@@ -93,9 +93,9 @@ def serve(options: Options) -> int:
                 metrics,
                 options.flags,
                 lambda name, note: about_node.post("Warning", _SERVER_EVENTS[name], note),
-                until,
+                until_changed(options.loaded, options.config_file),
             )
-            keep_following(proxy, source, duties, signals)
+            keep_following(proxy, source, duties)
     return 0
 
 
@@ -109,21 +109,22 @@ def initialise(options: Options) -> int:
     start_log(configuration)
     say_what_was_read(options.loaded, options.node_name)
     families = host_families(configuration)
-    set_up_node(conntrack_settings(configuration.conntrack, online_cpus(ROOT)))
+    missing = set_up_conntrack(configuration)
     api = _connect(configuration, options.master, lambda verb, code, host, seconds: None)
     source = ApiSource(api, node_name=options.node_name, log=logging.getLogger("kproxy.api"))
     node = asyncio.run(_own_node(source))
     settings = to_settings(configuration, options.node_name)
-    missing = 0
+    count = 0
     failures: list[str] = []
     for family in families:
         try:
-            missing += path.prepare(family, node_rules(settings, node, (), family))
+            count += path.prepare(family, node_rules(settings, node, (), family))
         except BackendError as error:
             failures.append(f"{family.value}: {error}")
+    set_up_node(missing)
     if failures:
         raise Failed(*failures)
-    log.info("the node is prepared: %d settings and rules were missing", missing)
+    log.info("the node is prepared: %d settings and rules were missing", count)
     return 0
 
 
@@ -196,19 +197,6 @@ class _AboutNode:
             action=_ACTION,
             note=note,
         )
-
-
-def _until(options: Options) -> Callable[[], Awaitable[str]]:
-    """Return what to wait for: a configuration file that says something else than was read."""
-    file, content = options.config_file, options.loaded.content
-    if file is None or content is None:
-        return never
-
-    async def until() -> str:
-        fields = await changed_configuration(file, content)
-        return f"{file} has other values for {', '.join(fields)}, which the next start takes"
-
-    return until
 
 
 def clean_up(options: Options) -> int:

@@ -29,22 +29,25 @@ async def changed_configuration(
     path: Path,
     content: bytes,
     *,
+    usable: Callable[[Configuration], str],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> tuple[str, ...]:
     """Return the fields that differ, once the file is valid and something in it has changed.
 
-    `content` is what the file held when it was loaded. A file that is gone, or that is not valid,
-    is said once, and what is in force stays so; comments and fields without effect change nothing.
+    `content` is what the file held when it was loaded. `usable` says why a start with another mode
+    would fail, "" if it would not. A file that is gone, not valid or not usable is said once, and
+    what is in force stays so; comments and fields without effect change nothing.
     """
-    watched = _Watched(path, content)
+    watched = _Watched(path, content, usable)
     while not (differences := watched.look()):
         await sleep(_PAUSE_S)
     return differences
 
 
 class _Watched:
-    def __init__(self, path: Path, content: bytes) -> None:
+    def __init__(self, path: Path, content: bytes, usable: Callable[[Configuration], str]) -> None:
         self._path = path
+        self._usable = usable
         self._seen: bytes | None = content
         self._in_force = _meaning(path, content)
 
@@ -75,6 +78,9 @@ class _Watched:
         differences = effective_differences(configuration, old)
         if take_over is not old_take_over:
             differences.add(_TAKE_OVER)
+        if "mode" in differences and (why := self._usable(configuration)):
+            log.error("%s: %s; what was read before stays in force", self._path, why)
+            return ()
         return tuple(sorted(differences))
 
 

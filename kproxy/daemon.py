@@ -46,20 +46,14 @@ class Duties:
     until: Callable[[], Awaitable[str]]
 
 
-async def follow(
-    proxy: Proxy, source: Source, duties: Duties, *, stopped: Callable[[], str]
-) -> None:
+async def follow(proxy: Proxy, source: Source, duties: Duties) -> None:
     """Keep the kernel in step with a source until SIGTERM or SIGINT. The rules stay.
-
-    `stopped` names the signal that came before this began, if one did.
 
     Raises what the source raised, and BindError if a server must not do without its address.
     """
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, proxy, f"{signal.Signals(number).name}")
-    if stopped():
-        _stop(proxy, stopped())
     try:
         async with asyncio.TaskGroup() as tasks:
             beside = [

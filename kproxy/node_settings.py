@@ -66,14 +66,14 @@ def oom_score_setting(value: int) -> Setting:
     return Setting(_OOM_SCORE, value)
 
 
-def put_in_force(wanted: list[Setting], root: Path) -> tuple[list[Setting], list[str]]:
-    """Write the settings that differ; return those, and one line for each that cannot be had.
+def put_in_force(wanted: list[Setting], root: Path) -> tuple[list[Setting], dict[Setting, str]]:
+    """Write the settings that differ; return those, and a line for each that cannot be had.
 
     A value that is right already is not written, so that a process without the privilege can run
     where a privileged one has set everything before it.
     """
     written: list[Setting] = []
-    problems: list[str] = []
+    problems: dict[Setting, str] = {}
     for setting in wanted:
         file = root / setting.file
         try:
@@ -84,7 +84,7 @@ def put_in_force(wanted: list[Setting], root: Path) -> tuple[list[Setting], list
             written.append(setting)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "it holds no number"
-            problems.append(f"{setting.name} cannot be set to {setting.value}: {why}")
+            problems[setting] = f"{setting.name} cannot be set to {setting.value}: {why}"
     return written, problems
 
 

@@ -15,7 +15,6 @@ class Options:
 
     - `master`: the address of the API server, "" if the kubeconfig or the pod has it.
     - `config_file`: the file that the configuration came from and that may change.
-    - `take_over`: remove what kube-proxy left; `loaded.configuration.kproxy` says the same.
     - `flags`: the value of every flag, given or not, as text.
     """
 
@@ -23,5 +22,4 @@ class Options:
     node_name: str
     master: str
     config_file: Path | None
-    take_over: bool
     flags: Mapping[str, str] = field(default_factory=dict)

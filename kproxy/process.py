@@ -47,6 +47,7 @@ class Around:
 
     - `executor` has one thread.
     - `listed` is told of the Node object, None if there is none, when everything was listed once.
+    - `ready` is called when every family was tried once.
     - `port_failed` is told of a Service whose healthCheckNodePort cannot be had, and why.
     - `node_may_lack`: the node takes part although there is no Node object of its name.
     """
@@ -55,6 +56,7 @@ class Around:
     source: Source
     metrics: Metrics
     listed: Callable[[Node | None], None]
+    ready: Callable[[], object]
     port_failed: Callable[[ObjectKey, str], None]
     node_may_lack: bool
 
@@ -246,6 +248,7 @@ class _Telling:
             )
         else:
             log.error("not ready: the kernel refused every IP family; trying again")
+        self._around.ready()
         heap.loaded()
 
     def _seconds(self) -> float:

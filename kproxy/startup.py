@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -18,14 +19,15 @@ from kproxy.backend import BackendError
 from kproxy.config import Loaded
 from kproxy.config_families import primary_family
 from kproxy.config_fields import Configuration
+from kproxy.config_watch import changed_configuration
 from kproxy.core.addresses import Family
-from kproxy.daemon import Duties, follow
+from kproxy.daemon import Duties, follow, never
 from kproxy.failures import BadUsage, Failed
 from kproxy.feature_gates import enabled_gates
 from kproxy.feature_gates_data import Stage, known_gates
 from kproxy.host_features import has_net_admin, ip_families
 from kproxy.logs import configure
-from kproxy.node_settings import Setting, put_in_force
+from kproxy.node_settings import Setting, conntrack_settings, online_cpus, put_in_force
 from kproxy.process import Around, Proxy, build
 from kproxy.run.agent import SourceEnded
 from kproxy.run.http.serve import BindError
@@ -85,6 +87,28 @@ def allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def until_changed(loaded: Loaded, file: Path | None) -> Callable[[], Awaitable[str]]:
+    """Return what to wait for: that a configuration file says something else than was read."""
+    content = loaded.content
+    if file is None or content is None:
+        return never
+
+    async def until() -> str:
+        fields = await changed_configuration(file, content, usable=_is_usable)
+        return f"{file} has other values for {', '.join(fields)}, which the next start takes"
+
+    return until
+
+
+def _is_usable(configuration: Configuration) -> str:
+    """Return why a start with a configuration would fail, "" if it would not."""
+    try:
+        data_path(configuration)
+    except NotAvailable as error:
+        return str(error)
+    return ""
+
+
 def gate_states(configuration: Configuration) -> dict[str, Feature]:
     """Return every feature gate with its stage, as the metrics tell it."""
     enabled = enabled_gates(configuration.feature_gates)
@@ -94,55 +118,60 @@ def gate_states(configuration: Configuration) -> dict[str, Feature]:
     }
 
 
-class EarlySignals:
-    """Notes SIGTERM and SIGINT as long as there is no loop to tell.
+def stop_at_once() -> None:
+    """Let SIGTERM and SIGINT end the process at once, as long as there is no loop to tell.
 
-    They raise nothing: nobody could say what of the start they would leave half done.
+    That is good news for whoever sends them (code 0): nothing was written, so nothing is half done.
     """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
 
-    def __init__(self) -> None:
-        self.seen = ""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.seen = signal.Signals(number).name
+def _stop(number: int, frame: FrameType | None) -> None:
+    try:
+        log.info("%s: stopping, nothing was written", signal.Signals(number).name)
+    finally:
+        os._exit(0)
 
 
 @contextmanager
-def node_lock_held(signals: EarlySignals) -> Iterator[None]:
-    """Wait until no other kproxy writes rules here, and keep others waiting meanwhile.
-
-    Ends the process if it is told to stop while it waits.
-    """
-
-    def pause() -> None:
-        time.sleep(_LOCK_PAUSE_S)
-        if signals.seen:
-            log.info("%s: stopping, nothing was written", signals.seen)
-            raise SystemExit(0)
-
-    with node_lock.take(lambda line: log.warning("%s", line), pause) or nullcontext():
+def node_lock_held() -> Iterator[None]:
+    """Wait until no other kproxy writes rules here, and keep others waiting meanwhile."""
+    lock = node_lock.take(lambda line: log.warning("%s", line), lambda: time.sleep(_LOCK_PAUSE_S))
+    with closing(lock) if lock else nullcontext():
         yield
 
 
-def set_up_node(wanted: list[Setting], *, level: int = logging.ERROR) -> None:
-    """Put settings of the node in force; forwarding goes on without one that cannot be had.
+def set_up_node(
+    wanted: list[Setting], *, level: int = logging.ERROR, then: str = "going on without"
+) -> list[Setting]:
+    """Put settings of the node in force; return those that cannot be had.
 
-    `level` is how bad that is.
+    Forwarding does not depend on them: `level` and `then` say how bad it is and what happens next.
     """
     written, problems = put_in_force(wanted, ROOT)
     for setting in written:
         log.info("set %s to %d", setting.name, setting.value)
-    for line in problems:
-        log.log(level, "%s; going on without", line)
+    for line in problems.values():
+        log.log(level, "%s; %s", line, then)
+    return list(problems)
 
 
-def keep_following(proxy: Proxy, source: Source, duties: Duties, signals: EarlySignals) -> None:
+def set_up_conntrack(configuration: Configuration) -> list[Setting]:
+    """Put the settings of connection tracking in force; return those that shall be tried again.
+
+    On a node where nothing has asked for connection tracking yet there are none, before the first
+    rules make the kernel load it.
+    """
+    wanted = conntrack_settings(configuration.conntrack, online_cpus(ROOT))
+    return set_up_node(wanted, level=logging.INFO, then="trying again when there are rules")
+
+
+def keep_following(proxy: Proxy, source: Source, duties: Duties) -> None:
     """Run until told to stop. Raises Failed."""
     allow_many_files()
     try:
-        asyncio.run(follow(proxy, source, duties, stopped=lambda: signals.seen))
+        asyncio.run(follow(proxy, source, duties))
     except (SourceEnded, BindError) as error:
         raise Failed(str(error)) from error
 

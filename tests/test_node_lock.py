@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
+import time
 
 import pytest
 
@@ -50,12 +52,55 @@ def never_told(line):
     raise AssertionError(line)
 
 
-def test_it_is_known_to_others_whether_it_is_held(namespace):
-    assert not node_lock.is_held()
+def test_who_will_not_wait_is_told_that_it_is_held(namespace):
     lock = node_lock.take(never_told, never)
-    assert node_lock.is_held()
+    with pytest.raises(node_lock.Held):
+        node_lock.take(never_told, never, wait=False)
     lock.close()
-    assert not node_lock.is_held()
+    node_lock.take(never_told, never, wait=False).close()
+
+
+def test_any_number_may_ask(namespace):
+    lock = node_lock.take(never_told, never)
+    pauses = []
+    for _ in range(300):
+        with pytest.raises(node_lock.Held):
+            # A connection in the queue may keep one waiting for a moment.
+            node_lock.take(never_told, lambda: pauses.append(time.sleep(0.01)), wait=False)
+    assert len(pauses) < 100
+    lock.close()
+
+
+def test_one_that_ends_while_it_is_asked_leaves_the_lock(namespace, monkeypatch):
+    """The socket is gone between the attempt to have it and the question who has it."""
+    first = node_lock.take(never_told, never)
+    ask = node_lock._owner
+
+    def too_late():
+        first.close()
+        monkeypatch.setattr(node_lock, "_owner", ask)
+        return ask()
+
+    monkeypatch.setattr(node_lock, "_owner", too_late)
+    second = node_lock.take(never_told, lambda: None)
+    assert second is not None
+    second.close()
+
+
+def test_without_descriptors_it_still_answers_later(namespace, monkeypatch):
+    monkeypatch.setattr(node_lock, "_WITHOUT_DESCRIPTORS_S", 0.01)
+    lock = node_lock.take(never_told, never)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as asking:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (asking.fileno() + 1, hard))
+        try:
+            asking.connect("\0kproxy/rules")
+            time.sleep(0.05)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        asking.settimeout(5)
+        assert asking.recv(1) == b"", "it is taken off the queue"
+    lock.close()
 
 
 def test_another_network_namespace_has_its_own(namespace):
@@ -83,11 +128,10 @@ def test_a_name_taken_by_another_user_keeps_nobody_out(namespace):
         ours.settimeout(10)
         assert ours.recv(1) == b"!"
         said = []
-        assert node_lock.take(said.append, never) is None
+        assert node_lock.take(said.append, never, wait=False) is None
         assert said == [
             "the lock against a second kproxy is held by a process without root; going on"
         ]
-        assert not node_lock.is_held()
     finally:
         ours.close()
         os.waitpid(child, 0)
@@ -96,4 +140,6 @@ def test_a_name_taken_by_another_user_keeps_nobody_out(namespace):
 def test_a_name_that_does_not_listen_keeps_nobody_out(namespace):
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind("\0kproxy/rules")
-        assert node_lock.take(lambda line: None, never) is None
+        pauses = []
+        assert node_lock.take(lambda line: None, lambda: pauses.append(1)) is None
+        assert len(pauses) == 20, "it may only be about to begin"

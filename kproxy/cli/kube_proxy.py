@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,12 +40,15 @@ def main(words: Sequence[str]) -> int:
         return _INTERRUPTED
 
 
-@click.command(
-    NAME,
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+class _AllWords(click.Command):
+    """A command that gets its words as they are; click would take out the first `--`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.params["words"] = tuple(args)
+        return []
+
+
+@click.command(NAME, cls=_AllWords, add_help_option=False)
 def kube_proxy(words: tuple[str, ...]) -> int:
     """Take kube-proxy's place in a cluster, with kube-proxy's own flags."""
     return main(words)
@@ -53,14 +58,14 @@ def _run(words: Sequence[str]) -> int:
     try:
         parsed = parse(words, KUBE_PROXY_FLAGS, WINDOWS_FLAGS)
         if parsed.values.get("help"):
-            sys.stdout.write(help_text())
+            _print(help_text())
             return 0
         for word in filter(None, parsed.arguments):
             raise UsageError(f"takes no arguments, got {word!r}")
     except UsageError as error:
         raise Failed(f"{error} (see {NAME} --help)") from error
     if parsed.values.get("version"):
-        sys.stdout.write(f"{_VERSION}\n")
+        _print(f"{_VERSION}\n")
         return 0
     return _act(parsed.values)
 
@@ -95,7 +100,6 @@ def _options(values: Mapping[str, object], loaded: Loaded, name: str) -> Options
         node_name=name,
         master=str(values.get("master", "")),
         config_file=Path(file) if isinstance(file, str) and file else None,
-        take_over=loaded.configuration.kproxy.take_over,
         flags=flag_texts(values),
     )
 
@@ -107,6 +111,18 @@ def _write(path: Path, loaded: Loaded) -> None:
         path.write_text(as_yaml(loaded.configuration), encoding="utf-8")
     except OSError as error:
         raise Failed(f"cannot write {path}: {error.strerror}") from error
+
+
+def _print(text: str) -> None:
+    try:
+        if sys.stdout is None:  # it was closed before we started
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer is written at exit, and must not fail there once more.
+        sys.stdout = None
+        raise Failed(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _say(line: str) -> None:

@@ -17,16 +17,13 @@ from kproxy.cli.options import config_options, configuration_of, manifests_optio
 from kproxy.config import Loaded
 from kproxy.config_fields import Conntrack, IptablesVariant, LogFormat
 from kproxy.core.settings import Mode
-from kproxy.daemon import Duties, never
+from kproxy.daemon import Duties
 from kproxy.failures import BadUsage, Failed
-from kproxy.node_settings import conntrack_settings, online_cpus
 from kproxy.options import Options
 from kproxy.process import Around, Proxy, apply_once
 from kproxy.remarks import counts_line
 from kproxy.run.metrics import Metrics
 from kproxy.startup import (
-    ROOT,
-    EarlySignals,
     build_proxy,
     gate_states,
     host_families,
@@ -34,8 +31,11 @@ from kproxy.startup import (
     node_lock_held,
     open_data_path,
     say_what_was_read,
+    set_up_conntrack,
     set_up_node,
     start_log,
+    stop_at_once,
+    until_changed,
 )
 from kproxy.watch.manifests import FolderLost, ManifestSource, load, missing_node
 from kproxy.watch.problems import Severity, is_error
@@ -126,16 +126,18 @@ def run(
     if manifests is not None:
         if kubeconfig is not None or master:
             raise BadUsage("--manifests excludes --kubeconfig and --master: it is one or the other")
-        return _follow_folder(loaded, manifests, name, once=once)
+        return _follow_folder(loaded, config, manifests, name, once=once)
     if once:
         raise BadUsage("--once needs --manifests")
     # Not at the top: who follows a folder shall not pay for what speaks to an API server.
     from kproxy import cluster
 
-    return cluster.serve(Options(loaded, name, master, config, own.take_over, {}))
+    return cluster.serve(Options(loaded, name, master, config))
 
 
-def _follow_folder(loaded: Loaded, manifests: Path, node_name: str, *, once: bool) -> int:
+def _follow_folder(
+    loaded: Loaded, file: Path | None, manifests: Path, node_name: str, *, once: bool
+) -> int:
     configuration = loaded.configuration
     path = open_data_path(configuration)
     start_log(configuration)
@@ -145,26 +147,29 @@ def _follow_folder(loaded: Loaded, manifests: Path, node_name: str, *, once: boo
     source = ManifestSource(
         manifests, node_name=node_name, log=logging.getLogger("kproxy.manifests")
     )
+    # Without a word about it in the file, a host's connection tracking is its owner's.
+    ours = configuration.conntrack != Conntrack() and not once
+    missing = set_up_conntrack(configuration) if ours else []
     with ThreadPoolExecutor(_ONE_THREAD, "kernel") as executor:
         around = Around(
             executor,
             source,
             metrics,
             listed=lambda node: None,
+            ready=lambda: set_up_node(missing),
             port_failed=lambda service, note: None,
             node_may_lack=True,
         )
         if once:
             proxy = build_proxy(configuration, path, node_name, families, around)
             return _apply(proxy, manifests, node_name)
-        # Without a word about it in the file, a host's connection tracking is its owner's.
-        if configuration.conntrack != Conntrack():
-            set_up_node(conntrack_settings(configuration.conntrack, online_cpus(ROOT)))
-        signals = EarlySignals()
-        with node_lock_held(signals):
+        stop_at_once()
+        with node_lock_held():
             proxy = build_proxy(configuration, path, node_name, families, around)
-            duties = Duties(configuration, metrics, {}, lambda name, note: None, never)
-            keep_following(proxy, source, duties, signals)
+            duties = Duties(
+                configuration, metrics, {}, lambda name, note: None, until_changed(loaded, file)
+            )
+            keep_following(proxy, source, duties)
     return 0
 
 

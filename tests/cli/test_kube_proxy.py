@@ -51,7 +51,7 @@ def test_without_more_it_serves_and_takes_over(cluster):
     ((what, options),) = cluster.asked
     assert what == "serve"
     assert (options.node_name, options.master) == ("node-1", "http://x")
-    assert options.take_over
+    assert options.loaded.configuration.kproxy.take_over
     assert options.loaded.configuration.kproxy.take_over
     assert options.config_file is None
     assert options.flags["proxy-mode"] == "iptables"
@@ -64,7 +64,7 @@ def test_a_file_is_loaded_and_remembered(cluster, config):
     assert options.config_file == path
     assert options.loaded.content == path.read_bytes()
     assert options.loaded.configuration.mode is Mode.IPVS
-    assert not options.take_over
+    assert not options.loaded.configuration.kproxy.take_over
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from kproxy.config_watch import changed_configuration
+from kproxy.core.settings import Mode
 from tests.config.samples import HEADER
 
 
@@ -21,6 +22,7 @@ class Story:
     def __init__(self, path, *steps):
         self.path = path
         self.steps = list(steps)
+        self.useless = set()  # the modes in which nothing could start
         self.slept = 0
 
     async def sleep(self, seconds):
@@ -34,12 +36,17 @@ class Story:
         else:
             self.path.write_text(step)
 
+    def usable(self, configuration):
+        return f"no {configuration.mode.value} here" if configuration.mode in self.useless else ""
+
     def watch(self):
         """Return the differences, or None if nothing came of all steps."""
         content = self.path.read_bytes()
 
         async def wait():
-            return await changed_configuration(self.path, content, sleep=self.sleep)
+            return await changed_configuration(
+                self.path, content, sleep=self.sleep, usable=self.usable
+            )
 
         try:
             return asyncio.run(wait())
@@ -76,7 +83,7 @@ def test_what_means_the_same_ends_nothing(file, same):
 def test_a_file_changed_before_the_first_look_is_noticed(file):
     content = file.read_bytes()
     file.write_text(text(mode="ipvs"))
-    assert asyncio.run(changed_configuration(file, content)) == ("mode",)
+    assert asyncio.run(changed_configuration(file, content, usable=lambda it: "")) == ("mode",)
 
 
 def test_saying_the_default_of_taking_over_is_a_change_because_it_has_two(file):
@@ -92,6 +99,21 @@ def test_an_invalid_file_is_said_once_and_a_good_one_after_it_counts(file, caplo
     assert "mode: must be one of" in mode
     assert "oomScoreAdj: must be in" in oom
     assert kept.endswith("is not valid; what was read before stays in force")
+
+
+def test_a_mode_that_could_not_start_ends_nothing(file, caplog):
+    story = Story(file, text(mode="ebpf"), text(mode="ebpf", oomScoreAdj=1), text(mode="nftables"))
+    story.useless = {Mode.EBPF}
+    assert story.watch() == ("mode", "nodePortAddresses")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{file}: no ebpf here; what was read before stays in force"
+    ] * 2
+
+
+def test_the_mode_that_runs_is_not_doubted(file):
+    story = Story(file, text(mode="iptables", oomScoreAdj=1))
+    story.useless = {Mode.IPTABLES}  # the command line may say another
+    assert story.watch() == ("oomScoreAdj",)
 
 
 def test_going_back_to_what_was_there_ends_nothing(file):

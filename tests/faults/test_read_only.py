@@ -52,3 +52,32 @@ def test_a_setting_that_somebody_turns_off_stops_nothing(node):
     node.manifests.put("shop", OLD)
     until(lambda: node.answers(BEFORE) == [], within_s=10, what="back")
     assert proxy.stop() == 0
+
+
+NOT_LOADED = (
+    *("unshare", "--mount", "sh", "-c"),
+    'mount -t tmpfs none /proc/sys/net/netfilter && exec "$@"',
+    "sh",
+)
+TIMEOUT = "net.netfilter.nf_conntrack_tcp_timeout_established"
+
+
+def test_connection_tracking_that_comes_with_the_first_rules_is_set_up_then(node):
+    node.configure(conntrack={"tcpEstablishedTimeout": "1h", "maxPerCore": 0})
+    node.manifests.put("shop", OLD)
+    node.tools.at(1, "umount /proc/sys/net/netfilter")
+    proxy = node.start(prefix=NOT_LOADED)
+    proxy.wait_for("ready: ")
+    assert "trying again when there are rules" in proxy.said()
+    proxy.wait_for("set nf_conntrack_tcp_timeout_established to 3600")
+    assert node.run(f"sysctl -n {TIMEOUT}") == "3600\n"
+    assert "going on without" not in proxy.said()
+
+
+def test_connection_tracking_that_never_comes_is_told_once(node):
+    node.configure(conntrack={"tcpEstablishedTimeout": "1h", "maxPerCore": 0})
+    node.manifests.put("shop", OLD)
+    proxy = node.start(prefix=NOT_LOADED)
+    proxy.wait_for("going on without")
+    assert node.answers(BEFORE) == []
+    assert proxy.said().count("tcp_timeout_established cannot be set to 3600") == 2

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
 import pytest
 
 from kproxy.core.addresses import Family
 from tests.faults.cluster import both
 from tests.faults.node import REFUSED
+from tests.faults.waiting import until
 from tests.net.plan import NODE, POD1, POD2
 from tests.packets.objects import port
 
@@ -52,9 +59,47 @@ def test_the_write_is_finished_and_the_rules_stay(node, restore):
     assert node.answers(AFTER) == []
 
 
+@pytest.mark.parametrize("variant", ["nft"])
+@pytest.mark.parametrize("after_s", [0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5])
+def test_the_first_process_of_a_container_can_be_stopped_at_any_time(node, after_s):
+    """The kernel keeps from it what it has no handler for."""
+    node.manifests.put("shop", OLD)
+    proxy = node.start(prefix=("unshare", "--pid", "--fork", "--kill-child"))
+    handles = f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children"
+    until(lambda: handling(handles), within_s=10, what="a handler of SIGTERM")
+    time.sleep(after_s)
+    os.kill(int(Path(handles).read_text()), signal.SIGTERM)
+    assert proxy.ended() in (0, 128 + signal.SIGTERM), proxy.said()
+
+
+def handling(children):
+    """Say whether the one child in a list handles SIGTERM."""
+    child = Path(children).read_text().strip()
+    if not child or "python" not in Path(f"/proc/{child}/exe").readlink().name:
+        return False
+    status = Path(f"/proc/{child}/status").read_text()
+    caught = int(re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)[1], 16)
+    return caught >> (signal.SIGTERM - 1) & 1
+
+
 def test_before_the_first_rule_it_ends_as_well(node):
     node.manifests.put("shop", OLD)
     node.tools.at(1, ASK_TO_STOP)
     proxy = node.start()
     assert proxy.ended() == 0, proxy.said()
     assert node.answers(BEFORE, families=(Family.IPV4,)) == []
+
+
+@pytest.mark.parametrize("variant", ["nft"])
+def test_one_that_starts_during_a_clean_up_waits_for_its_end(node):
+    node.manifests.put("shop", OLD)
+    node.once()
+    node.tools.forget()
+    node.tools.at(1, "sleep 1")
+    cleaning = node.kproxy("cleanup")
+    until(lambda: node.tools.calls(), within_s=10, what="the clean-up")
+    proxy = node.start()
+    proxy.wait_for("waiting until it ends")
+    assert cleaning.ended() == 0, cleaning.said()
+    proxy.wait_for("ready: ")
+    assert node.answers(BEFORE) == []
