@@ -18,6 +18,7 @@ from kproxy.config_check import (
 )
 from kproxy.config_fields import Configuration, LogOptions, Section
 from kproxy.config_read import Problem, Reading, read_configuration
+from kproxy.config_values import plain_node_name
 from kproxy.core.addresses import Network, canonical_address, canonical_network
 from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword, Settings
 from kproxy.feature_gates import EXTERNAL_IPS, enabled_gates, idle_gates
@@ -190,7 +191,7 @@ def node_name(option: str | None, configuration: Configuration, host_name: str) 
     blank.
     """
     name = option if option is not None else configuration.hostname_override or host_name
-    name = name.strip().lower()
+    name = plain_node_name(name)
     if not name:
         raise ValueError("the node name must not be blank")
     return name

@@ -9,6 +9,7 @@ parts of `clusterCIDR` are allowed here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from kproxy.config_fields import (
@@ -22,9 +23,10 @@ from kproxy.config_fields import (
 )
 from kproxy.config_read import Problem
 from kproxy.config_syntax import shown
+from kproxy.config_values import GO_SPACE
 from kproxy.core.addresses import canonical_address, canonical_network
 from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword
-from kproxy.durations import format_duration
+from kproxy.durations import Span, format_duration
 from kproxy.feature_gates import IPVS, LOGGING_ALPHA, LOGGING_BETA, enabled_gates, wrong_gates
 
 HEALTHZ_PORT = 10256
@@ -32,6 +34,8 @@ METRICS_PORT = 10249
 PREVIOUS_VERSION = "1.36"  # of Kubernetes, whose hidden metrics may be asked for
 _LONGEST_INTERFACE = 15  # IFNAMSIZ without the final zero
 _LARGEST_VERBOSITY = 2**31 - 1
+_BRACKETED_IPV4 = re.compile(r"^\[([0-9.]+)\]:")
+_PORT = re.compile(r"\+?0*([0-9]{1,5})")
 _FOR_WINDOWS = "is for kube-proxy on Windows, and kproxy runs on Linux only"
 
 
@@ -53,24 +57,28 @@ def find_problems(configuration: Configuration) -> list[Problem]:
 
 
 def with_port(address: str, port: int) -> str:
-    """Return `address` with `port` appended if it is an IP address alone."""
+    """Return `address` with `port` appended if it is an IP address alone.
+
+    Brackets are taken off an IPv4 address, around which Go's net.SplitHostPort allows them too.
+    """
     try:
         canonical_address(address)
     except ValueError:
-        return address
+        return _BRACKETED_IPV4.sub(r"\1:", address)
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def split_address_port(text: str) -> tuple[str, int]:
     """Return address and port of `1.2.3.4:80` or `[::1]:80`, the address canonical.
 
-    Raises ValueError.
+    A port may have a plus and zeros in front, as Go's strconv.Atoi has it. Raises ValueError.
     """
     address, colon, port = text.rpartition(":")
     bracketed = address.startswith("[") and address.endswith("]")
     if not colon or (":" in address and not bracketed):
         raise ValueError("expected IP:PORT, an IPv6 address in brackets")
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
+    digits = _PORT.fullmatch(port)
+    if digits is None or not 1 <= int(digits[1]) <= 65535:
         raise ValueError("expected a port from 1 to 65535 after the address")
     try:
         plain = canonical_address(address[1:-1] if bracketed else address)
@@ -78,7 +86,7 @@ def split_address_port(text: str) -> tuple[str, int]:
         raise ValueError("expected an IP address before the port") from None
     if bracketed and ":" not in address:
         raise ValueError("brackets are for IPv6 addresses")
-    return plain, int(port)
+    return plain, int(digits[1])
 
 
 def cluster_networks(text: str) -> list[str]:
@@ -95,7 +103,7 @@ def _check_gates(chosen: Mapping[str, bool]) -> Iterator[Problem]:
 
 def _check_node(configuration: Configuration) -> Iterator[Problem]:
     override = configuration.hostname_override
-    if override and not override.strip():
+    if override and not override.strip(GO_SPACE):
         yield Problem("hostnameOverride", shown(override), "must not be blank")
     if not -1000 <= configuration.oom_score_adj <= 1000:
         yield Problem("oomScoreAdj", shown(configuration.oom_score_adj), "must be in -1000..1000")
@@ -241,9 +249,9 @@ def _check_conntrack(configuration: Configuration) -> Iterator[Problem]:
 
 
 def _check_logging(logging: Logging) -> Iterator[Problem]:
-    flush_s = logging.flush_frequency.seconds
-    if flush_s <= 0:
-        yield Problem("logging.flushFrequency", format_duration(flush_s), "must be more than 0s")
+    flush = logging.flush_frequency.span
+    if flush <= 0:
+        yield Problem("logging.flushFrequency", format_duration(flush), "must be more than 0s")
     if logging.verbosity > _LARGEST_VERBOSITY:
         why = f"must not be more than {_LARGEST_VERBOSITY}"
         yield Problem("logging.verbosity", shown(logging.verbosity), why)
@@ -286,6 +294,6 @@ def _check_windows(configuration: Configuration) -> Iterator[Problem]:
         yield Problem("windowsRunAsService", "true", _FOR_WINDOWS)
 
 
-def _check_not_negative(path: str, seconds: float) -> Iterator[Problem]:
-    if seconds < 0:
-        yield Problem(path, format_duration(seconds), "must not be negative")
+def _check_not_negative(path: str, span: Span) -> Iterator[Problem]:
+    if span < 0:
+        yield Problem(path, format_duration(span), "must not be negative")

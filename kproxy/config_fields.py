@@ -14,10 +14,10 @@ from typing import Annotated, NewType
 from msgspec import Meta, Struct, field
 
 from kproxy.core.settings import DetectLocalMode, Mode
+from kproxy.durations import Span, whole_seconds
 
-Seconds = NewType("Seconds", float)  # written as Go's time.Duration, for example 1h30m
 Float32 = NewType("Float32", float)  # the shortest decimal that is the same as a 32-bit float
-Quantity = NewType("Quantity", str)  # a Kubernetes quantity such as 64Ki, "0" if it is zero
+Quantity = NewType("Quantity", str)  # a Kubernetes quantity such as 64Ki, in canonical form
 
 # Go decodes into sized integers, so a number outside of them is a type error there too.
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
@@ -27,7 +27,7 @@ UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 class LogSpan(Struct, frozen=True):
     """A time span that a file may also give as a number of nanoseconds, and then is written so."""
 
-    seconds: float
+    span: Span
     as_number: bool = False
 
 
@@ -75,7 +75,7 @@ class LogOptions(Section, frozen=True, kw_only=True):
 
 class Logging(Section, frozen=True, kw_only=True):
     format: LogFormat = LogFormat.TEXT
-    flush_frequency: LogSpan = LogSpan(5.0)
+    flush_frequency: LogSpan = LogSpan(whole_seconds(5))
     verbosity: UInt32 = 0
     vmodule: tuple[VModule, ...] = ()
     options: LogOptions = LogOptions()
@@ -85,26 +85,26 @@ class Iptables(Section, frozen=True, kw_only=True):
     masquerade_bit: Int32 = 14
     masquerade_all: bool = False
     localhost_node_ports: bool = True
-    sync_period_s: Seconds = field(name="syncPeriod", default=Seconds(30.0))
-    min_sync_period_s: Seconds = field(name="minSyncPeriod", default=Seconds(1.0))
+    sync_period_s: Span = field(name="syncPeriod", default=whole_seconds(30))
+    min_sync_period_s: Span = field(name="minSyncPeriod", default=whole_seconds(1))
 
 
 class Ipvs(Section, frozen=True, kw_only=True):
-    sync_period_s: Seconds = field(name="syncPeriod", default=Seconds(30.0))
-    min_sync_period_s: Seconds = field(name="minSyncPeriod", default=Seconds(0.0))
+    sync_period_s: Span = field(name="syncPeriod", default=whole_seconds(30))
+    min_sync_period_s: Span = field(name="minSyncPeriod", default=whole_seconds(0))
     scheduler: str = ""
     exclude_cidrs: tuple[str, ...] | None = field(name="excludeCIDRs", default=None)
     strict_arp: bool = field(name="strictARP", default=False)
-    tcp_timeout_s: Seconds = field(name="tcpTimeout", default=Seconds(0.0))
-    tcp_fin_timeout_s: Seconds = field(name="tcpFinTimeout", default=Seconds(0.0))
-    udp_timeout_s: Seconds = field(name="udpTimeout", default=Seconds(0.0))
+    tcp_timeout_s: Span = field(name="tcpTimeout", default=whole_seconds(0))
+    tcp_fin_timeout_s: Span = field(name="tcpFinTimeout", default=whole_seconds(0))
+    udp_timeout_s: Span = field(name="udpTimeout", default=whole_seconds(0))
 
 
 class Nftables(Section, frozen=True, kw_only=True):
     masquerade_bit: Int32 = 14
     masquerade_all: bool = False
-    sync_period_s: Seconds = field(name="syncPeriod", default=Seconds(30.0))
-    min_sync_period_s: Seconds = field(name="minSyncPeriod", default=Seconds(1.0))
+    sync_period_s: Span = field(name="syncPeriod", default=whole_seconds(30))
+    min_sync_period_s: Span = field(name="minSyncPeriod", default=whole_seconds(1))
 
 
 class Winkernel(Section, frozen=True, kw_only=True):
@@ -123,13 +123,13 @@ class DetectLocal(Section, frozen=True, kw_only=True):
 class Conntrack(Section, frozen=True, kw_only=True):
     max_per_core: Int32 = 32768
     min: Int32 = 131072
-    tcp_established_timeout_s: Seconds = field(
-        name="tcpEstablishedTimeout", default=Seconds(86400.0)
+    tcp_established_timeout_s: Span = field(
+        name="tcpEstablishedTimeout", default=whole_seconds(86400)
     )
-    tcp_close_wait_timeout_s: Seconds = field(name="tcpCloseWaitTimeout", default=Seconds(3600.0))
+    tcp_close_wait_timeout_s: Span = field(name="tcpCloseWaitTimeout", default=whole_seconds(3600))
     tcp_be_liberal: bool = False
-    udp_timeout_s: Seconds = field(name="udpTimeout", default=Seconds(0.0))
-    udp_stream_timeout_s: Seconds = field(name="udpStreamTimeout", default=Seconds(0.0))
+    udp_timeout_s: Span = field(name="udpTimeout", default=whole_seconds(0))
+    udp_stream_timeout_s: Span = field(name="udpStreamTimeout", default=whole_seconds(0))
 
 
 class OwnIptables(Section, frozen=True, kw_only=True):
@@ -171,7 +171,7 @@ class Configuration(Section, frozen=True, kw_only=True):
     node_port_addresses: tuple[str, ...] | None = None
     oom_score_adj: Int32 = -999
     conntrack: Conntrack = Conntrack()
-    config_sync_period_s: Seconds = field(name="configSyncPeriod", default=Seconds(900.0))
+    config_sync_period_s: Span = field(name="configSyncPeriod", default=whole_seconds(900))
     port_range: str = ""
     windows_run_as_service: bool = False
     kproxy: Own = Own()

@@ -20,7 +20,6 @@ from kproxy.config_fields import (
     Float32,
     LogSpan,
     Quantity,
-    Seconds,
     Section,
 )
 from kproxy.config_syntax import read_document, shown
@@ -31,9 +30,10 @@ from kproxy.config_values import (
     read_log_span,
     read_mode,
     read_quantity,
-    read_seconds,
+    read_span,
 )
 from kproxy.core.settings import Mode
+from kproxy.durations import Span
 
 API_VERSION = "kubeproxy.config.k8s.io/v1alpha1"
 KIND = "KubeProxyConfiguration"
@@ -135,8 +135,8 @@ def _read_section(section: type[S], raw: Mapping[object, object], path: str, int
 
 def _read_value(wanted: object, value: object) -> object:
     """Return `value` as the field's type has it. Raises ValueError (msgspec's is one)."""
-    if wanted is Seconds:
-        return read_seconds(value)
+    if wanted is Span:
+        return read_span(value)
     if wanted is LogSpan:
         return read_log_span(value)
     if wanted is Float32:
@@ -160,7 +160,7 @@ def _without_nulls(value: object) -> object:
 
 
 def _is_zero(value: object) -> bool:
-    return value == 0 or (isinstance(value, LogSpan) and value.seconds == 0)
+    return value == 0 or (isinstance(value, LogSpan) and not value.span)
 
 
 def _name_shown(name: object) -> str:

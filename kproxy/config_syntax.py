@@ -12,6 +12,10 @@ _LONGEST_VALUE = 80
 _LONGEST_INTEGER = 40  # digits; no field takes more, and Python is slow at really long ones
 
 
+class JsonFloat(float):
+    """A number that JSON writes with decimals or an exponent: for Go no integer, even if it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """What a text holds.
@@ -34,16 +38,12 @@ def shown(value: object) -> str:
 def read_document(data: bytes) -> Document:
     """Return the first document of a text. Raises ValueError with a line that says what is wrong.
 
-    A text that begins with a brace is JSON if that works out, as YAML takes no tabs.
+    A text that begins with a brace is JSON and nothing else, as it is upstream.
     """
     try:
         plain = checked_utf8(data)
-        if plain.lstrip().startswith(b"{"):
-            try:
-                return _read_json(plain.decode())
-            except json.JSONDecodeError:
-                pass  # YAML has braces too
-        return _read_yaml(plain)
+        is_json = plain.lstrip().startswith(b"{")
+        return _read_json(plain.decode()) if is_json else _read_yaml(plain)
     except BadText as error:
         raise ValueError(_told(error.place, error.why)) from error
     except RecursionError as error:
@@ -57,7 +57,11 @@ def _read_yaml(data: bytes) -> Document:
     if isinstance(value, Flaw):
         raise ValueError(_told(value.place, value.why))
     names = tuple(f"{shown(key)} at line {place.line}" for place, key in repeated)
-    return Document(value, names, more=next(documents, None) is not None)
+    try:
+        more = next(documents, None) is not None
+    except BadText:
+        more = True
+    return Document(value, names, more=more)
 
 
 def _read_json(text: str) -> Document:
@@ -71,7 +75,17 @@ def _read_json(text: str) -> Document:
             fields[name] = value
         return fields
 
-    value = json.loads(text, object_pairs_hook=collect, parse_int=_integer, parse_constant=_refuse)
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=collect,
+            parse_float=JsonFloat,
+            parse_int=_integer,
+            parse_constant=_refuse,
+        )
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"not JSON: {where}: {error.msg}") from error
     return Document(value, tuple(dict.fromkeys(repeated)))
 
 
@@ -80,7 +94,7 @@ def _integer(digits: str) -> int | float:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+    raise ValueError(f"not JSON: {constant}")
 
 
 def _told(place: Place | None, why: str) -> str:

@@ -10,11 +10,11 @@ import enum
 
 import msgspec
 
-from kproxy.config_fields import Configuration, LogSpan, Own, Seconds, Section
+from kproxy.config_fields import Configuration, LogSpan, Own, Section
 from kproxy.config_read import API_VERSION, KIND
 from kproxy.config_yaml import number_as_json, to_yaml
 from kproxy.core.settings import Mode
-from kproxy.durations import format_duration, whole_nanoseconds
+from kproxy.durations import Span, format_duration
 
 _OMITTED_IF_EMPTY = frozenset({"featureGates", "vmodule", "splitStream", "windowsRunAsService"})
 IN_KUBE_PROXYS_PLACE = Own(take_over=True)
@@ -48,7 +48,7 @@ def _as_kept(configuration: Configuration) -> Configuration:
     for name in ("iptables", "ipvs", "nftables"):
         changes: dict[str, object] = {}
         if name != kept:
-            changes = {"sync_period_s": 0.0, "min_sync_period_s": 0.0}
+            changes = {"sync_period_s": Span(0), "min_sync_period_s": Span(0)}
         if (name == "nftables") is not (mode is Mode.NFTABLES) and name != "ipvs":
             changes["masquerade_all"] = False
         forgotten[name] = msgspec.structs.replace(getattr(configuration, name), **changes)
@@ -60,23 +60,22 @@ def _fields(section: Section) -> dict[str, object]:
     for info in msgspec.structs.fields(section):
         value = getattr(section, info.name)
         if value or info.encode_name not in _OMITTED_IF_EMPTY:
-            document[info.encode_name] = _value(value, info.type)
+            document[info.encode_name] = _value(value)
     return document
 
 
-def _value(value: object, kind: object) -> object:
-    if kind is Seconds:
-        assert isinstance(value, float | int)
-        return format_duration(value)
+def _value(value: object) -> object:
     match value:
+        case Span():
+            return format_duration(value)
         case Section():
             return _fields(value)
-        case LogSpan(seconds=seconds, as_number=as_number):
-            return whole_nanoseconds(seconds) if as_number else format_duration(seconds)
+        case LogSpan(span=span, as_number=as_number):
+            return span.nanoseconds if as_number else format_duration(span)
         case enum.Enum():
             return value.value
         case tuple():
-            return [_value(item, None) for item in value]
+            return [_value(item) for item in value]
         case float():
             return number_as_json(value)
     return value
@@ -91,5 +90,5 @@ def _differences(section: Section, plain: Section) -> dict[str, object]:
             if inner := _differences(value, default):
                 different[info.encode_name] = inner
         elif value != default:
-            different[info.encode_name] = _value(value, info.type)
+            different[info.encode_name] = _value(value)
     return different

@@ -7,28 +7,31 @@ from __future__ import annotations
 
 import enum
 import math
-import re
 import struct
 from typing import TypeVar
 
-from kproxy.config_fields import Float32, LogSpan, Quantity, Seconds
+from kproxy.config_fields import Float32, LogSpan, Quantity
+from kproxy.config_quantity import canonical_quantity
+from kproxy.config_syntax import JsonFloat
+from kproxy.config_yaml import number_as_json
 from kproxy.core.settings import Mode
-from kproxy.durations import parse_duration
+from kproxy.durations import Span, parse_duration
 
-_QUANTITY = re.compile(
-    r"[+-]?(?P<number>\d+\.?\d*|\.\d+)(?:[numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,9})?", re.ASCII
+# What Go's strings.TrimSpace cuts off; Python's strip() does so with four separators more.
+GO_SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
 )
-_LONGEST_QUANTITY = 60
 _FLOAT32_DIGITS = 9  # enough to tell any two of them apart
 
 E = TypeVar("E", bound=enum.Enum)
 
 
-def read_seconds(value: object) -> Seconds:
+def read_span(value: object) -> Span:
     """Return a duration such as `1h30m`."""
     if not isinstance(value, str):
         raise ValueError('expected a duration such as "30s"')
-    return Seconds(parse_duration(value))
+    return parse_duration(value)
 
 
 def read_log_span(value: object) -> LogSpan:
@@ -40,11 +43,16 @@ def read_log_span(value: object) -> LogSpan:
         raise ValueError('expected a duration such as "30s" or a number of nanoseconds')
     if not -(2**63) <= number < 2**63:
         raise ValueError("longer than 292 years")
-    return LogSpan(number / 10**9, as_number=True)
+    return LogSpan(Span(number), as_number=True)
 
 
 def read_integer(value: object) -> object:
-    """Return a number without decimals as an int, anything else as it is: 1e3 is 1000 in YAML."""
+    """Return a number without decimals as an int, anything else as it is.
+
+    1e3 is 1000 in YAML, which upstream turns into JSON first, and no integer in JSON itself.
+    """
+    if isinstance(value, JsonFloat):
+        return float(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
@@ -68,12 +76,19 @@ def read_float32(value: object) -> Float32:
 
 
 def read_quantity(value: object) -> Quantity:
-    """Return a Kubernetes quantity in the words of the file, or "0"."""
-    text = str(value).strip() if isinstance(value, str | int | float) else ""
-    match = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST_QUANTITY else None
-    if match is None:
-        raise ValueError('expected a quantity such as 0, 512 or "64Ki"')
-    return Quantity(text if match["number"].strip("0.") else "0")
+    """Return a Kubernetes quantity, which may be a number and have blanks around it."""
+    if isinstance(value, float):
+        value = number_as_json(value)
+    text = str(value) if isinstance(value, str | int | float) else ""
+    return canonical_quantity(text.strip(GO_SPACE))
+
+
+def plain_node_name(text: str) -> str:
+    """Return the name of a node as upstream takes it: no blanks around it, in lower case.
+
+    Go lowers each character alone, whatever follows it, and never makes two of one.
+    """
+    return "".join(character.lower()[0] for character in text.strip(GO_SPACE))
 
 
 def read_choice(value: object, kind: type[E]) -> E:

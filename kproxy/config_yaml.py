@@ -1,7 +1,7 @@
 """Plain values to YAML, byte for byte as Kubernetes writes it.
 
 That is sigs.k8s.io/yaml: keys sorted, lists not indented, text quoted where go-yaml v2 would take
-it for something else. Text with line breaks or unprintable characters is written in double quotes,
+it for something else. Text with line breaks is written in double quotes and long text on one line,
 which means the same and looks different from upstream's.
 """
 
@@ -27,6 +27,7 @@ _TIMESTAMP = re.compile(
 )
 _NOT_FIRST = frozenset("#,[]{}&*!|>'\"%@`")
 _LARGEST_INTEGER = 2**64
+_ESCAPES = dict(zip('\0\a\b\t\n\v\f\r\x1b"\\', '0abtnvfre"\\', strict=True))
 _BREAKS_AND_MARK = (0x2028, 0x2029, 0xFEFF)  # line and paragraph separator, byte order mark
 
 
@@ -146,17 +147,11 @@ def _double_quoted(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    if character == "\n":
-        return "\\n"
+    if character in _ESCAPES:
+        return "\\" + _ESCAPES[character]
     if _is_printable(character):
         return character
     code = ord(character)
-    return (
-        f"\\x{code:02x}"
-        if code < 0x100
-        else f"\\u{code:04x}"
-        if code < 0x10000
-        else (f"\\U{code:08x}")
-    )
+    if code < 0x100:
+        return f"\\x{code:02X}"
+    return f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"

@@ -1,12 +1,12 @@
-"""Go's duration syntax, in which Kubernetes writes time spans.
+"""Time spans, and Go's syntax for them, in which Kubernetes writes them.
 
-Both directions agree with Go to the nanosecond for spans up to 52 days, and for whole seconds.
+Both directions agree with Go to the nanosecond.
 """
 
 from __future__ import annotations
 
 import re
-from fractions import Fraction
+from typing import Self
 
 _SECOND_NS = 10**9
 _UNITS_NS = {
@@ -27,8 +27,32 @@ _LONGEST = 100
 _FRACTION_DIGITS = 18  # more do not fit into the 63 bits that Go counts them in
 
 
-def parse_duration(text: str) -> float:
-    """Return the seconds that `text` stands for, for example 5400.0 for "1h30m".
+class Span(float):
+    """A time span: as a number its seconds, for clocks and timers, and its exact `nanoseconds`.
+
+    A float cannot tell one nanosecond from the next beyond 52 days.
+    """
+
+    nanoseconds: int
+
+    def __new__(cls, nanoseconds: int) -> Self:
+        """Return a span of so many nanoseconds."""
+        span = super().__new__(cls, nanoseconds / _SECOND_NS)
+        span.nanoseconds = nanoseconds
+        return span
+
+    def __getnewargs__(self) -> tuple[int]:
+        """Return what a copy is made of; a float's own would be taken for nanoseconds."""
+        return (self.nanoseconds,)
+
+
+def whole_seconds(count: int) -> Span:
+    """Return a span of so many seconds."""
+    return Span(count * _SECOND_NS)
+
+
+def parse_duration(text: str) -> Span:
+    """Return the span that `text` stands for, for example 5400 seconds for "1h30m".
 
     The syntax, the range (±292 years) and what becomes of fractions of a nanosecond are those of
     Go's time.ParseDuration. Raises ValueError.
@@ -40,12 +64,12 @@ def parse_duration(text: str) -> float:
     total_ns = sum(_part_ns(*part) for part in re.findall(_PART, parts))
     if total_ns >= _LIMIT_NS:
         raise ValueError("longer than 292 years")
-    return (-total_ns if sign == "-" else total_ns) / _SECOND_NS
+    return Span(-total_ns if sign == "-" else total_ns)
 
 
-def format_duration(seconds: float) -> str:
+def format_duration(span: Span) -> str:
     """Return what Go prints for a span: `1h0m0s`, `1.5s`, `300ms`, `0s`."""
-    total_ns = whole_nanoseconds(seconds)
+    total_ns = span.nanoseconds
     if total_ns == 0:
         return "0s"
     sign = "-" if total_ns < 0 else ""
@@ -59,11 +83,6 @@ def format_duration(seconds: float) -> str:
         hours, minutes = divmod(minutes, 60)
         text = f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}"
     return sign + text
-
-
-def whole_nanoseconds(seconds: float) -> int:
-    """Return a span as the whole number of nanoseconds that Go would hold."""
-    return round(Fraction(seconds) * _SECOND_NS)
 
 
 def _part_ns(whole: str, fraction: str, unit: str) -> int:

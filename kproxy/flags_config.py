@@ -17,8 +17,9 @@ from kproxy.config_check import HEALTHZ_PORT, METRICS_PORT, with_port
 from kproxy.config_fields import Configuration, Section
 from kproxy.config_read import Problem, Reading
 from kproxy.config_syntax import shown
-from kproxy.config_values import read_choice, read_mode
+from kproxy.config_values import plain_node_name, read_choice, read_mode
 from kproxy.core.settings import DetectLocalMode, Mode
+from kproxy.durations import whole_seconds
 from kproxy.flags import Flag
 from kproxy.flags_table import BESIDES_A_FILE, KUBE_PROXY_FLAGS, LOGGING_FLAGS
 
@@ -85,8 +86,8 @@ def _with_mode_flags(configuration: Configuration, values: Mapping[str, object])
     if mode is Mode.NFTABLES:
         section = "nftables"
     settings = {
-        f"{section}.sync_period_s": values.get(f"{flags}-sync-period", 30.0),
-        f"{section}.min_sync_period_s": values.get(f"{flags}-min-sync-period", 1.0),
+        f"{section}.sync_period_s": values.get(f"{flags}-sync-period", whole_seconds(30)),
+        f"{section}.min_sync_period_s": values.get(f"{flags}-min-sync-period", whole_seconds(1)),
     }
     marking = "nftables" if mode is Mode.NFTABLES else "iptables"
     settings[f"{marking}.masquerade_all"] = values.get("masquerade-all", False)
@@ -129,11 +130,11 @@ def _set_host_name(reading: Reading, values: Mapping[str, object]) -> None:
     name = values.get("hostname-override")
     if not isinstance(name, str) or not name:
         return
-    if not name.strip():
+    plain = plain_node_name(name)
+    if not plain:
         problem = Problem("hostnameOverride", repr(name), "must not be blank")
         reading.problems.append(problem)
         return
-    plain = name.strip().lower()
     reading.configuration = _with(reading.configuration, "hostname_override", plain)
 
 

@@ -6,7 +6,7 @@ A flag that sets one field of the configuration has that field's default.
 from __future__ import annotations
 
 from kproxy.config_check import HEALTHZ_PORT, METRICS_PORT
-from kproxy.config_fields import Seconds
+from kproxy.durations import whole_seconds
 from kproxy.flags import Flag
 from kproxy.flags_values import (
     ADDRESS,
@@ -33,8 +33,8 @@ def _switch(name: str, help_text: str, setting: str = "", short: str = "") -> Fl
     return Flag(name, BOOL, help_text, setting, default=False, short=short, bare="true")
 
 
-def _period(name: str, help_text: str, default_s: float) -> Flag:
-    return Flag(name, DURATION, help_text, default=Seconds(default_s))
+def _period(name: str, help_text: str, default_s: int) -> Flag:
+    return Flag(name, DURATION, help_text, default=whole_seconds(default_s))
 
 
 _PROGRAM = (
@@ -109,8 +109,8 @@ _ADDRESSES = (
 _DATA_PATH = (
     Flag("proxy-mode", MODE, "data path: iptables (default), ipvs, nftables or ebpf"),
     _switch("masquerade-all", "masquerade everything that goes to a clusterIP"),
-    _period("iptables-sync-period", "time between full comparisons, not for ipvs", 30.0),
-    _period("iptables-min-sync-period", "shortest time between writes, not for ipvs", 1.0),
+    _period("iptables-sync-period", "time between full comparisons, not for ipvs", 30),
+    _period("iptables-min-sync-period", "shortest time between writes, not for ipvs", 1),
     Flag(
         "iptables-masquerade-bit",
         INT32,
@@ -122,8 +122,8 @@ _DATA_PATH = (
         "let NodePorts answer on 127.0.0.1 too",
         "iptables.localhost_node_ports",
     ),
-    _period("ipvs-sync-period", "time between full comparisons, for ipvs", 30.0),
-    _period("ipvs-min-sync-period", "shortest time between writes, for ipvs", 1.0),
+    _period("ipvs-sync-period", "time between full comparisons, for ipvs", 30),
+    _period("ipvs-min-sync-period", "shortest time between writes, for ipvs", 1),
     Flag("ipvs-scheduler", STRING, "scheduler of ipvs", "ipvs.scheduler"),
     Flag(
         "ipvs-exclude-cidrs",

@@ -9,10 +9,10 @@ from operator import attrgetter
 
 from kproxy.config_fields import Configuration, LogSpan
 from kproxy.config_yaml import number_as_json
-from kproxy.durations import format_duration
+from kproxy.durations import Span, format_duration
 from kproxy.flags import Flag
 from kproxy.flags_table import KUBE_PROXY_FLAGS, SECTIONS
-from kproxy.flags_values import DURATION, STRINGS
+from kproxy.flags_values import STRINGS
 
 _WIDTH = 100
 _INDENT = 45
@@ -68,17 +68,17 @@ def _default(flag: Flag) -> object:
 
 
 def _text(flag: Flag, value: object) -> str:
-    if flag.kind is DURATION and isinstance(value, float):
-        return format_duration(value)
     if flag.kind is STRINGS:
         return f"[{','.join(value)}]" if isinstance(value, tuple) else "[]"
     match value:
         case bool():
             return "true" if value else "false"
+        case Span():
+            return format_duration(value)
         case float():
             return str(number_as_json(value))
-        case LogSpan(seconds=seconds):
-            return format_duration(seconds)
+        case LogSpan(span=span):
+            return format_duration(span)
         case enum.Enum():
             return str(value.value)
         case dict():

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from kproxy.config_check import split_address_port, with_port
 from kproxy.config_fields import LogFormat, LogSpan, VModule
+from kproxy.config_quantity import canonical_quantity
 from kproxy.config_values import (
+    GO_SPACE,
     read_choice,
     read_float32,
-    read_quantity,
-    read_seconds,
+    read_span,
 )
 from kproxy.core.addresses import canonical_address
 
@@ -103,7 +104,7 @@ def read_gates(text: str) -> dict[str, bool]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ValueError("must be pairs of a name and true or false, such as A=true,B=false")
-        gates[name.strip()] = read_bool(value.strip())
+        gates[name.strip(GO_SPACE)] = read_bool(value.strip(GO_SPACE))
     return gates
 
 
@@ -126,7 +127,12 @@ def read_address(text: str) -> str | None:
 
 
 def read_address_port(text: str) -> str | None:
-    """Return an IP address, alone or with a port, as it is written; nothing: as it was."""
+    """Return an IP address, alone or with a port, as it is written; nothing: as it was.
+
+    The port of a flag is digits only, that of a file may have a plus.
+    """
+    if ":+" in text:
+        raise ValueError("expected a port of digits only")
     if text:
         split_address_port(with_port(text, 1))
     return text or None
@@ -160,9 +166,9 @@ STRING = Kind("string", str)
 INT32 = Kind("int32", read_int32)
 LEVEL = Kind("level", read_level)
 FLOAT32 = Kind("float32", read_float)
-DURATION = Kind("duration", read_seconds)
-LOG_SPAN = Kind("duration", lambda text: LogSpan(read_seconds(text)))
-QUANTITY = Kind("quantity", read_quantity)
+DURATION = Kind("duration", read_span)
+LOG_SPAN = Kind("duration", lambda text: LogSpan(read_span(text)))
+QUANTITY = Kind("quantity", canonical_quantity)
 STRINGS = Kind("strings", read_list, _appended)
 GATES = Kind("mapStringBool", read_gates, _merged)
 VMODULE = Kind("pattern=N,...", read_vmodule, _appended)

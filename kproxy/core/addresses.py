@@ -13,6 +13,7 @@ _SLOPPY_IPV4 = re.compile(r"0*(\d{1,3})\.0*(\d{1,3})\.0*(\d{1,3})\.0*(\d{1,3})",
 _SPECIAL = re.compile(
     r"0\.0\.0\.0$|127\.|169\.254\.|224\.0\.0\.|::1?$|fe[89ab][0-9a-f]:|ff[0-9a-f]2:"
 )
+_MAPPED_BITS = 96  # what comes before the IPv4 address in ::ffff:a.b.c.d
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -51,12 +52,19 @@ def canonical_address(text: str) -> str:
 def canonical_network(text: str) -> Network:
     """Return the network that `text` names (CIDR notation), host bits cleared.
 
+    ::ffff:a.b.c.d/96 and longer is an IPv4 network, as upstream reads it, /104 being its /8.
     Raises ValueError if it is not `address/length`.
     """
-    address, slash, length = text.partition("/")
+    written, slash, length = text.partition("/")
     if not slash or not length.isascii() or not length.isdigit():
         raise ValueError("not in CIDR notation (address/length)")
-    return ipaddress.ip_network((canonical_address(address), int(length)), strict=False)
+    address, bits = canonical_address(written), int(length)
+    if ":" in written and ":" not in address:
+        if bits >= _MAPPED_BITS:
+            bits -= _MAPPED_BITS
+        else:
+            address = f"::ffff:{address}"
+    return ipaddress.ip_network((address, bits), strict=False)
 
 
 def family_of(address: str) -> Family:

@@ -14,7 +14,7 @@ DEFAULTS = {
     },
     "logging": {
         "format": "text",
-        "flushFrequency": {"seconds": 5.0, "as_number": False},
+        "flushFrequency": {"span": 5.0, "as_number": False},
         "verbosity": 0,
         "vmodule": [],
         "options": {

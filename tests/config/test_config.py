@@ -8,13 +8,14 @@ import pytest
 import yaml
 
 from kproxy.config import load_configuration, node_name, to_settings
+from kproxy.config_check import split_address_port
 from kproxy.config_fields import Configuration
 from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword
 from tests.config.samples import DEFAULTS, HEADER, KUBEADM
 
 
 def as_plain(configuration):
-    return json.loads(msgspec.json.encode(configuration))
+    return json.loads(msgspec.json.encode(configuration, enc_hook=float))
 
 
 def test_no_file_means_the_reference_defaults():
@@ -77,6 +78,12 @@ def test_a_bare_server_address_gets_its_port(load):
     assert configuration.metrics_bind_address == "[fd00::1]:10249"
 
 
+@pytest.mark.parametrize("given", ["192.0.2.1:+80", "192.0.2.1:00000080", "[192.0.2.1]:80"])
+def test_a_server_address_is_read_as_go_reads_it(load, given):
+    configuration = load({"metricsBindAddress": given}).configuration
+    assert split_address_port(configuration.metrics_bind_address) == ("192.0.2.1", 80)
+
+
 def test_the_option_wins_over_the_mode_of_the_file(load):
     assert load({"mode": "ipvs"}, Mode.EBPF).configuration.mode is Mode.EBPF
     assert load({"mode": "ipvs"}).configuration.mode is Mode.IPVS
@@ -119,6 +126,14 @@ def test_an_empty_list_says_no_more_than_none(load, where):
 
 def test_only_the_first_document_counts_and_that_is_said(load):
     loaded = load(yaml.safe_dump({**HEADER, "mode": "ipvs"}) + "---\nmode: nftables\n")
+    assert loaded.configuration.mode is Mode.IPVS
+    (line,) = loaded.warnings
+    assert line.endswith("several documents, the first one counts")
+
+
+@pytest.mark.parametrize("more", ["---\n]\n", "...\nnothing: [\n", "---\n- !!python/object x\n"])
+def test_nobody_looks_at_what_follows_the_first_document(load, more):
+    loaded = load(yaml.safe_dump({**HEADER, "mode": "ipvs"}) + more)
     assert loaded.configuration.mode is Mode.IPVS
     (line,) = loaded.warnings
     assert line.endswith("several documents, the first one counts")
@@ -216,6 +231,14 @@ def test_networks_are_canonical_and_keywords_are_kept(load):
     assert not settings.localhost_node_ports
 
 
+def test_an_ipv4_network_may_be_written_as_one_of_ipv6(load):
+    mapped = "::ffff:10.0.0.0/104"
+    fields = {"clusterCIDR": f"{mapped},fd00::/8", "nodePortAddresses": [mapped]}
+    settings = to_settings(load(fields).configuration, "n")
+    assert settings.cluster_cidrs[0] == ipaddress.ip_network("10.0.0.0/8")
+    assert settings.node_port_addresses == (ipaddress.ip_network("10.0.0.0/8"),)
+
+
 def test_cluster_cidr_is_for_its_own_detect_mode(load):
     fields = {"clusterCIDR": "not checked", "detectLocalMode": "NodeCIDR"}
     assert to_settings(load(fields).configuration, "n").cluster_cidrs == ()
@@ -238,6 +261,8 @@ def test_the_detect_local_names_reach_the_settings(load):
         (None, " Node-A ", "node-a"),
         ("Node-B", "Node-A", "node-b"),
         (" NODE-C", "", "node-c"),
+        ("\x85\u2003\vA\x1f ", "", "a\x1f"),
+        ("\u0130\u03a3", "", "i\u03c3"),
     ],
 )
 def test_the_node_s_name(option, override, expected):
@@ -259,10 +284,40 @@ def test_the_rate_of_requests_has_the_precision_that_upstream_has(load, given, m
     assert load({"clientConnection": {"qps": given}}).configuration.client_connection.qps == meant
 
 
-@pytest.mark.parametrize("zero", ["0", 0, "0Ki", "0.0", "00e3"])
+@pytest.mark.parametrize("zero", ["0", 0, "0Ki", "0.0", "00e3", "Ki", ".", "-"])
 def test_a_quantity_of_nothing_is_zero_however_it_is_written(load, zero):
     fields = {"logging": {"options": {"text": {"infoBufferSize": zero}}}}
     assert load(fields).configuration == Configuration()
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        (512, "512"),
+        (1e3, "1k"),
+        (" 64Ki ", "64Ki"),
+        ("1024Ki", "1Mi"),
+        ("1.5Ki", "1536"),
+        ("1.5Mi", "1536Ki"),
+        ("0.1Ki", "102400m"),
+        ("1000k", "1M"),
+        ("1.5M", "1500k"),
+        (" 12e4", "120e3"),
+        ("0.1m", "100u"),
+        ("0.1n", "1n"),
+        ("+5", "+5"),
+        ("+8Ki", "8Ki"),
+        ("1.500k", "1.500k"),
+        ("9Ei", "9223372036854775807"),
+    ],
+)
+def test_a_quantity_is_kept_in_kubernetes_own_form(load, given, written):
+    output = {"infoBufferSize": given}
+    fields = {
+        "logging": {"options": {"json": output}},
+        "featureGates": {"LoggingAlphaOptions": True},
+    }
+    assert load(fields).configuration.logging.options.json.info_buffer_size == written
 
 
 def test_a_split_log_in_a_file_is_overwritten_by_the_flag_that_is_not_there(load):

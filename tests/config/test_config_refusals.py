@@ -1,9 +1,13 @@
 """Configuration files that are refused: each error names the field, the value and the reason."""
 
+import json
+
 import pytest
+import yaml
 
 from kproxy.config import ConfigurationError, load_configuration
-from kproxy.flags_config import load
+from kproxy.flags_config import load as load_flags
+from tests.config.samples import HEADER
 
 BAD_FIELDS = [
     ({"mode": "userspace"}, "mode: must be one of iptables, ipvs, nftables, ebpf"),
@@ -27,6 +31,11 @@ BAD_FIELDS = [
     ({"healthzBindAddress": "::1:x"}, "healthzBindAddress: expected IP:PORT"),
     ({"metricsBindAddress": "127.0.0.1:0"}, "metricsBindAddress: expected a port from 1 to 65535"),
     ({"metricsBindAddress": "127.0.0.1:65536"}, "metricsBindAddress: expected a port"),
+    ({"metricsBindAddress": "127.0.0.1:-80"}, "metricsBindAddress: expected a port"),
+    ({"metricsBindAddress": "127.0.0.1:8_0"}, "metricsBindAddress: expected a port"),
+    ({"metricsBindAddress": f"127.0.0.1:{'0' * 9}65536"}, "metricsBindAddress: expected a port"),
+    ({"metricsBindAddress": "[127.0.0.1:80"}, "metricsBindAddress: expected an IP address"),
+    ({"metricsBindAddress": "[[::1]]:80"}, "metricsBindAddress: expected an IP address"),
     ({"oomScoreAdj": 1001}, "oomScoreAdj: must be in -1000..1000 (value 1001)"),
     ({"configSyncPeriod": "-5m"}, "configSyncPeriod: must be more than 0s"),
     ({"clientConnection": {"burst": -1}}, "clientConnection.burst: must not be negative"),
@@ -146,13 +155,16 @@ def test_another_mode_s_section_is_not_checked(load):
         ("", "the file is empty"),
         ("- a\n", "expected an object of kind KubeProxyConfiguration"),
         ("a: [1\nb: 2\n", "not YAML: line 2"),
-        ("a: 1\n---\n]\n", "not YAML: line 3"),
         ("a: !!python/object/apply:os.system [id]\n", "not YAML: line 1"),
         ("? [a]\n: b\n", "not YAML: line 1"),
         ("a: \x07\n", "not YAML"),
         ("[" * 5000 + "]" * 5000, "not YAML: line 1, column 201: nested deeper than"),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
-        ('{"a": NaN}', "NaN is not JSON"),
+        ('{"a": NaN}', "not JSON: NaN"),
+        ('\n {"a": 1,}', "not JSON: line 2, column "),
+        ("{'a': 1}", "not JSON: line 1, column 2: "),
+        ('{"a": 01}', "not JSON: line 1, column "),
+        ("{a: 1}", "not JSON: line 1, column 2: "),
         ("a: *b\n", "not YAML: line 1, column 4: alias *b has no anchor"),
     ],
 )
@@ -199,7 +211,15 @@ def test_numbers_of_any_length_are_told_of_in_short(errors):
     assert len(line) < 250
 
 
+@pytest.mark.parametrize("number", ["1.0", "1e3"])
+def test_in_json_an_integer_has_no_decimals_and_no_exponent(errors, load, number):
+    fields = '"oomScoreAdj": NUMBER, "clientConnection": {"qps": NUMBER}}'
+    (line,) = errors(json.dumps(HEADER)[:-1] + ", " + fields.replace("NUMBER", number))
+    assert line.startswith("oomScoreAdj: Expected `int`, got `float` (value 1")
+    assert load(yaml.safe_dump(HEADER) + f"oomScoreAdj: {number}\n")
+
+
 def test_a_command_line_with_an_empty_cluster_cidr_is_refused_where_it_counts():
     with pytest.raises(ConfigurationError, match="clusterCIDR: must be a CIDR"):
-        load({"cluster-cidr": ""})
-    load({"cluster-cidr": "", "detect-local-mode": "NodeCIDR"})
+        load_flags({"cluster-cidr": ""})
+    load_flags({"cluster-cidr": "", "detect-local-mode": "NodeCIDR"})

@@ -9,6 +9,7 @@ from kproxy.config_fields import Configuration, Iptables, Logging, LogSpan, Nfta
 from kproxy.config_text import as_document, as_yaml
 from kproxy.config_yaml import to_yaml
 from kproxy.core.settings import Mode
+from kproxy.durations import Span
 from kproxy.watch.yaml_text import read_yaml
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(-1e30, 1e30)
@@ -68,7 +69,8 @@ def test_what_is_written_is_read_back(document):
         ("12:30", '"12:30"'),
         ("2026-01-31", '"2026-01-31"'),
         ("a\nb", '"a\\nb"'),
-        ("\x1b", '"\\x1b"'),
+        ("\x1b\t\x1f", '"\\e\\t\\x1F"'),
+        ("\ufeff\U0001f600", '"\\uFEFF\\U0001F600"'),
     ],
 )
 def test_text_is_quoted_as_kubernetes_quotes_it(text, written):
@@ -116,9 +118,17 @@ def test_masquerade_all_is_written_where_the_mode_takes_it_from(mode):
 
 
 def test_a_number_of_nanoseconds_stays_one():
-    logging = Logging(flush_frequency=LogSpan(1.5, as_number=True))
+    logging = Logging(flush_frequency=LogSpan(Span(1_500_000_000), as_number=True))
     document = as_document(Configuration(logging=logging))
     assert document["logging"]["flushFrequency"] == 1_500_000_000
+
+
+def test_the_longest_span_is_written_to_the_nanosecond():
+    longest = 2**63 - 1
+    logging = Logging(flush_frequency=LogSpan(Span(longest), as_number=True))
+    document = as_document(Configuration(logging=logging, config_sync_period_s=Span(longest)))
+    assert document["logging"]["flushFrequency"] == longest
+    assert document["configSyncPeriod"] == "2562047h47m16.854775807s"
 
 
 def test_a_default_configuration_needs_no_section_of_ours():

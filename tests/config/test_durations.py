@@ -1,13 +1,14 @@
 """Go's duration syntax."""
 
 import contextlib
+import copy
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.durations import format_duration, parse_duration, whole_nanoseconds
+from kproxy.durations import Span, format_duration, parse_duration
 
 UNITS_S = {
     "h": Fraction(3600),
@@ -97,36 +98,43 @@ def test_the_parts_add_up(parts, sign):
         total += Fraction(number) * UNITS_S[unit]
     # Of each part, Go cuts off what is less than a nanosecond.
     total = -total if sign == "-" else total
-    assert abs(parse_duration(text) - total) < len(parts) * UNITS_S["ns"] + abs(total) / 2**50
+    read = Fraction(parse_duration(text).nanoseconds, 10**9)
+    assert abs(read - total) < len(parts) * UNITS_S["ns"] + abs(total) / 2**50
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
+    ("nanoseconds", "text"),
     [
-        (0.0, "0s"),
-        (1e-9, "1ns"),
-        (1.1e-6, "1.1µs"),
-        (0.3, "300ms"),
-        (1.5, "1.5s"),
-        (60.0, "1m0s"),
-        (3600.5, "1h0m0.5s"),
-        (86400.0, "24h0m0s"),
-        (-5400.25, "-1h30m0.25s"),
+        (0, "0s"),
+        (1, "1ns"),
+        (1_100, "1.1µs"),
+        (300_000_000, "300ms"),
+        (1_500_000_000, "1.5s"),
+        (60 * 10**9, "1m0s"),
+        (3_600_500_000_000, "1h0m0.5s"),
+        (86_400 * 10**9, "24h0m0s"),
+        (-5_400_250_000_000, "-1h30m0.25s"),
+        (2**63 - 1, "2562047h47m16.854775807s"),
     ],
 )
-def test_a_span_is_printed_as_go_prints_it(seconds, text):
-    assert format_duration(seconds) == text
+def test_a_span_is_printed_as_go_prints_it(nanoseconds, text):
+    assert format_duration(Span(nanoseconds)) == text
 
 
 def test_less_than_a_nanosecond_is_cut_off():
     assert parse_duration("1.9999999999s") == 1.999999999
 
 
-@given(st.integers(-(2**51), 2**51))
+@given(st.integers(-(2**63) + 1, 2**63 - 1))
 def test_what_is_printed_is_read_back_to_the_nanosecond(nanoseconds):
-    seconds = nanoseconds / 10**9
-    assert parse_duration(format_duration(seconds)) == seconds
-    assert whole_nanoseconds(seconds) == nanoseconds
+    read = parse_duration(format_duration(Span(nanoseconds)))
+    assert read.nanoseconds == nanoseconds
+    assert read == nanoseconds / 10**9
+
+
+def test_a_copy_of_a_span_is_as_long():
+    again = copy.deepcopy(parse_duration("90s"))
+    assert (again, again.nanoseconds) == (90.0, 90 * 10**9)
 
 
 @given(st.text(alphabet="0123456789.hmsnuµ+-", max_size=20) | st.text(max_size=20))

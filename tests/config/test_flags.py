@@ -98,6 +98,8 @@ def test_what_is_no_flag_is_an_argument(words, arguments):
         (["--nodeport-addresses=\n"], "flag --nodeport-addresses: an empty line"),
         (['--nodeport-addresses="a"b'], "flag --nodeport-addresses: not a comma-separated list"),
         (["--bind-address=x"], "flag --bind-address: "),
+        (["--healthz-bind-address=1.2.3.4:+80"], "flag --healthz-bind-address: expected a port"),
+        (["--log-text-info-buffer-size= 1"], "flag --log-text-info-buffer-size: expected a qu"),
         (["--healthz-bind-address=:80"], "flag --healthz-bind-address: expected an IP address"),
         (["--enable_dsr"], "flag --enable-dsr is for kube-proxy on Windows, and kproxy runs on"),
         (["--version=v1.36.0"], "flag --version: must be true or false (value 'v1.36.0')"),
@@ -171,6 +173,7 @@ def test_logging_flags_and_the_host_name_win_over_the_file(file):
     )
     made = configuration(file(text), "--hostname-override= B ", "--vmodule=y=1", "-v0")
     assert made.hostname_override == "b"
+    assert configuration("--hostname-override=\x1f\u03a3").hostname_override == "\x1f\u03c3"
     assert made.logging.verbosity == 0
     assert [item.file_pattern for item in made.logging.vmodule] == ["y", "x"]
     assert made.logging.format is LogFormat.TEXT

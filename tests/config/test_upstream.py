@@ -95,6 +95,7 @@ REFUSED = [
     "--nodeport-addresses=primary,primary",
     "--bind-address=localhost",
     "--metrics-bind-address=1.2.3.4:0",
+    "--metrics-bind-address=1.2.3.4:+80",
     "--show-hidden-metrics-for-version=1.35",
     "--kube-api-burst=1.5",
     "--kube-api-burst=2147483648",
@@ -161,6 +162,21 @@ FILES = [
     "logging: {vmodule: [{filePattern: 'a=b'}]}\n",
     "metricsBindAddress: ':80'\n",
     "clusterCIDR: 10.0.0.0/8,\n",
+    "clusterCIDR: ::ffff:10.0.0.0/104,fd00::/8\nnodePortAddresses: ['::ffff:0:0/96']\n",
+    "clusterCIDR: ::ffff:10.0.0.0/104,11.0.0.0/8\n",
+    "mode: ipvs\n---\n]\n",
+    "mode: ipvs\n...\nx: [\n",
+    *("healthzBindAddress: 1.2.3.4:+80\n", "healthzBindAddress: 1.2.3.4:0000000080\n"),
+    *("healthzBindAddress: 1.2.3.4:-80\n", "healthzBindAddress: '[[::1]]:80'\n"),
+    "configSyncPeriod: 2562047h47m16.854775807s\niptables: {syncPeriod: 9000000000.123456789s}\n",
+    'logging: {flushFrequency: 9223372036854775807}\nhostnameOverride: "\\x1fA\\t\U0001f600"\n',
+]
+# What comes after the header, in JSON and in what looks like it.
+JSON = [
+    *('"oomScoreAdj": 1.0', '"oomScoreAdj": 1e1', '"oomScoreAdj": 01', '"oomScoreAdj": -0'),
+    *('"mode": "ipvs",', "'mode': 'ipvs'", 'mode: "ipvs"', '"mode": NaN', '"x": 1e9'),
+    '"logging": {"flushFrequency": 1e9}',
+    '"clientConnection": {"qps": 1.0, "burst": 2.5}',
 ]
 
 
@@ -171,6 +187,21 @@ def test_a_file_means_what_it_means_upstream(both, text):
     if text.startswith("{"):
         whole = json.dumps({**HEADER, **json.loads(text)}, indent="\t")
     check_same(*both(file=whole))
+
+
+@pytest.mark.parametrize("text", JSON)
+def test_what_begins_with_a_brace_is_json(both, text):
+    their, our = both(file=f"{json.dumps(HEADER)[:-1]}, {text}}}")
+    assert (our.code, our.written) == (their.code, their.written), f"{their.said}\n{our.said}"
+
+
+@pytest.mark.parametrize(
+    "size", ["1024Ki", "1000k", "1.5Ki", "0.1m", "+5", "12e4", "9Ei", "Ki", "1.500k", " 1"]
+)
+def test_a_quantity_is_written_as_upstream_writes_it(both, size):
+    gate = "--feature-gates=LoggingAlphaOptions=true"
+    their, our = both(f"--log-json-info-buffer-size={size}", gate)
+    assert (our.code, our.written) == (their.code, their.written), f"{their.said}\n{our.said}"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "kind: KubeProxyConfiguration\n", "a: *b\n"])

@@ -54,10 +54,11 @@ def ours(folder: Path, words: list[str]) -> Outcome:
 def agree_on_what_is_wrong(their: str, our: str) -> bool:
     """Say whether at least one of our lines is about a field that theirs names.
 
-    Upstream ends at the first kind of error, and names no field for a bad duration or quantity.
+    Upstream ends at the first kind of error, and names no field for a bad duration or quantity. In
+    JSON it says nothing at all.
     """
     theirs = _letters(their)
-    if "invalid duration" in their or "quantit" in their or "missing unit" in their:
+    if not their or "invalid duration" in their or "quantit" in their or "missing unit" in their:
         return True
     return any(_letters(_field_of(line)) in theirs for line in our.splitlines())
 

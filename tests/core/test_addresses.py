@@ -50,6 +50,11 @@ def test_what_is_no_address_is_refused(text):
         ("1.2.3.4/32", "1.2.3.4/32"),
         ("FD00::1/64", "fd00::/64"),
         ("::/0", "::/0"),
+        ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+        ("::FFFF:0a01:0203/128", "10.1.2.3/32"),
+        ("::ffff:10.0.0.0/96", "0.0.0.0/0"),
+        ("::ffff:10.0.0.0/95", "::fffe:0:0/95"),
+        ("::ffff:10.0.0.0/8", "::/8"),
     ],
 )
 def test_a_network_loses_its_host_bits(written, network):
@@ -59,7 +64,7 @@ def test_a_network_loses_its_host_bits(written, network):
 @pytest.mark.parametrize(
     "text",
     ["10.0.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/255.0.0.0", "10.0.0.0/-1", "10.0.0.0/8/8",
-     "10.0.0.0/²", "fd00::/129", "/8", "10.0.0.0/ 8"],
+     "10.0.0.0/²", "fd00::/129", "::ffff:10.0.0.0/129", "fe80::1%eth0/64", "/8", "10.0.0.0/ 8"],
 )  # fmt: skip
 def test_what_is_no_network_is_refused(text):
     with pytest.raises(ValueError, match=r"\S"):
