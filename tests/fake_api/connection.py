@@ -84,7 +84,9 @@ class Connection:
             elif isinstance(event, h11.Data):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage) and head is not None:
-                headers = {name.decode().lower(): value.decode() for name, value in head.headers}
+                headers: dict[str, str] = {}
+                for name, value in ((n.decode().lower(), v.decode()) for n, v in head.headers):
+                    headers[name] = f"{headers[name]}, {value}" if name in headers else value
                 return understand(head.method.decode(), head.target.decode(), headers, body)
             else:
                 return None

@@ -111,7 +111,7 @@ class Server:
         self.admin = admin
         self.token = token
         self.relay = Relay(port, port=0)
-        self._left = False
+        self._disturbed = False
         self._port = port
         self._tls = tls
 
@@ -177,11 +177,12 @@ class Server:
 
     def cut(self) -> None:
         """Break the connections of the proxy."""
+        self._disturbed = True
         self.relay.cut()
 
     def leave(self) -> None:
         """Break the connections of the proxy, and refuse new ones."""
-        self._left = True
+        self._disturbed = True
         self.relay.refuse()
         self.relay.cut()
 
@@ -192,7 +193,7 @@ class Server:
     def close(self) -> None:
         """Let go of everything."""
         self.relay.close()
-        if self._left:
+        if self._disturbed:
             gc.collect()  # see LOST_SOCKETS: now, not during a test that knows nothing of it
 
     def forbid(self, resource: Resource) -> None:
@@ -239,6 +240,7 @@ class FakeServer(Server):
         self.fake.permit(resource.name)
 
     def close(self) -> None:
+        self._disturbed |= self.fake.stopped
         super().close()
         self.admin.close()
         self.fake.close()

@@ -224,6 +224,16 @@ def test_a_watch_says_how_far_it_has_come_before_it_ends(server):
     assert "annotations" not in said["object"]["metadata"]
 
 
+def test_a_watch_from_a_version_of_the_future_is_told_nothing(server):
+    """That is how a server answers whose etcd was restored from a backup."""
+    (stored,) = server.put(service("s1"))
+    query = {"resourceVersion": str(version(stored) + 1000), "timeoutSeconds": "4"}
+    with server.watch(PATH, allowWatchBookmarks="true", **query) as watch:
+        assert watch.status == 200
+        server.put(service("s2", "10.96.1.2"))
+        assert watch.next() is None
+
+
 def test_nobody_resumes_from_a_history_that_is_gone(server):
     three_services(server)
     page = server.ask("GET", PATH, limit="1", **PROXIED).document

@@ -49,6 +49,8 @@ class Stream:
 
     def tell(self, happening: Happening) -> None:
         """Say what a write means to this watch, if it means anything."""
+        if happening.version <= self.options.number:
+            return
         old = self._visible(happening.old)
         new = self._visible(happening.new)
         if old is None and new is not None:
@@ -59,8 +61,11 @@ class Stream:
             self.say(event("DELETED", old.at(happening.version)))
 
     def bookmark(self, version: int, *, initial_end: bool = False) -> None:
-        """Say how far this watch has come, if it asked to be told."""
-        if self.options.bookmarks:
+        """Say how far this watch has come, if it asked to be told.
+
+        One that asked for what comes after a later version is told nothing until then.
+        """
+        if self.options.bookmarks and version >= self.options.number:
             self.say(bookmark(self.resource, version, initial_end=initial_end))
 
     def begin(self, store: Store, streaming: Streaming) -> None:

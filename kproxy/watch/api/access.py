@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-import re
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from kproxy.watch.api.address import complete_address, proxy_for, split_user, without_user
 from kproxy.watch.api.errors import ApiError
-from kproxy.watch.api.kubeconfig import Kubeconfig, complete_address
-from kproxy.watch.api.plugin import MemoryFile
-from kproxy.watch.api.session import Requested, Session, Target
+from kproxy.watch.api.kubeconfig import Kubeconfig
+from kproxy.watch.api.session import Requested, Session
+from kproxy.watch.api.target import MemoryFile, Target, check
 
-if TYPE_CHECKING:
-    from kubernetes.client import Configuration
+log = logging.getLogger(__name__)
 
 RELOAD_S = 60.0  # the kubelet renews a token long before it expires; client-go reads as often
-_HEADER = re.compile(r"[\x21-\x7e]+ [\x21-\x7e]+")
-
-_Loaded = tuple["Configuration", tuple[MemoryFile, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Api:
 
     @property
     def server(self) -> str:
-        """The server's address. Raises ApiError."""
+        """The server's address."""
         return self._targets.current().server
 
     def session(self) -> Session:
@@ -64,31 +61,51 @@ def connect(
     answer), the host with its port, and the seconds until the answer began; from any thread.
     Raises ApiError.
     """
-    targets = _Targets(_loader(access), clock=time.monotonic)
-    targets.current()
+    targets = _Targets(_loader(access), clock=time.monotonic, environment=os.environ)
     return Api(targets, requested)
 
 
-def _loader(access: Access) -> Callable[[bool], _Loaded]:
-    """Return what loads the configuration; its argument says that the last one was refused."""
+class _Loader(Protocol):
+    """Reads how to reach the API server."""
+
+    def load(self, *, refused: bool) -> Target:
+        """Return that as of now; `refused`: the last answer was not accepted. Raises ApiError."""
+
+    def interrupt(self) -> None:
+        """Let a `load` that waits fail now. From any thread."""
+
+
+def _loader(access: Access) -> _Loader:
     if access.kubeconfig:
-        file = Kubeconfig(Path(os.path.abspath(access.kubeconfig)), access.master)
-        return lambda refused: file.load(now=time.time(), refused=refused)
+        return Kubeconfig(Path(os.path.abspath(access.kubeconfig)), access.master)
     if access.master:
-        return lambda refused: (_anonymous(access.master), ())
-    return lambda refused: (_in_cluster(), ())
+        return _Simple(lambda: _anonymous(access.master))
+    return _Simple(_in_cluster)
 
 
-def _anonymous(master: str) -> Configuration:
-    from kubernetes.client import Configuration
+class _Simple:
+    """What is read in no time."""
 
+    def __init__(self, read: Callable[[], Target]) -> None:
+        self._read = read
+
+    def load(self, *, refused: bool) -> Target:
+        return self._read()
+
+    def interrupt(self) -> None:
+        """Do nothing: it never waits."""
+
+
+def _anonymous(master: str) -> Target:
     server = complete_address(master, secure=False)
     if server is None:
-        raise ApiError(f"--master {master!r} is no address like https://name:port")
-    return Configuration(host=server)
+        shown = without_user(master)
+        raise ApiError(f"--master {shown!r} is no address like https://name:port")
+    server, authorization = split_user(server)
+    return Target(server=server, authorization=authorization)
 
 
-def _in_cluster() -> Configuration:
+def _in_cluster() -> Target:
     from kubernetes.client import Configuration
     from kubernetes.config import incluster_config
     from kubernetes.config.config_exception import ConfigException
@@ -96,115 +113,87 @@ def _in_cluster() -> Configuration:
     configuration = Configuration()
     try:
         incluster_config.load_incluster_config(configuration, try_refresh_token=False)
+        ca_file = Path(configuration.ssl_ca_cert)
+        ca = MemoryFile(str(ca_file), ca_file.read_bytes())
     except (ConfigException, OSError, ValueError) as error:
         where = os.path.dirname(incluster_config.SERVICE_TOKEN_FILENAME)
         raise ApiError(
             "no kubeconfig and no --master is given, and this is no pod with a service account "
             f"(KUBERNETES_SERVICE_HOST, {where}): {error}"
         ) from error
-    return configuration
+    authorization = configuration.api_key["BearerToken"].strip()
+    return Target(server=configuration.host, ca=ca, authorization=authorization)
 
 
 class _Targets:
     """The target of requests, loaded anew when it is due. For any thread."""
 
-    def __init__(self, load: Callable[[bool], _Loaded], *, clock: Callable[[], float]) -> None:
-        self._load = load
+    def __init__(
+        self, loader: _Loader, *, clock: Callable[[], float], environment: Mapping[str, str]
+    ) -> None:
+        self._loader = loader
         self._clock = clock
+        self._environment = environment
         self._lock = threading.Lock()
-        self._target: Target | None = None
-        self._loaded_at = 0.0
-        self._refused = False
+        self._trouble = ""  # why the last attempt to load it failed
+        self._target = self._loaded(refused=False)
+        self._tried_at = clock()
 
     def current(self) -> Target:
         """Return the target for a new request.
 
-        A configuration that cannot be loaded again leaves the last one in force, as long as the
-        server accepts it: files that are being replaced may be missing for a moment. Raises
-        ApiError.
+        A configuration that cannot be loaded again leaves the last one in force, and so does one
+        that another thread is just loading.
         """
-        with self._lock:
-            if self._target is None or self._refused:
-                return self._loaded()
-            if self._clock() - self._loaded_at >= RELOAD_S:
-                try:
-                    return self._loaded()
-                except ApiError:
-                    self._loaded_at = self._clock()
-            return self._target
-
-    def after_refusal(self, target: Target) -> Target | None:
-        """Return other credentials than those just refused, None if there are none yet."""
-        with self._lock:
-            if self._target is target:
-                self._refused = True
-                self._loaded()
-            newer = self._target
-        if newer is None or _credentials(newer) == _credentials(target):
-            return None
-        return newer
-
-    def _loaded(self) -> Target:
-        configuration, files = self._load(self._refused)
-        self._target = _target(configuration, files)
-        self._loaded_at = self._clock()
-        self._refused = False
+        due = self._clock() - self._tried_at >= RELOAD_S
+        if due and self._lock.acquire(blocking=False):
+            try:
+                with contextlib.suppress(ApiError):
+                    self._load(refused=False)
+            finally:
+                self._lock.release()
         return self._target
 
+    def after_refusal(self, target: Target) -> Target | None:
+        """Return other credentials than those just refused, None if there are none yet.
 
-def _credentials(target: Target) -> tuple[object, object]:
-    return target.authorization, target.transport
+        Raises ApiError if they cannot be loaded.
+        """
+        asked_at = self._clock()
+        with self._lock:
+            if self._trouble and self._tried_at > asked_at:
+                raise ApiError(self._trouble)  # another thread tried while this one waited
+            if self._target is target:
+                self._load(refused=True)
+            newer = self._target
+        return newer if newer.credentials != target.credentials else None
 
+    def interrupt(self) -> None:
+        """Let nobody wait any longer for a configuration that is being loaded."""
+        self._loader.interrupt()
 
-def _target(configuration: Configuration, files: tuple[MemoryFile, ...]) -> Target:
-    authorization = (configuration.api_key.get("BearerToken") or "").strip()
-    if authorization and not _HEADER.fullmatch(authorization):
-        raise ApiError("the token holds spaces or characters that no HTTP header can carry")
-    origins = {file.path: file.origin for file in files}
-    _check_tls(configuration, origins)
-    ca_file = configuration.ssl_ca_cert or ""
-    return Target(
-        server=configuration.host,
-        authorization=authorization,
-        ca_file=origins.get(ca_file, ca_file),
-        transport=(
-            configuration.host,
-            configuration.verify_ssl,
-            configuration.ssl_ca_cert,
-            configuration.cert_file,
-            configuration.key_file,
-            configuration.tls_server_name,
-            configuration.proxy,
-            configuration.no_proxy,
-        ),
-        configuration=configuration,
-        keeps=files,
-    )
-
-
-def _check_tls(configuration: Configuration, origins: Mapping[str, str]) -> None:
-    """Refuse files that no connection could be made with, while it is known which they are."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    ca_file, cert_file = configuration.ssl_ca_cert, configuration.cert_file
-    if ca_file:
+    def _load(self, *, refused: bool) -> None:
+        """Replace the target, or say why not: in the log when that is new, and by ApiError."""
         try:
-            context.load_verify_locations(ca_file)
-        except OSError as error:
-            where = origins.get(ca_file, ca_file)
-            raise ApiError(f"there is no CA certificate in {where}: {_why(error)}") from error
-    if cert_file:
+            self._target = self._loaded(refused=refused)
+        except ApiError as error:
+            if str(error) != self._trouble:
+                log.warning("%s; going on with what was read before", error)
+            self._trouble = str(error)
+            raise
+        else:
+            if self._trouble:
+                log.info("the way to the API server can be read again")
+            self._trouble = ""
+        finally:
+            self._tried_at = self._clock()
+
+    def _loaded(self, *, refused: bool) -> Target:
         try:
-            # Without a password given, OpenSSL would ask for it on the terminal.
-            context.load_cert_chain(cert_file, configuration.key_file, password="")
-        except OSError as error:
-            where = origins.get(cert_file, cert_file)
-            why = _why(error)
-            raise ApiError(
-                f"there is no client certificate with a fitting key in {where}: {why}"
-            ) from error
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return error.reason or "not in PEM format"
-    return error.strerror or str(error)
+            target = self._loader.load(refused=refused)
+            if not target.proxy:
+                target = replace(target, proxy=proxy_for(target.server, self._environment))
+            check(target)
+        except (OSError, ValueError) as error:  # a proxy that is none, or no file to be had
+            raise ApiError(f"cannot tell how to reach the API server: {error}") from error
+        return target

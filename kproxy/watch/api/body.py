@@ -25,9 +25,9 @@ class TooLong(Exception):
 
 def set_patience(response: urllib3.BaseHTTPResponse, idle_s: float) -> None:
     """Let the next reads wait for so long."""
-    sock = getattr(response.connection, "sock", None)
-    if sock is not None:  # None: the server closes after this answer, so the old patience stays
-        sock.settimeout(idle_s)
+    wire = getattr(response.connection, "wire", None)
+    if wire is not None:  # None: all that was to come is there
+        wire.settimeout(idle_s)
 
 
 def whole(

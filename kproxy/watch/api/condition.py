@@ -39,7 +39,7 @@ class Condition:
                 self._say_valid(key)
         self._refused = refused
         self.connected()
-        self.heard()
+        self._answered()
         lists = self.status.lists
         level = logging.DEBUG if lists else logging.INFO
         self._log.log(level, "%s: listed, %d objects", self._kind, len(keys))
@@ -50,13 +50,16 @@ class Condition:
         self._turn(SourceState.FOLLOWING, "")
 
     def heard(self) -> None:
-        """Note that the server said something sensible."""
+        """Note that a watch said something sensible."""
+        self._answered()
+        self._silences = 0
+
+    def _answered(self) -> None:
         if self._failures:
             self._log.info("%s: in touch again after %d failures", self._kind, self._failures)
         if self._said_off:
             self._log.info("%s: the API server lets us see them now", self._kind)
         self._failures = 0
-        self._silences = 0
         self._said_off = ""
 
     def reconnecting(self) -> None:
@@ -72,8 +75,7 @@ class Condition:
         self._silences += 1
         if _is_power_of_two(self._silences):
             self._log.warning(
-                "%s: the API server has said nothing for %.0f s (%d times in a row); "
-                "opening the watch again",
+                "%s: the API server has said nothing for %.0f s (%d times in a row); asking again",
                 self._kind,
                 seconds,
                 self._silences,

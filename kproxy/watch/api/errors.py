@@ -161,21 +161,25 @@ def not_json(doing: Doing, host: str, content_type: str) -> Garbled:
     )
 
 
-def unanswered(doing: Doing, host: str, error: http.HTTPError, *, ca_file: str) -> ApiError:
+def unanswered(
+    doing: Doing, host: str, error: http.HTTPError, *, ca_file: str, server_name: str
+) -> ApiError:
     """Return the error for a request that got no answer.
 
-    `ca_file` is what the server's certificate was checked against, "" for the system's CAs.
+    `ca_file` is what the server's certificate was checked against, "" for the system's CAs, and
+    `server_name` the name that was expected in it, "" for that in its address.
     """
-    return ApiError(f"cannot {doing}: {_why_unanswered(host, error, ca_file)}")
+    expected = server_name or urlsplit(host).hostname or ""
+    return ApiError(f"cannot {doing}: {_why_unanswered(host, error, ca_file, expected)}")
 
 
-def _why_unanswered(host: str, error: http.HTTPError, ca_file: str) -> str:
+def _why_unanswered(host: str, error: http.HTTPError, ca_file: str, expected: str) -> str:
     if isinstance(error, http.LocationValueError):
         return f"{host} is no address of a server"
     through = "the proxy on the way to " if isinstance(error, http.ProxyError) else ""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return _why_untrusted(host, cause, ca_file)
+            return _why_untrusted(host, cause, ca_file, expected)
         if isinstance(cause, ssl.SSLError):
             return _why_no_tls(host, cause)
         if isinstance(cause, http.NameResolutionError):
@@ -203,14 +207,15 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             waiting += [cause.__cause__, getattr(cause, "original_error", None), *cause.args]
 
 
-def _why_untrusted(host: str, error: ssl.SSLCertVerificationError, ca_file: str) -> str:
+def _why_untrusted(
+    host: str, error: ssl.SSLCertVerificationError, ca_file: str, expected: str
+) -> str:
     code = error.verify_code
     if code in _UNKNOWN_SIGNER:
         whose = f"the CA in {ca_file}" if ca_file else "any CA that this system trusts"
         return f"the certificate of {host} is not signed by {whose}"
     if code in _OTHER_NAME:
-        name = urlsplit(host).hostname
-        return f"the certificate of {host} is not for {name}, so this may be another server"
+        return f"the certificate of {host} is not for {expected}, so this may be another server"
     if code == _EXPIRED:
         return f"the certificate of {host} has expired (or this node's clock is wrong)"
     if code == _NOT_YET_VALID:

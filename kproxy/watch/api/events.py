@@ -27,6 +27,7 @@ _MAX_INSTANCE = 128  # the API takes no more
 _MAX_NAME = 230  # of the object in an event's name, which has room for 253
 _MAY_PASS = (0, 401, 429, 500, 502, 503, 504)
 _ANSWER_S = 10.0
+PAUSE_S = 300.0  # after "no" from a server that may say something else once it has its roles
 
 
 class _Happening(NamedTuple):
@@ -58,8 +59,9 @@ class Events:
     """Takes events from any thread and never keeps it waiting.
 
     They are posted by a thread of its own, which starts with the first one. What cannot be posted
-    in a few tries is dropped with a line in the log, and so is what comes faster than it goes. An
-    event that repeats itself is counted in the API, at its second, fourth and eighth time.
+    in a few tries is dropped with a line in the log, and so is what comes faster than it goes. If
+    none may be posted, the next one is tried after a pause. An event that repeats itself is counted
+    in the API, at its second, fourth and eighth time.
     """
 
     def __init__(
@@ -158,8 +160,10 @@ class Events:
         """Say whether to try again; if not, say why in the log."""
         no_namespace = error.about == "namespaces" or "NamespaceTerminating" in error.causes
         if error.status in (403, 404) and not no_namespace:
-            self._off.set()
-            self._log.warning("no more events are posted: %s", error)
+            self._log.warning(
+                "event %s is dropped, and none is posted for %.0f s: %s", happening, PAUSE_S, error
+            )
+            self._off.wait(PAUSE_S)
         elif last or error.status not in _MAY_PASS:
             self._log.warning("event %s is dropped: %s", happening, error)
         else:

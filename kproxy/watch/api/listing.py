@@ -61,10 +61,9 @@ def streamed(kind: Kind, watch: Watch) -> Listing | None:
     """
     listing = Listing(kind)
     try:
-        for events in watch.batches():
-            for number, event in enumerate(events, 1):
+        for events in watch.batches:
+            for event in events:
                 if event.type == "BOOKMARK":
-                    watch.put_back(events[number:])
                     metadata = watch.metadata(event)
                     listing.version = metadata.resource_version
                     if not listing.version:

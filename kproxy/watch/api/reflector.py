@@ -130,20 +130,26 @@ class Reflector:
         self._condition.connected()
         self._absence.seen()
         opened = self._clock()
+        silent = False
         try:
-            for events in watch.batches():
+            for events in watch.batches:
                 self._take(watch, events)
                 self._condition.heard()
         except Silent:
-            self._condition.silent(self._times.idle_s)
-            return
+            silent = True
         except Broken:
             pass  # as good as an end: the next watch goes on from the last complete event
         finally:
             watch.close()
             self._condition.reconnecting()
-        if not watch.said_something and self._clock() - opened < self._times.hasty_s:
+        lasted_s = self._clock() - opened
+        mute = not watch.said_something
+        if mute and lasted_s < self._times.hasty_s:
             raise watch.broken_off("ends the watch as soon as it begins")
+        if silent or (mute and lasted_s >= self._times.mute_s):
+            self._condition.silent(self._times.idle_s if silent else lasted_s)
+            if mute:
+                self._version = ""  # it may be one that the server has not come to yet
 
     def _take(self, watch: Watch, events: list[Event]) -> None:
         changes: list[SingleChange] = []
@@ -191,12 +197,13 @@ class Reflector:
             if not known or self._absence.is_certain():
                 return self._missing(str(error))
         pause_s = max(self._backoff.next_s(), error.retry_after_s)
+        was_in_one, self._in_one = self._in_one, False
         if error.version_is_gone and self._version:
             self._version = ""
             self._condition.outdated()
             return pause_s
         if error.version_is_gone:
-            self._in_one = True  # the pages of one list did not come fast enough
+            self._in_one = not was_in_one  # the pages of one list did not come fast enough
         if isinstance(error, Garbled) or error.status not in _NO_FAULT_OF_THE_VERSION:
             self._version = ""
         self._condition.failing(str(error), pause_s)

@@ -8,9 +8,9 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
@@ -18,11 +18,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from kproxy import __version__
+from kproxy.watch.api.address import split_user
 from kproxy.watch.api.body import Broken, Silent, TooLong, whole
 from kproxy.watch.api.errors import ApiError, Doing, answered, unanswered
-
-if TYPE_CHECKING:
-    from kubernetes.client import Configuration
+from kproxy.watch.api.target import MemoryFile, Target
 
 CONNECT_S = 10.0
 _MAX_ERROR_BYTES = 64 << 10
@@ -47,31 +46,20 @@ _HEADERS = {
 Requested = Callable[[str, str, str, float], None]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Target:
-    """Where requests go and as whom, as of some moment.
-
-    `ca_file` is for messages, "" for the CAs of the system. `transport` differs between two
-    targets whose connections must not be mixed up. `keeps` are files that the configuration names
-    and that live as long as they are referred to.
-    """
-
-    server: str
-    authorization: str = field(repr=False)
-    ca_file: str
-    transport: Hashable
-    configuration: Configuration = field(repr=False)
-    keeps: tuple[object, ...] = field(repr=False)
-
-
 class Targets(Protocol):
     """Knows the target of the next request."""
 
     def current(self) -> Target:
-        """Return the target for a new request. Raises ApiError."""
+        """Return the target for a new request."""
 
     def after_refusal(self, target: Target) -> Target | None:
-        """Return other credentials than those just refused, None if there are none."""
+        """Return other credentials than those just refused, None if there are none.
+
+        Raises ApiError.
+        """
+
+    def interrupt(self) -> None:
+        """Let nobody wait any longer for a target."""
 
 
 class Session:
@@ -83,11 +71,11 @@ class Session:
         self._sockets = _Sockets()
         self._lock = threading.Lock()
         self._manager: urllib3.PoolManager | None = None
-        self._transport: Hashable = None
+        self._made_for: Target | None = None  # the files that the manager's connections need
 
     @property
     def server(self) -> str:
-        """The server's address, for messages. Raises ApiError."""
+        """The server's address, for messages."""
         return self._targets.current().server
 
     def request(
@@ -100,15 +88,21 @@ class Session:
         method: str = "GET",
         body: bytes | None = None,
         content_type: str = "application/json",
+        last: bool = False,
     ) -> urllib3.BaseHTTPResponse:
         """Return the answer to a request, status 2xx, its body unread; the caller closes it.
 
+        `last`: no other request is to use the same connection after this one.
         Credentials that are refused are read again, and tried at once if they changed.
         `answer_s` is how long to wait for the answer to begin, and between parts of its body.
         Raises ApiError.
         """
         url = f"{path}?{urlencode(query)}" if query else path
-        headers = {**_HEADERS, "Content-Type": content_type} if body is not None else _HEADERS
+        headers = dict(_HEADERS)
+        if body is not None:
+            headers["Content-Type"] = content_type
+        if last:
+            headers["Connection"] = "close"
         ask = _Ask(doing, method, url, headers, body, answer_s)
         target = self._targets.current()
         response = self._send(target, ask)
@@ -124,20 +118,22 @@ class Session:
 
     def close(self) -> None:
         """End every request in flight and refuse new ones. From any thread, at any time."""
+        self._targets.interrupt()
         self._sockets.close()
         with self._lock:
             if self._manager is not None:
                 self._manager.clear()
 
     def _send(self, target: Target, ask: _Ask) -> urllib3.BaseHTTPResponse:
-        manager = self._manager_for(target)
-        headers = dict(ask.headers)
+        headers = urllib3.HTTPHeaderDict(ask.headers)
         if target.authorization:
             headers["Authorization"] = target.authorization
+        for name, value in target.impersonation:
+            headers.add(name, value)
         started = time.monotonic()
         code = "<error>"  # as client-go has it in its metrics
         try:
-            response = manager.request(
+            response = self._manager_for(target).request(
                 ask.method,
                 target.server.rstrip("/") + ask.url,
                 body=ask.body,
@@ -148,7 +144,13 @@ class Session:
             )
             code = str(response.status)
         except urllib3.exceptions.HTTPError as error:
-            raise unanswered(ask.doing, target.server, error, ca_file=target.ca_file) from error
+            raise unanswered(
+                ask.doing,
+                target.server,
+                error,
+                ca_file="" if target.ca is None else target.ca.origin,
+                server_name=target.server_name,
+            ) from error
         finally:
             took_s = time.monotonic() - started
             self._requested(ask.method, code, urlsplit(target.server).netloc, took_s)
@@ -156,11 +158,12 @@ class Session:
 
     def _manager_for(self, target: Target) -> urllib3.PoolManager:
         with self._lock:
-            if self._manager is None or self._transport != target.transport:
+            made_for = self._made_for
+            if self._manager is None or made_for is None or made_for.transport != target.transport:
                 if self._manager is not None:
                     self._manager.clear()
-                self._manager = _manager(target.configuration, self._sockets)
-                self._transport = target.transport
+                self._manager = _manager(target, self._sockets)
+                self._made_for = target
             return self._manager
 
 
@@ -199,12 +202,13 @@ class _Sockets:
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._closed = False
 
-    def opened(self, sock: socket.socket) -> None:
+    def opened(self, sock: socket.socket) -> socket.socket:
         with self._lock:
             self._open.add(sock)
             closed = self._closed
         if closed:
             _end(sock)
+        return sock
 
     def close(self) -> None:
         with self._lock:
@@ -220,23 +224,24 @@ def _end(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def _manager(configuration: Configuration, sockets: _Sockets) -> urllib3.PoolManager:
+def _manager(target: Target, sockets: _Sockets) -> urllib3.PoolManager:
     """Return the package's own pool manager, whose connections tell of their sockets.
 
-    A connection reads CA and client certificate from their files when it is made, so files that
-    are replaced need nothing more.
+    `wire` of a connection is its socket, also after it was handed over to the last answer. A
+    connection reads CA and client certificate when it is made, so `target` must live as long.
     """
+    from kubernetes.client import Configuration
     from kubernetes.client.rest import RESTClientObject
 
     class Plain(HTTPConnection):
         def connect(self) -> None:
             super().connect()
-            sockets.opened(self.sock)
+            self.wire = sockets.opened(self.sock)
 
     class Secure(HTTPSConnection):
         def connect(self) -> None:
             super().connect()
-            sockets.opened(self.sock)
+            self.wire = sockets.opened(self.sock)
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
@@ -244,8 +249,24 @@ def _manager(configuration: Configuration, sockets: _Sockets) -> urllib3.PoolMan
     class SecurePool(HTTPSConnectionPool):
         ConnectionCls = Secure
 
-    configuration.retries = False
-    configuration.socket_options = [*HTTPConnection.default_socket_options, *_SOCKET_OPTIONS]
+    proxy, proxy_authorization = split_user(target.proxy)
+    configuration = Configuration(
+        host=target.server,
+        ssl_ca_cert=_path(target.ca),
+        cert_file=_path(target.certificate),
+        key_file=_path(target.key),
+        verify_ssl=not target.insecure,
+        tls_server_name=target.server_name or None,
+        no_proxy="",
+        proxy_headers={"Proxy-Authorization": proxy_authorization} if proxy_authorization else None,
+        retries=False,
+        socket_options=[*HTTPConnection.default_socket_options, *_SOCKET_OPTIONS],
+    )
+    configuration.proxy = proxy or None  # the argument None would mean that of the environment
     manager: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
     manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
     return manager
+
+
+def _path(file: MemoryFile | None) -> str | None:
+    return None if file is None else file.path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
 
 import msgspec
 import urllib3
@@ -142,7 +141,9 @@ class Reading:
             "timeoutSeconds": str(round(lasts_s)),
             **query,
         }
-        response = self._asked(self._watching, fields)
+        # With a new connection each time nodes spread over API servers behind one address, and a
+        # client certificate that was renewed is used.
+        response = self._asked(self._watching, fields, last=True)
         set_patience(response, times.idle_s)
         return Watch(
             response,
@@ -154,9 +155,11 @@ class Reading:
             clock=self._clock,
         )
 
-    def _asked(self, doing: Doing, query: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def _asked(
+        self, doing: Doing, query: Mapping[str, str], *, last: bool = False
+    ) -> urllib3.BaseHTTPResponse:
         response = self._session.request(
-            doing, self._resource.path, query=query, answer_s=self._times.answer_s
+            doing, self._resource.path, query=query, answer_s=self._times.answer_s, last=last
         )
         content_type = response.headers.get("Content-Type", "")
         coding = response.headers.get("Content-Encoding", "identity")
@@ -172,7 +175,10 @@ class Reading:
 class Watch:
     """The events of a watch, in the order of the server, which is all that can be relied on.
 
-    `said_something`: there was at least one event.
+    `batches` are the events that came together, until the server ends the watch; a bookmark is the
+    last of its batch. Going through them raises Broken and Silent, after which the watch may be
+    opened again where it ended, and Garbled, after which nothing it said counts. Whoever stops
+    half-way can go on later. `said_something`: there was at least one event.
     """
 
     def __init__(
@@ -193,30 +199,15 @@ class Watch:
         self._idle_s = idle_s
         self._until = until
         self._clock = clock
-        self._unread: list[Event] = []
         self.said_something = False
-        self._stream = self._read()
-
-    def batches(self) -> Iterator[list[Event]]:
-        """Return the events that came together, until the server ends the watch.
-
-        A later call goes on where an earlier one stopped. Raises Broken and Silent, after which
-        the watch may be opened again where it ended, and Garbled, after which nothing it said
-        counts.
-        """
-        unread, self._unread = self._unread, []
-        return chain([unread] if unread else (), self._stream)
-
-    def put_back(self, events: list[Event]) -> None:
-        """Let `batches` begin with these."""
-        self._unread = events
+        self.batches = self._read()
 
     def _read(self) -> Iterator[list[Event]]:
         try:
             for batch in lines(self._response, idle_s=self._idle_s, clock=self._clock):
                 events = [self._event(line) for line in batch]
                 self.said_something = True
-                yield events
+                yield from _ending_with_bookmarks(events)
                 if self._clock() > self._until:
                     return
         except TooLong as error:
@@ -253,3 +244,12 @@ class Watch:
             return msgspec.json.decode(line, type=Event)
         except _UNDECODABLE as error:
             raise self.garbled(f"sends no event ({error})") from error
+
+
+def _ending_with_bookmarks(events: list[Event]) -> Iterator[list[Event]]:
+    """Yield the same events in pieces, so that no piece goes on after a bookmark."""
+    start = 0
+    for end, event in enumerate(events, 1):
+        if event.type == "BOOKMARK" or end == len(events):
+            yield events[start:end]
+            start = end

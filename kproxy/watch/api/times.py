@@ -15,6 +15,9 @@ class Times:
       a list after 60 s itself and says so.
     - `idle_s`: for a sign of life in a watch. The server sends a bookmark about every minute, so
       two of them are missing. Opening a watch again costs next to nothing if this was a mistake.
+    - `mute_s`: a healthy server has sent a bookmark after that time. One whose etcd was restored
+      from a backup says nothing at all to who asks for what comes after a version that it has not
+      come to yet.
     - `watch_least_s`, `watch_most_s`: how long a watch is to last, by chance, so that the nodes of
       a cluster spread over its API servers (client-go's numbers).
     - `hasty_s`: a watch that ends so soon, having said nothing, was as good as refused.
@@ -29,6 +32,7 @@ class Times:
 
     answer_s: float = 65.0
     idle_s: float = 150.0
+    mute_s: float = 70.0
     watch_least_s: float = 300.0
     watch_most_s: float = 600.0
     hasty_s: float = 1.0

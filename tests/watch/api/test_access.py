@@ -2,7 +2,9 @@
 
 import gc
 import os
+import socket
 import tempfile
+import threading
 
 import pytest
 import trustme
@@ -12,7 +14,7 @@ from kproxy.watch.api.access import Access, connect
 from kproxy.watch.api.errors import ApiError, Doing
 from tests.fake_api import FakeApi, faults
 from tests.fake_api.server import PROXY_USER
-from tests.watch.api.kubeconfigs import SECRET, by, encoded, kubeconfig, refusal, tokens, write
+from tests.watch.api.kubeconfigs import SECRET, by, encoded, kubeconfig, tokens, write
 
 
 def test_every_request_is_told_of_with_its_outcome(fake, api, requests, ask):
@@ -128,6 +130,43 @@ def test_files_that_are_missing_when_they_are_needed_are_told(fake, cluster, tmp
     assert ask(api) == 200
 
 
+def test_a_password_in_an_address_is_used_and_never_shown(fake, cluster, tmp_path, ask):
+    secret = {**cluster, "server": fake.fake.url.replace("//", f"//jane:{SECRET}@")}
+    seen = []
+    file = write(tmp_path / "config", kubeconfig(secret))
+    api = connect(Access(kubeconfig=str(file)), requested=lambda *told: seen.append(told))
+    with pytest.raises(ApiError) as caught:
+        ask(api)
+
+    assert SECRET not in f"{caught.value} {seen} {api.server}"
+    (request,) = fake.fake.asked("services")
+    assert request.headers["authorization"] == f"Basic {encoded(f'jane:{SECRET}'.encode())}"
+
+
+def test_a_password_in_the_address_of_a_proxy_is_for_the_proxy(fake, cluster, tmp_path, ask):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        address = f"http://jane:secret@127.0.0.1:{proxy.getsockname()[1]}"
+        user = {"token": fake.fake.token}
+        api = by(write(tmp_path / "config", kubeconfig({**cluster, "proxy-url": address}, user)))
+        heard = []
+
+        def refuse():
+            connection, _ = proxy.accept()
+            with connection:
+                heard.append(connection.recv(4096).decode())
+                connection.sendall(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with pytest.raises(ApiError, match="the proxy on the way to") as caught:
+            ask(api)
+        thread.join()
+    assert heard[0].startswith(f"CONNECT 127.0.0.1:{fake.fake.port} HTTP/1.")
+    assert f"Proxy-Authorization: Basic {encoded(b'jane:secret')}" in heard[0]
+    assert fake.fake.token not in heard[0]
+    assert "secret" not in str(caught.value)
+
+
 def test_a_kubeconfig_that_changes_is_followed_to_another_server(
     fake, cluster, tmp_path, ask, at_once
 ):
@@ -240,99 +279,3 @@ def test_outside_of_a_cluster_something_has_to_be_configured(pod, monkeypatch, m
     assert str(caught.value).startswith(
         "no kubeconfig and no --master is given, and this is no pod with a service account"
     )
-
-
-@pytest.mark.parametrize(
-    ("document", "words"),
-    [
-        ("", "is empty"),
-        ("- a\n- b\n", "is no mapping"),
-        ("a: [\n", "line 2: "),
-        ("a: 1\na: 2\n", "line 2: key 'a' is there twice"),
-        ({}, "missing required field current-context"),
-        (kubeconfig({}, contexts=None), "got null - at contexts"),
-        (kubeconfig({"server": 7}), "got int - at clusters[0].cluster.server"),
-        (kubeconfig({"server": "https://x"}, {"token": 7}), "got int - at users[0].user.token"),
-        (kubeconfig({"server": "https://x"}, users=[{"user": {}}]), "missing required field name"),
-        (
-            kubeconfig({"server": "https://x"}, **{"current-context": "there"}),
-            "contexts holds none named 'there'",
-        ),
-        (kubeconfig({"server": "https://x"}, clusters=[]), "clusters holds none named 'c'"),
-        (kubeconfig({"server": "https://x"}, users=[]), "users holds none named 'u'"),
-        (kubeconfig({}), "server '' is no address like https://name:port"),
-        (kubeconfig({"server": "https://:6443"}), "server 'https://:6443' is no address"),
-        (
-            kubeconfig({"server": "https://x", "certificate-authority-data": "%%%"}),
-            "certificate-authority-data is no base64",
-        ),
-        (
-            kubeconfig({"server": "https://x", "certificate-authority": "missing.crt"}),
-            "File does not exist: ",
-        ),
-        (
-            kubeconfig({"server": "https://x"}, {"client-certificate-data": "QQ=="}),
-            "needs both client-certificate and client-key, or neither",
-        ),
-        (
-            kubeconfig({"server": "https://x"}, {"tokenFile": "/missing/token"}),
-            "/missing/token cannot be read: No such file or directory",
-        ),
-        (
-            kubeconfig({"server": "https://x"}, {"tokenFile": "/dev/null"}),
-            "tokenFile /dev/null is empty",
-        ),
-    ],
-)
-def test_a_kubeconfig_is_refused_by_file_and_field(tmp_path, document, words):
-    file = write(tmp_path / "config", document)
-
-    text = refusal(file)
-    assert text.startswith(f"kubeconfig {file}: ")
-    assert words in text
-
-
-def test_a_kubeconfig_that_is_not_there_is_refused(tmp_path):
-    assert refusal(tmp_path / "none") == (
-        f"kubeconfig {tmp_path}/none: cannot be read: No such file or directory"
-    )
-
-
-@pytest.mark.parametrize(
-    ("cluster", "user", "words"),
-    [
-        (
-            {"certificate-authority-data": encoded(b"garbage")},
-            {},
-            "no CA certificate in certificate-authority-data of /",
-        ),
-        (
-            {},
-            {"client-certificate-data": encoded(b"x"), "client-key-data": encoded(b"y")},
-            "no client certificate with a fitting key in client-certificate-data of /",
-        ),
-        ({}, {"token": f"{SECRET}\nX-Evil: 1"}, "the token holds spaces or characters"),
-    ],
-)
-def test_what_no_connection_could_be_made_with_is_refused(tmp_path, cluster, user, words):
-    document = kubeconfig({"server": "https://x", **cluster}, user)
-
-    assert words in refusal(write(tmp_path / "config", document))
-
-
-def test_a_key_with_a_password_is_not_asked_for_on_the_terminal(tmp_path):
-    from cryptography.hazmat.primitives import serialization as formats
-
-    pair = trustme.CA().issue_cert("somebody")
-    key = formats.load_pem_private_key(pair.private_key_pem.bytes(), None)
-    locked = key.private_bytes(
-        formats.Encoding.PEM,
-        formats.PrivateFormat.PKCS8,
-        formats.BestAvailableEncryption(b"password"),
-    )
-    user = {
-        "client-certificate-data": encoded(pair.cert_chain_pems[0].bytes()),
-        "client-key-data": encoded(locked),
-    }
-    text = refusal(write(tmp_path / "config", kubeconfig({"server": "https://x"}, user)))
-    assert "no client certificate with a fitting key in" in text

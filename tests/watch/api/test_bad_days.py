@@ -9,8 +9,12 @@ from kproxy.core.objects import Kind
 from kproxy.core.store import Replaced
 from kproxy.source import SourceState
 from tests.fake_api import faults
+from tests.fake_api.resources import SERVICES
 from tests.fake_api.samples import node, service
-from tests.fake_api.watching import raw_event
+from tests.fake_api.servers import LOST_SOCKETS
+from tests.fake_api.watching import bookmark, raw_event
+
+pytestmark = pytest.mark.filterwarnings(LOST_SOCKETS)
 
 GARBAGE = [
     b"garbage\n",
@@ -86,6 +90,26 @@ def test_a_version_of_the_future_makes_a_new_list(fake, missed_something):
 
     missed_something.until_names("a", "c")
     assert missed_something.status.lists == 2
+
+
+@pytest.mark.parametrize("how", ["silence", "end", "cut"])
+def test_a_server_restored_from_a_backup_is_listed_again(fake, follow, how):
+    """It says nothing to who asks for what comes after a version that it has not come to yet."""
+    services = follow(Kind.SERVICE, mute_s=0.2, idle_s=0.4 if how == "silence" else 5.0)
+    services.until(lambda each: fake.fake.watching("services") == 1)
+    fake.fake.say("services", bookmark(SERVICES, 10**6))
+    fake.fake.end("services")
+    services.until(lambda each: each.status.reconnects == 1 and fake.fake.watching("services") == 1)
+    fake.fake.put("services", service("new"))
+    services.until(lambda each: not each._woken.wait(0.3))
+    match how:
+        case "end":
+            fake.fake.end("services")
+        case "cut":
+            fake.fake.cut("services")
+
+    services.until_names("new")
+    assert services.status.lists == 2
 
 
 @pytest.mark.parametrize("line", GARBAGE, ids=lambda line: line[:60].decode(errors="replace"))

@@ -68,6 +68,17 @@ def test_pages_that_go_out_of_date_are_asked_for_in_one(fake, follow):
     assert listed == ["500", "500", None]
 
 
+def test_after_a_failure_pages_are_tried_again(fake, follow):
+    fake.fake.serve_streaming_lists(Streaming.FORBIDDEN)
+    fake.fake.next("services", faults.gone(), verb="list")
+    fake.fake.next("services", faults.internal_error(), verb="list")
+
+    follow(Kind.SERVICE).until(lambda each: each.status.lists == 1)
+
+    listed = [request.query.get("limit") for request in fake.fake.asked("services", "list")]
+    assert listed == ["500", None, "500"]
+
+
 def test_a_page_that_repeats_itself_is_garbage(fake, follow):
     fake.fake.serve_streaming_lists(Streaming.FORBIDDEN)
     page = {

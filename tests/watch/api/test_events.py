@@ -184,18 +184,26 @@ def test_an_event_that_is_refused_is_dropped_at_once(fake, events, caplog):
 
 
 @pytest.mark.parametrize("how", ["forbid", "remove"])
-def test_events_that_may_not_be_posted_are_not_tried_again(fake, events, caplog, how):
+def test_a_refusal_is_a_pause_and_not_the_end(fake, events, caplog, monkeypatch, how):
+    monkeypatch.setattr("kproxy.watch.api.events.PAUSE_S", 0.3)
     if how == "forbid":
         fake.fake.forbid("events", ("create", "patch"))
     else:
         fake.fake.remove("events")
     events.post(**STARTING)
     wait(lambda: caplog.records)
+    if how == "forbid":
+        fake.fake.permit("events", ("create", "patch"))
+    else:
+        fake.fake.restore("events")
     events.post(**NOT_LISTENING)
+    (event,) = posted(fake, 1)
 
+    assert event["reason"] == NOT_LISTENING["reason"]
+    first, second = fake.fake.asked("events")
+    assert second.at_s - first.at_s >= 0.3
     (said,) = [r.getMessage() for r in caplog.records]
-    assert said.startswith("no more events are posted: ")
-    assert len(fake.fake.asked("events")) == 1
+    assert said.startswith("event Starting of Node n1 is dropped, and none is posted for 0 s: ")
 
 
 def test_a_namespace_that_is_gone_is_no_reason_to_stop(fake, events):

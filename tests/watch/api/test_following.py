@@ -1,6 +1,7 @@
 """Lists and watches of a healthy API server, and how they go on after an interruption."""
 
 import pytest
+from urllib3.util.connection import create_connection
 
 from kproxy.core.objects import Kind
 from kproxy.core.store import Replaced
@@ -153,6 +154,24 @@ def test_watches_last_five_to_ten_minutes(fake, follow):
     lasting = {int(query["timeoutSeconds"]) for query in queries(fake, "services", "watch")}
     assert all(300 <= seconds <= 600 for seconds in lasting)
     assert len(lasting) > 1
+
+
+def test_each_watch_has_a_connection_of_its_own_and_ends_it(fake, follow, monkeypatch):
+    made = []
+
+    def connect_to(address, *rest, **options):
+        made.append(create_connection(address, *rest, **options))
+        return made[-1]
+
+    monkeypatch.setattr("urllib3.util.connection.create_connection", connect_to)
+    services = follow(Kind.SERVICE, hasty_s=0.0)
+    for ends in (1, 2, 3):
+        services.until(lambda each: fake.fake.watching("services") == 1)
+        fake.fake.end("services")
+        services.until(lambda each, ends=ends: each.status.reconnects == ends)
+    services.until(lambda each: fake.fake.watching("services") == 1)
+
+    assert len(made) == 4
 
 
 def test_an_interruption_is_worth_no_line_in_the_log(fake, follow, caplog):

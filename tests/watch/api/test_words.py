@@ -109,19 +109,26 @@ def test_a_server_that_takes_no_connection(tmp_path, monkeypatch):
 
 
 def test_a_proxy_that_is_not_there(fake, tmp_path, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "")
-    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "*")
+    proxy = {"proxy-url": "http://user:secret@127.0.0.1:1"}
 
-    words = str(asked(at(tmp_path, fake.fake.url, **ca_of(fake))))
+    words = str(asked(at(tmp_path, fake.fake.url, **ca_of(fake), **proxy)))
     assert "the proxy on the way to https://127.0.0.1" in words
     assert "secret" not in words
 
 
-def test_no_proxy_names_hosts_that_are_asked_directly(fake, tmp_path, monkeypatch):
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
+def test_this_host_is_not_asked_through_a_proxy_of_the_environment(fake, tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
 
     assert asked(at(tmp_path, fake.fake.url, **ca_of(fake))).status == 403, "nobody in particular"
+
+
+def test_the_name_that_a_certificate_lacks_is_the_one_that_was_expected(fake, tmp_path):
+    expected = {"tls-server-name": "kubernetes.example"}
+
+    words = str(asked(at(tmp_path, fake.fake.url, **ca_of(fake), **expected)))
+    assert "is not for kubernetes.example, so this may be another server" in words
 
 
 def test_a_server_that_does_not_answer(fake, api):
