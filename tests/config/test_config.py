@@ -212,6 +212,15 @@ def test_masquerade_all_comes_from_the_section_of_the_mode(load, mode, expected)
     assert to_settings(loaded.configuration, "n").masquerade_all is not expected
 
 
+@pytest.mark.parametrize(
+    ("gates", "expected"),
+    [({}, True), ({"AllowServiceExternalIPs": False}, False)],
+)
+def test_external_ips_are_behind_their_gate(load, gates, expected):
+    configuration = load({"featureGates": gates}).configuration
+    assert to_settings(configuration, "n").external_ips is expected
+
+
 def test_networks_are_canonical_and_keywords_are_kept(load):
     fields = {
         "clusterCIDR": "10.244.0.7/16, fd00:0:0:1::/64",
