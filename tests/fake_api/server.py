@@ -37,14 +37,13 @@ class FakeApi:
 
     Whatever is done from outside happens between two steps of the server, never in the middle.
     `token` is that of the proxy's ServiceAccount, `admin_token` may do everything and is spared
-    all faults. `stopped`: it was, at least for a while.
+    all faults.
     """
 
     def __init__(self, authority: Authority | None = None) -> None:
         self._authority = authority or Authority()
         self.ca_pem = self._authority.ca_pem
         self._api = Api()
-        self.stopped = False
         self._rules: list[Rule] = []
         self._requests: list[Request] = []
         self._connections: dict[asyncio.Task[Any], asyncio.WriteTransport] = {}
@@ -85,7 +84,6 @@ class FakeApi:
 
     def stop(self) -> None:
         """Refuse connections, and drop those there are."""
-        self.stopped = True
         self._run(self._stop())
 
     def write_kubeconfig(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import http.client
 import json
 import ssl
@@ -31,11 +30,6 @@ STREAMING = {
 
 # What a cluster has of its own: a Service to reach the API server and the range it is from.
 _OWN = "kubernetes"
-
-# The `ssl` of Python 3.11 leaves a socket to the garbage collector if the other side resets the
-# connection before the handshake begins (`recv` in SSLSocket._create). A suite that breaks
-# connections has to expect this warning.
-LOST_SOCKETS = "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
 
 ROLE = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -111,7 +105,6 @@ class Server:
         self.admin = admin
         self.token = token
         self.relay = Relay(port, port=0)
-        self._disturbed = False
         self._port = port
         self._tls = tls
 
@@ -177,12 +170,10 @@ class Server:
 
     def cut(self) -> None:
         """Break the connections of the proxy."""
-        self._disturbed = True
         self.relay.cut()
 
     def leave(self) -> None:
         """Break the connections of the proxy, and refuse new ones."""
-        self._disturbed = True
         self.relay.refuse()
         self.relay.cut()
 
@@ -193,8 +184,6 @@ class Server:
     def close(self) -> None:
         """Let go of everything."""
         self.relay.close()
-        if self._disturbed:
-            gc.collect()  # see LOST_SOCKETS: now, not during a test that knows nothing of it
 
     def forbid(self, resource: Resource) -> None:
         """Let the proxy read this no more; what it watches already goes on."""
@@ -240,7 +229,6 @@ class FakeServer(Server):
         self.fake.permit(resource.name)
 
     def close(self) -> None:
-        self._disturbed |= self.fake.stopped
         super().close()
         self.admin.close()
         self.fake.close()

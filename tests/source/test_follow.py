@@ -17,10 +17,7 @@ from tests.fake_api.samples import (
     service,
     service_cidr,
 )
-from tests.fake_api.servers import LOST_SOCKETS
 from tests.source.follow import NODE, QUICK, held, log_lines, own_node, run
-
-pytestmark = pytest.mark.filterwarnings(LOST_SOCKETS)
 
 
 @pytest.fixture(autouse=True)

@@ -28,13 +28,13 @@ from tests.fake_api.faults import (
 )
 from tests.fake_api.options import Streaming
 from tests.fake_api.samples import HEADLESS, OTHER_PROXY, endpoint_slice, service, service_cidr
-from tests.fake_api.servers import LOST_SOCKETS, FakeServer
+from tests.fake_api.servers import FakeServer
 from tests.fake_api.tls import Authority
 from tests.fake_api.watching import raw_event
 from tests.source.follow import QUICK, following, own_node
 
 # A failure is made small for up to 300 s before it is shown.
-pytestmark = [pytest.mark.timeout(420), pytest.mark.filterwarnings(LOST_SOCKETS)]
+pytestmark = pytest.mark.timeout(420)
 
 HASTY = dataclasses.replace(
     QUICK, answer_s=0.15, idle_s=0.15, backoff_most_s=0.04, missing_most_s=0.05, node_s=0.1

@@ -6,10 +6,7 @@ from kproxy.core.objects import Kind
 from tests.fake_api.faults import Edit
 from tests.fake_api.options import Streaming
 from tests.fake_api.samples import service
-from tests.fake_api.servers import LOST_SOCKETS
 from tests.source.follow import SELECTORS, own_node, run
-
-pytestmark = pytest.mark.filterwarnings(LOST_SOCKETS)
 
 PLURALS = {
     Kind.SERVICE: "services",

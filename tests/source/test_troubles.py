@@ -27,12 +27,9 @@ from tests.fake_api.options import Streaming
 from tests.fake_api.resources import SERVICES
 from tests.fake_api.samples import endpoint_slice, service
 from tests.fake_api.server import FakeApi
-from tests.fake_api.servers import LOST_SOCKETS
 from tests.fake_api.tls import Tls
 from tests.fake_api.watching import bookmark
 from tests.source.follow import QUICK, log_lines, own_node, run
-
-pytestmark = pytest.mark.filterwarnings(LOST_SOCKETS)
 
 SHORT = dataclasses.replace(QUICK, answer_s=0.2, idle_s=0.2)
 PODS = json.dumps({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}})

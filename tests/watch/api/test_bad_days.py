@@ -1,7 +1,10 @@
 """What an API server does on bad days, and what is made of it."""
 
+import gc
 import json
 import logging
+import os
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +14,7 @@ from kproxy.source import SourceState
 from tests.fake_api import faults
 from tests.fake_api.resources import SERVICES
 from tests.fake_api.samples import node, service
-from tests.fake_api.servers import LOST_SOCKETS
 from tests.fake_api.watching import bookmark, raw_event
-
-pytestmark = pytest.mark.filterwarnings(LOST_SOCKETS)
 
 GARBAGE = [
     b"garbage\n",
@@ -292,6 +292,23 @@ def test_the_node_may_be_deleted_and_made_again(fake, follow):
     nodes.until_names()
     fake.fake.put("nodes", node("n1"))
     nodes.until_names("n1")
+
+
+@pytest.mark.parametrize(
+    "fault", [faults.Cut(after=40), faults.Drop(reset=True)], ids=["cut", "drop"]
+)
+def test_connections_that_break_leave_no_socket_open(fake, services, fault):
+    def sockets():
+        gc.collect()
+        links = [Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+        return sum(os.path.lexists(link) and "socket" in os.readlink(link) for link in links)
+
+    with fake.fake.during("services", fault) as rule:
+        fake.fake.end("services")
+        services.until(lambda each: rule.used > 5)
+        before = sockets()
+        services.until(lambda each: rule.used > 60)
+        assert sockets() < before + 20
 
 
 @pytest.mark.parametrize("fault", [faults.Hang(), faults.Silence(), faults.Trickle(pause_s=0.01)])

@@ -16,10 +16,7 @@ from kproxy.watch.api.source import ApiSource
 from kproxy.watch.api.times import Times
 from tests.fake_api import faults
 from tests.fake_api.samples import endpoint_slice, node, service
-from tests.fake_api.servers import LOST_SOCKETS
 from tests.watch.api.following import NODE_NAME, PATIENCE_S, QUICK
-
-pytestmark = pytest.mark.filterwarnings(LOST_SOCKETS)
 
 ADDRESSES = {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}
 
