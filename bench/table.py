@@ -112,7 +112,8 @@ def _api(document: Row) -> Iterator[str]:
         ],
     )
     yield (
-        f"Following and compiling alone, without a kernel: in hand after {alone['in_hand_s']} s, "
+        f"Following and compiling alone, without a kernel: in hand after "
+        f"{alone['in_hand_s']['median']} s (median of {alone['in_hand_s']['count']} starts), "
         f"{alone['steady_rss_mb']:.0f} MB, {alone['cores']:.2f} cores at 200 changes a second."
     )
     yield ""
