@@ -24,12 +24,12 @@ _IN_HAND_S = 15.0  # the goal is 2 s
 def test_what_it_costs_to_follow_a_large_cluster(capsys):
     with filled(_LARGE) as plane:
         alone = storm(_LARGE, plane)
-        whole = agent_costs(_LARGE, plane, "legacy", 3)
+        whole = agent_costs(_LARGE, plane, "legacy", range(3))
     with capsys.disabled():
         print(f"\nsource and compiler alone: {json.dumps(alone)}")
         print(f"the agent, iptables legacy: {json.dumps(whole)}")
     assert alone["cores"] < _CORES
-    assert alone["in_hand_s"] < _IN_HAND_S
+    assert alone["in_hand_s"]["max"] < _IN_HAND_S
     assert alone["steady_rss_mb"] < _MEMORY_MB
     assert whole["in_hand_s"] < _IN_HAND_S
     assert whole["steady_rss_mb"] < _MEMORY_MB
