@@ -36,9 +36,9 @@ async def _follow(kubeconfig: str) -> None:
         compiler.apply(batch)
         if compiler.ready and not ready:
             ready = True
-            heap.loaded()
             sys.stderr.write(f"{IN_HAND}\n")
             sys.stderr.flush()
+            heap.loaded()
 
 
 if __name__ == "__main__":

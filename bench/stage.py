@@ -160,10 +160,10 @@ def running_agent(stage: Stage, source: Sequence[str], variant: str) -> Iterator
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], where: Namespace, scratch: str) -> Iterator[Agent]:
-    """Run a program and watch what it uses."""
+def running(command: Sequence[str], where: Namespace | None, scratch: str) -> Iterator[Agent]:
+    """Run a program in a namespace, or just here, and watch what it uses."""
     log = Path(scratch) / "log"
-    with log.open("wb") as output, where.entered():
+    with log.open("wb") as output, where.entered() if where else contextlib.nullcontext():
         process = subprocess.Popen(
             command,
             env=_environment(scratch),

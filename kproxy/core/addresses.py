@@ -6,13 +6,12 @@ import enum
 import ipaddress
 import re
 
-_CANONICAL_IPV4 = re.compile(
-    r"(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)", re.ASCII
-)
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_CANONICAL_IPV4 = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}", re.ASCII)
 _SLOPPY_IPV4 = re.compile(r"0*(\d{1,3})\.0*(\d{1,3})\.0*(\d{1,3})\.0*(\d{1,3})", re.ASCII)
-_SPECIAL = re.compile(
-    r"0\.0\.0\.0$|127\.|169\.254\.|224\.0\.0\.|::1?$|fe[89ab][0-9a-f]:|ff[0-9a-f]2:"
-)
+_SPECIAL_IPV4 = r"0\.0\.0\.0$|127\.|169\.254\.|224\.0\.0\."
+_SPECIAL = re.compile(rf"{_SPECIAL_IPV4}|::1?$|fe[89ab][0-9a-f]:|ff[0-9a-f]2:")
+_ORDINARY_IPV4 = re.compile(rf"(?!{_SPECIAL_IPV4}){_CANONICAL_IPV4.pattern}", re.ASCII)
 _MAPPED_BITS = 96  # what comes before the IPv4 address in ::ffff:a.b.c.d
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -23,6 +22,8 @@ class Family(enum.Enum):
 
     IPV4 = "IPv4"
     IPV6 = "IPv6"
+
+    __hash__ = object.__hash__  # an Enum's own is written in Python
 
     @property
     def bits(self) -> int:
@@ -88,6 +89,11 @@ def is_special(address: str) -> bool:
     The API takes none of these for an endpoint or an external IP.
     """
     return _SPECIAL.match(address) is not None
+
+
+def is_ordinary_ipv4(text: str) -> bool:
+    """Say whether `text` is an IPv4 address, canonical and not special: the usual case, at once."""
+    return _ORDINARY_IPV4.fullmatch(text) is not None
 
 
 def endpoint_text(address: str, port: int) -> str:

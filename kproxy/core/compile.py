@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from kproxy.core.addresses import Family, Network, family_of, family_of_network
@@ -16,7 +16,6 @@ from kproxy.core.objects import (
     Node,
     ObjectKey,
     PortSpec,
-    Protocol,
     Service,
     ServiceCIDR,
 )
@@ -110,7 +109,8 @@ class Compiler:
         result = {}
         for family, table in self._families.items():
             rules = node_rules(self._settings, node, cidrs, family)
-            compiled = {key: self._compile(key, where, node, family) for key in dirty}
+            own = node_address(self._settings, node, family)
+            compiled = {key: self._compile(key, where, own, family) for key in dirty}
             changed = table.update(rules, compiled)
             if changed:
                 result[family] = changed
@@ -150,41 +150,41 @@ class Compiler:
             dirty |= {s.key for s in self.services() if s.source_ranges}
         return dirty
 
-    def _compile(self, key: ObjectKey, where: Where, node: Node | None, family: Family) -> Compiled:
+    def _compile(
+        self, key: ObjectKey, where: Where, own_address: str | None, family: Family
+    ) -> Compiled:
         service = self._store.get(Kind.SERVICE, key)
         if not isinstance(service, Service):
             return NOTHING
         if not self._settings.external_ips:
             service = replace(service, external_ips=())
         slices = self._slices.get(key, _NO_SLICES)
-        mine = [slices[name] for name in sorted(slices) if slices[name].family is family]
-        return compile_service(
-            service, mine, where, node_address(self._settings, node, family), family
-        )
+        return compile_service(service, slices, where, own_address, family)
 
 
 def compile_service(
     service: Service,
-    slices: Sequence[EndpointSlice],
+    slices: Mapping[ObjectKey, EndpointSlice],
     where: Where,
     own_address: str | None,
     family: Family,
 ) -> Compiled:
-    """Return what one Service yields in one family; `slices` are its own, sorted by name.
+    """Return what one Service yields in one family; `slices` are its own, of any family.
 
     `frontends` are all that the Service claims, whoever else claims them too.
     """
     cluster_ip = next((a for a in service.cluster_ips if family_of(a) is family), None)
     if service.not_proxied is not None or cluster_ip is None:
         return NOTHING
+    mine = [slices[key] for key in sorted(slices) if slices[key].family is family]
     sources = _sources(service, own_address, family)
     check = None
     if service.health_check_node_port:
-        count = len(local_ready_addresses(slices, where))
+        count = len(local_ready_addresses(mine, where))
         check = HealthCheck(service.health_check_node_port, count)
     entries = []
     for port in service.ports:
-        selection = select(slices, port.name, port.protocol, where)
+        selection = select(mine, port.name, port.protocol, where)
         frontends = _frontends(service, port, cluster_ip, family)
         entries.append(_service_port(service, port, frontends, selection, sources))
     return Compiled(tuple(entries), cluster_ip, check)
@@ -211,7 +211,7 @@ def _service_port(
         local_targets=selection.local if uses_local else (),
         sources=sources,
         affinity_timeout_s=service.affinity_timeout_s,
-        serving=selection.serving if port.protocol is Protocol.UDP else frozenset(),
+        serving=selection.serving,
     )
 
 

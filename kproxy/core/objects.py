@@ -29,6 +29,8 @@ class Protocol(enum.Enum):
     UDP = "UDP"
     SCTP = "SCTP"
 
+    __hash__ = object.__hash__  # an Enum's own is written in Python
+
 
 class ObjectKey(NamedTuple):
     """Identifies an object of one kind; cluster-scoped kinds have the namespace ""."""
@@ -49,8 +51,7 @@ class NotProxied(enum.Enum):
     NO_CLUSTER_IP = "no clusterIP has been allocated"
 
 
-@dataclass(frozen=True, slots=True)
-class PortSpec:
+class PortSpec(NamedTuple):
     """One entry of `spec.ports`; `node_port` 0 means that none is allocated."""
 
     name: str
@@ -81,8 +82,7 @@ class Service:
     health_check_node_port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One endpoint of a slice. `node` and `zone_hints`/`node_hints` are empty where unset."""
 
     address: str
@@ -94,8 +94,7 @@ class Endpoint:
     node_hints: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointPort:
+class EndpointPort(NamedTuple):
     """One port of a slice; entries without name or number never get here."""
 
     name: str

@@ -21,6 +21,7 @@ from kproxy.core.addresses import (
     canonical_address,
     canonical_network,
     family_of,
+    is_ordinary_ipv4,
     is_special,
 )
 from kproxy.core.misshapen import misshapen, of_other_kind, reported_key, unencodable
@@ -68,6 +69,10 @@ class _Refused(Exception):
         self.field = field
         self.value = value
         self.why = why
+
+    def inside(self, outer: str) -> _Refused:
+        """Return the same for a field of `outer`. (Names of fields are only made up for errors.)"""
+        return _Refused(f"{outer}.{self.field}", self.value, self.why)
 
 
 def kind_of(document: Mapping[str, object]) -> Kind | None:
@@ -207,26 +212,33 @@ def _service_ports(ports: Sequence[wire.ServicePort]) -> tuple[PortSpec, ...]:
     numbers: set[tuple[int, Protocol]] = set()
     node_ports: set[tuple[int, Protocol]] = set()
     for i, raw in enumerate(ports):
-        field = f"spec.ports[{i}]"
-        name = raw.name or ""
-        if name and not _LABEL.fullmatch(name):
-            raise _Refused(f"{field}.name", name, "must be a DNS label")
-        protocol = _protocol(f"{field}.protocol", raw.protocol or "TCP")
-        port = _port_number(f"{field}.port", raw.port)
-        node_port = _port_number(f"{field}.nodePort", raw.node_port or 0, least=0)
-        _once(names, (name, protocol), f"{field}.name", name)
-        _once(numbers, (port, protocol), f"{field}.port", port)
-        if node_port:
-            _once(node_ports, (node_port, protocol), f"{field}.nodePort", node_port)
-        result.append(PortSpec(sys.intern(name), protocol, port, node_port))
+        try:
+            made = _service_port(raw)
+            _once(names, (made.name, made.protocol), "name")
+            _once(numbers, (made.port, made.protocol), "port")
+            if made.node_port:
+                _once(node_ports, (made.node_port, made.protocol), "nodePort")
+        except _Refused as refused:
+            raise refused.inside(f"spec.ports[{i}]") from refused
+        result.append(made)
     return tuple(result)
 
 
-def _once(
-    seen: set[tuple[T, Protocol]], item: tuple[T, Protocol], field: str, value: object
-) -> None:
+def _service_port(raw: wire.ServicePort) -> PortSpec:
+    name = raw.name or ""
+    if name and not _LABEL.fullmatch(name):
+        raise _Refused("name", name, "must be a DNS label")
+    return PortSpec(
+        sys.intern(name),
+        _protocol("protocol", raw.protocol or "TCP"),
+        _port_number("port", raw.port),
+        _port_number("nodePort", raw.node_port or 0, least=0),
+    )
+
+
+def _once(seen: set[tuple[T, Protocol]], item: tuple[T, Protocol], field: str) -> None:
     if item in seen:
-        raise _Refused(field, value, f"used twice for {item[1].value} in this Service")
+        raise _Refused(field, item[0], f"used twice for {item[1].value} in this Service")
     seen.add(item)
 
 
@@ -289,28 +301,29 @@ def _last_change(annotations: wire.Annotations | None) -> float | None:
 def _endpoints(endpoints: Sequence[wire.Endpoint], family: Family) -> list[Endpoint]:
     result = []
     for i, raw in enumerate(endpoints):
-        if not raw.addresses:
-            continue
-        address = raw.addresses[0]
-        canonical = _ordinary_address(f"endpoints[{i}].addresses[0]", address)
-        if family_of(canonical) is not family:
-            field = f"endpoints[{i}].addresses[0]"
-            raise _Refused(field, address, f"is no {family.value} address, as addressType says")
-        result.append(_endpoint(raw, canonical))
+        if raw.addresses:
+            try:
+                result.append(_endpoint(raw, raw.addresses[0], family))
+            except _Refused as refused:
+                raise refused.inside(f"endpoints[{i}]") from refused
     return result
 
 
-def _endpoint(raw: wire.Endpoint, address: str) -> Endpoint:
+def _endpoint(raw: wire.Endpoint, written: str, family: Family) -> Endpoint:
+    address = _ordinary_address("addresses[0]", written)
+    if family_of(address) is not family:
+        why = f"is no {family.value} address, as addressType says"
+        raise _Refused("addresses[0]", written, why)
     conditions = raw.conditions
     hints = raw.hints
     return Endpoint(
-        address=address,
-        node=sys.intern(raw.node_name or ""),
-        ready=conditions is None or conditions.ready is not False,
-        serving=conditions is None or conditions.serving is not False,
-        terminating=conditions is not None and conditions.terminating is True,
-        zone_hints=_names(hints.for_zones) if hints else (),
-        node_hints=_names(hints.for_nodes) if hints else (),
+        address,
+        sys.intern(raw.node_name or ""),
+        conditions is None or conditions.ready is not False,
+        conditions is None or conditions.serving is not False,
+        conditions is not None and conditions.terminating is True,
+        _names(hints.for_zones) if hints else (),
+        _names(hints.for_nodes) if hints else (),
     )
 
 
@@ -321,8 +334,11 @@ def _names(named: Sequence[wire.Named] | None) -> tuple[str, ...]:
 def _endpoint_ports(ports: Sequence[wire.EndpointPort]) -> list[EndpointPort]:
     result = []
     for i, raw in enumerate(ports):
-        protocol = _protocol(f"ports[{i}].protocol", raw.protocol or "TCP")
-        port = _port_number(f"ports[{i}].port", raw.port or 0, least=0)
+        try:
+            protocol = _protocol("protocol", raw.protocol or "TCP")
+            port = _port_number("port", raw.port or 0, least=0)
+        except _Refused as refused:
+            raise refused.inside(f"ports[{i}]") from refused
         if port and raw.name is not None:
             result.append(EndpointPort(sys.intern(raw.name), protocol, port))
     return result
@@ -411,6 +427,8 @@ def _ordinary_address(field: str, text: str) -> str:
     No API server takes a special one for an endpoint or an external IP, nor allocates one: as a
     frontend it would take the node's own loopback or multicast traffic away.
     """
+    if is_ordinary_ipv4(text):
+        return text
     address = _address(field, text)
     if is_special(address):
         raise _Refused(field, text, _SPECIAL_ADDRESS)

@@ -22,8 +22,8 @@ class Where:
 class Selection:
     """The lists of one service port, each sorted by "ip:port" as text.
 
-    `cluster` is empty exactly if no endpoint anywhere is usable. `serving` holds every serving
-    endpoint, whatever topology and policies say.
+    `cluster` is empty exactly if no endpoint anywhere is usable. `serving` holds (address, port)
+    of every serving endpoint, whatever topology and policies say, for UDP alone.
     """
 
     cluster: tuple[Target, ...]
@@ -43,10 +43,11 @@ def select(
     terminate, so that a rolling restart slows a client down instead of refusing it.
     """
     found = _merged(slices, port_name, protocol)
+    asked = found if protocol is Protocol.UDP else ()
     return Selection(
         cluster=_targets(_usable(found, _fits_topology(found, where)), where),
         local=_targets(_usable([f for f in found if f[2].node == where.node_name]), where),
-        serving=frozenset((e.address, port) for _, port, e in found if e.serving or e.ready),
+        serving=frozenset((e.address, port) for _, port, e in asked if e.serving or e.ready),
     )
 
 
@@ -100,7 +101,5 @@ def _fits_topology(found: Sequence[_Found], where: Where) -> Sequence[_Found]:
 
 
 def _targets(found: Sequence[_Found], where: Where) -> tuple[Target, ...]:
-    return tuple(
-        Target(endpoint.address, port, endpoint.node == where.node_name)
-        for _, port, endpoint in found
-    )
+    here = where.node_name
+    return tuple([Target(e.address, port, e.node == here) for _, port, e in found])

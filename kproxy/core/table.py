@@ -24,6 +24,8 @@ class Via(enum.Enum):
     LOAD_BALANCER = "loadBalancer"
     NODE_PORT = "nodePort"
 
+    __hash__ = object.__hash__  # an Enum's own is written in Python
+
 
 class ServicePortKey(NamedTuple):
     """Identifies a service port; two protocols of one port name are two service ports."""

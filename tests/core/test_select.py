@@ -177,11 +177,15 @@ def test_one_name_may_stand_for_different_numbers_in_different_slices():
     assert [str(t) for t in selected(old, new).cluster] == [f"{A}:8080", f"{A}:9090"]
 
 
-def test_serving_endpoints_are_known_whatever_topology_says():
+def test_serving_udp_endpoints_are_known_whatever_topology_says():
     endpoints = [an_endpoint(A, zones=["a"]), an_endpoint(B, zones=["b"])]
     rest = [draining(C), unready(D)]
 
-    assert selected(a_slice(*endpoints, *rest)).serving == {(A, 8080), (B, 8080), (C, 8080)}
+    def serving(protocol):
+        return selected(a_slice(*endpoints, *rest, protocol=protocol), protocol=protocol).serving
+
+    assert serving(Protocol.UDP) == {(A, 8080), (B, 8080), (C, 8080)}
+    assert serving(Protocol.TCP) == serving(Protocol.SCTP) == frozenset()
 
 
 def test_a_health_check_counts_distinct_ready_addresses_on_this_node():

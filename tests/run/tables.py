@@ -167,7 +167,7 @@ def listed(*numbers):
 
 def as_udp(thing):
     """A Service or slice with its ports turned to UDP."""
-    ports = tuple(dataclasses.replace(port, protocol=Protocol.UDP) for port in thing.ports)
+    ports = tuple(port._replace(protocol=Protocol.UDP) for port in thing.ports)
     return dataclasses.replace(thing, ports=ports)
 
 
