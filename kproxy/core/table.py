@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
+
 from kproxy.core.addresses import Family, Network, endpoint_text
 from kproxy.core.objects import ObjectKey, Protocol
 
@@ -62,8 +64,11 @@ class NodePort(NamedTuple):
 Frontend = Vip | NodePort
 
 
-class Target(NamedTuple):
-    """Where a connection may be sent. `local` means that the endpoint runs on this node."""
+class Target(msgspec.Struct, frozen=True, gc=False):
+    """Where a connection may be sent. `local` means that the endpoint runs on this node.
+
+    A Struct because there are as many as endpoints; see there.
+    """
 
     address: str
     port: int

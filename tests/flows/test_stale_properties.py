@@ -103,8 +103,8 @@ class Node:
             if entry is None:
                 self.flows.add(flow(to, client=client))
             elif entry.targets:
-                address, port, _ = choice.choice(entry.targets)
-                self.flows.add(flow(to, (address, port), client=client))
+                target = choice.choice(entry.targets)
+                self.flows.add(flow(to, (target.address, target.port), client=client))
 
     def in_order(self, each: Flow) -> bool:
         """Say whether a flow is what the table makes of it, or may go on."""
