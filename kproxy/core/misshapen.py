@@ -12,6 +12,7 @@ from kproxy.core.objects import InvalidObject, Kind, ObjectKey
 _PATH_IN_MESSAGE = re.compile(r" - at (?:key in )?`\$\.?(.*)`$", re.DOTALL)
 _MISSING_IN_MESSAGE = re.compile(r"Object missing required field `(\w+)`")
 _PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+_OUTLINE_LEVELS = 12  # no field that is read here lies deeper
 _NAMESPACED = (Kind.SERVICE, Kind.ENDPOINT_SLICE)
 
 
@@ -25,6 +26,26 @@ def reported_key(kind: Kind, namespace: object, name: object) -> ObjectKey:
         namespace if isinstance(namespace, str) else "?",
         name if isinstance(name, str) and name else "?",
     )
+
+
+def outline(raw: bytes | msgspec.Raw, levels: int = _OUTLINE_LEVELS) -> object:
+    """Return what JSON holds down to some levels, None for what is no JSON at all.
+
+    Values of the levels below are left out: anybody may nest them so deeply that to build them up
+    takes more stack than a thread has.
+    """
+    try:
+        match bytes(raw).lstrip()[:1]:
+            case b"{":
+                fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+                return {k: outline(v, levels - 1) for k, v in fields.items()} if levels else {}
+            case b"[":
+                items = msgspec.json.decode(raw, type=list[msgspec.Raw])
+                return [outline(item, levels - 1) for item in items] if levels else []
+            case _:
+                return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def misshapen(kind: Kind, document: object, error: msgspec.ValidationError) -> InvalidObject:

@@ -24,7 +24,7 @@ from kproxy.core.addresses import (
     is_ordinary_ipv4,
     is_special,
 )
-from kproxy.core.misshapen import misshapen, of_other_kind, reported_key, unencodable
+from kproxy.core.misshapen import misshapen, of_other_kind, outline, reported_key, unencodable
 from kproxy.core.objects import (
     Endpoint,
     EndpointPort,
@@ -111,21 +111,13 @@ def from_json(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
     try:
         decoded: Raw = msgspec.json.decode(raw, type=wire_type)
     except msgspec.ValidationError as error:
-        raise misshapen(kind, _without_types(raw), error) from error
+        raise misshapen(kind, outline(raw), error) from error
     except _UNDECODABLE as error:
         raise InvalidObject(kind.value, ObjectKey("", "?"), "(all)", "", str(error)) from error
     if decoded.kind not in (None, kind.value):
         key = reported_key(kind, decoded.metadata.namespace, decoded.metadata.name)
         raise of_other_kind(kind, key, decoded.kind)
     return _finished(kind, decoded, finish)
-
-
-def _without_types(raw: bytes | msgspec.Raw) -> object:
-    """Return what `raw` holds, None if what follows its first wrong value is no JSON at all."""
-    try:
-        return msgspec.json.decode(raw)
-    except _UNDECODABLE:
-        return None
 
 
 def _finished(kind: Kind, raw: Raw, finish: Callable[..., Object]) -> Object:

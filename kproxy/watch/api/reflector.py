@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -24,6 +25,10 @@ from kproxy.watch.api.times import Absence, Backoff, Times
 # After these the version that was reached is as good as before; after others it may be to blame.
 _NO_FAULT_OF_THE_VERSION = (0, 401, 403, 429, 502, 503, 504)
 _NO_STREAMING = (400, 422)
+
+# An API server takes objects that nest 10,000 levels deep, in `managedFields` and from anybody, and
+# each level is one of recursion (100 bytes of stack) even for what is passed over.
+_LEVELS = 11_000
 
 
 class Abilities:
@@ -75,6 +80,7 @@ class Reflector:
 
     def run(self, stopping: threading.Event) -> None:
         """Follow the resource until `stopping`; whoever sets it closes the session, too."""
+        sys.setrecursionlimit(max(_LEVELS, sys.getrecursionlimit()))
         while not stopping.is_set():
             try:
                 self._follow(self._opened())
