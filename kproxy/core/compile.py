@@ -19,7 +19,7 @@ from kproxy.core.objects import (
     Service,
     ServiceCIDR,
 )
-from kproxy.core.select import Selection, Where, local_ready_addresses, select
+from kproxy.core.select import Selection, Where, by_port, local_ready_addresses, select
 from kproxy.core.settings import Settings
 from kproxy.core.store import Change, Difference, Store
 from kproxy.core.table import (
@@ -97,6 +97,8 @@ class Compiler:
             for difference in self._store.apply(change):
                 differed(difference)
                 dirty |= self._touched(difference)
+        for key in dirty:
+            self._note_hints(key)
         if not self.ready:
             return {}
         node = self.node
@@ -130,8 +132,6 @@ class Compiler:
             self._slices.setdefault(new.service, {})[new.key] = new
             touched.add(new.service)
         touched |= {each.key for each in (old, new) if isinstance(each, Service)}
-        for key in touched:
-            self._note_hints(key)
         return touched
 
     def _note_hints(self, key: ObjectKey) -> None:
@@ -183,8 +183,10 @@ def compile_service(
         count = len(local_ready_addresses(mine, where))
         check = HealthCheck(service.health_check_node_port, count)
     entries = []
+    offers = by_port(mine)
     for port in service.ports:
-        selection = select(mine, port.name, port.protocol, where)
+        own = offers.get((port.name, port.protocol), ())
+        selection = select(own, port.protocol, where)
         frontends = _frontends(service, port, cluster_ip, family)
         entries.append(_service_port(service, port, frontends, selection, sources))
     return Compiled(tuple(entries), cluster_ip, check)

@@ -31,18 +31,27 @@ class Selection:
     serving: frozenset[tuple[str, int]]
 
 
+PortId = tuple[str, Protocol]  # by which a Service's port finds the ports of its slices
+Offer = tuple[EndpointSlice, int]  # a slice, and the number that the port has there
 _Found = tuple[str, int, Endpoint]  # "ip:port", port, the endpoint that has it
 
 
-def select(
-    slices: Iterable[EndpointSlice], port_name: str, protocol: Protocol, where: Where
-) -> Selection:
-    """Return the endpoints of one service port among one family's slices of its Service.
+def by_port(slices: Iterable[EndpointSlice]) -> dict[PortId, list[Offer]]:
+    """Return which slices have which port; both Services and slices may have thousands."""
+    offers: dict[PortId, list[Offer]] = {}
+    for each in slices:
+        for port in each.ports:
+            offers.setdefault((port.name, port.protocol), []).append((each, port.port))
+    return offers
+
+
+def select(offers: Iterable[Offer], protocol: Protocol, where: Where) -> Selection:
+    """Return the endpoints of one service port, of one family; `offers` are those of this port.
 
     Ready endpoints that fit the topology hints win; without any, all that still serve while they
     terminate, so that a rolling restart slows a client down instead of refusing it.
     """
-    found = _merged(slices, port_name, protocol)
+    found = _merged(offers)
     asked = found if protocol is Protocol.UDP else ()
     return Selection(
         cluster=_targets(_usable(found, _fits_topology(found, where)), where),
@@ -62,20 +71,17 @@ def local_ready_addresses(slices: Iterable[EndpointSlice], where: Where) -> set[
     }
 
 
-def _merged(slices: Iterable[EndpointSlice], port_name: str, protocol: Protocol) -> list[_Found]:
+def _merged(offers: Iterable[Offer]) -> list[_Found]:
     """Return the endpoints by ip:port; a running pod wins over a terminating one of that address.
 
-    Among equals the later slice wins, by slice name, so that the order of events cannot show.
+    Among equals the later offer wins, by slice name, so that the order of events cannot show.
     """
     merged: dict[str, _Found] = {}
-    for each in slices:
-        for port in each.ports:
-            if port.name != port_name or port.protocol is not protocol:
-                continue
-            for endpoint in each.endpoints:
-                text = endpoint_text(endpoint.address, port.port)
-                if not endpoint.terminating or text not in merged:
-                    merged[text] = (text, port.port, endpoint)
+    for each, port in offers:
+        for endpoint in each.endpoints:
+            text = endpoint_text(endpoint.address, port)
+            if not endpoint.terminating or text not in merged:
+                merged[text] = (text, port, endpoint)
     return [merged[text] for text in sorted(merged)]
 
 

@@ -1,7 +1,7 @@
 """Which endpoints may take a new connection."""
 
 from kproxy.core.objects import Protocol
-from kproxy.core.select import Where, local_ready_addresses, select
+from kproxy.core.select import Where, by_port, local_ready_addresses, select
 from tests.core.things import HERE, THERE, a_slice, an_endpoint, draining
 
 US = Where(HERE, "a")
@@ -9,7 +9,7 @@ A, B, C, D = "10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4"
 
 
 def selected(*slices, where=US, port="", protocol=Protocol.TCP):
-    return select(slices, port, protocol, where)
+    return select(by_port(slices).get((port, protocol), ()), protocol, where)
 
 
 def cluster(*endpoints, where=US):
