@@ -14,12 +14,13 @@ from kproxy.backend import Backend, BackendError
 from kproxy.config import to_settings
 from kproxy.config_fields import Configuration
 from kproxy.core.addresses import Family
+from kproxy.core.claims import Conflict
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import Node, ObjectKey
 from kproxy.core.settings import Mode
 from kproxy.core.store import Change
 from kproxy.core.table import TableChanges
-from kproxy.remarks import conflict_line, counts_line, limit_lines
+from kproxy.remarks import conflict_lines, counts_line, limit_lines, node_lines
 from kproxy.run.agent import Agent, Ended, Hooks, Host
 from kproxy.run.http.connection import Limits
 from kproxy.run.http.health import ProxyHealth
@@ -202,8 +203,8 @@ class _Telling:
         self._around = around
         self._started = time.monotonic()
         self._listed = False
-        self._conflicts: set[str] = set()
-        self._limits: set[str] = set()
+        self._conflicts: frozenset[Conflict] = frozenset()
+        self._said: set[str] = set()
         self._writing: dict[Family, TableChanges] = {}  # taken, and not known to be in the kernel
 
     def compiled(self, changed: Mapping[Family, TableChanges]) -> None:
@@ -214,14 +215,22 @@ class _Telling:
             counts = counts_line(self._compiler.tables.values())
             log.info("all is listed: %s, %.2f s after the start", counts, self._seconds())
             self._around.listed(self._compiler.node)
-        conflicts = {conflict_line(conflict) for conflict in self._compiler.conflicts()}
-        for line in sorted(conflicts - self._conflicts):
+        self._say_conflicts(self._compiler.conflicts())
+        self._say_once(logging.WARNING, node_lines(self._compiler.node))
+        self._say_once(logging.INFO, limit_lines(self._mode, self._compiler.tables))
+
+    def _say_conflicts(self, conflicts: frozenset[Conflict]) -> None:
+        if conflicts == self._conflicts:
+            return
+        for line in conflict_lines(conflicts - self._conflicts):
             log.warning("%s", line)
         self._conflicts = conflicts
-        limits = set(limit_lines(self._mode, self._compiler.tables))
-        for line in sorted(limits - self._limits):
-            log.info("%s", line)
-        self._limits |= limits
+
+    def _say_once(self, level: int, lines: Iterable[str]) -> None:
+        new = sorted(set(lines) - self._said)
+        for line in new:
+            log.log(level, "%s", line)
+        self._said.update(new)
 
     def done(self, ended: Ended) -> None:
         """Pass on what the kernel holds.

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from kproxy.core.addresses import Family, endpoint_text
 from kproxy.core.claims import Conflict
+from kproxy.core.objects import Node
 from kproxy.core.settings import Mode
 from kproxy.core.table import ForwardingTable, Undetected
 
+_MOST_CONFLICTS = 50
 
-def conflict_line(conflict: Conflict) -> str:
-    """Return who gets a frontend that two Services claim."""
+
+def conflict_lines(conflicts: Collection[Conflict]) -> Iterator[str]:
+    """Return who gets each frontend that two Services claim; of very many the rest is counted."""
+    for conflict in sorted(conflicts)[:_MOST_CONFLICTS]:
+        yield _conflict_line(conflict)
+    if len(conflicts) > _MOST_CONFLICTS:
+        yield f"{len(conflicts) - _MOST_CONFLICTS} more frontends are claimed twice"
+
+
+def _conflict_line(conflict: Conflict) -> str:
     if conflict.address:
         frontend = f"{endpoint_text(conflict.address, conflict.port)} {conflict.protocol}"
     else:
         frontend = f"NodePort {conflict.port} {conflict.protocol}"
     return f"{frontend} is claimed twice: {conflict.winner} has it, {conflict.loser} does not"
+
+
+def node_lines(node: Node | None) -> Iterator[str]:
+    """Return what of this node's object cannot be used."""
+    if node is None:
+        return
+    for text in node.unusable:
+        yield f"Node {node.key}: {text!r:.80} among its addresses is none; going on without it"
 
 
 def counts_line(tables: Iterable[ForwardingTable]) -> str:

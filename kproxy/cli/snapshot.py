@@ -10,7 +10,7 @@ from kproxy.core.compile import Compiler
 from kproxy.core.settings import Settings
 from kproxy.core.table import ForwardingTable
 from kproxy.failures import BadUsage
-from kproxy.remarks import conflict_line
+from kproxy.remarks import conflict_lines, node_lines
 from kproxy.watch.manifests import FolderLost, load, missing_node
 
 
@@ -36,5 +36,6 @@ def take_snapshot(folder: Path, settings: Settings) -> Snapshot:
     missing = missing_node(settings.node_name, loaded.objects)
     remarks = [problem.text() for problem in loaded.problems]
     remarks += [] if missing is None else [missing]
-    remarks += [conflict_line(conflict) for conflict in compiler.conflicts()]
+    remarks += node_lines(compiler.node)
+    remarks += conflict_lines(compiler.conflicts())
     return Snapshot(compiler.tables, tuple(remarks))

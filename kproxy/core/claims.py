@@ -8,7 +8,7 @@ alone, never on the order in which they came.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from kproxy.core.objects import Protocol
@@ -48,6 +48,7 @@ class Claims:
     def __init__(self) -> None:
         self._claims: dict[FrontendId, tuple[_Claim, ...]] = {}
         self._disputed: set[FrontendId] = set()
+        self._conflicts: frozenset[Conflict] | None = None  # None until somebody asks
 
     def replace(
         self, key: ServicePortKey, old: Iterable[Frontend], new: Iterable[Frontend]
@@ -71,8 +72,13 @@ class Claims:
         owned = tuple(f for f in claimed if self._claims[_id(key, f)][0] == (key, f))
         return claimed if len(owned) == len(claimed) else owned
 
-    def conflicts(self) -> Iterable[Conflict]:
-        """Return every lost claim against another service port."""
+    def conflicts(self) -> frozenset[Conflict]:
+        """Return every lost claim against another service port; the same set until one changes."""
+        if self._conflicts is None:
+            self._conflicts = frozenset(self._lost())
+        return self._conflicts
+
+    def _lost(self) -> Iterator[Conflict]:
         for where in self._disputed:
             winner, *losers = self._claims[where]
             address, protocol, port = where
@@ -89,12 +95,15 @@ class Claims:
         self._claims[where] = (*claims[:place], claim, *claims[place:])
         if claims:
             self._disputed.add(where)
+            self._conflicts = None
 
     def _remove(self, key: ServicePortKey, frontend: Frontend) -> None:
         where = _id(key, frontend)
         claims = self._claims[where]
         place = bisect.bisect_left(claims, _order((key, frontend)), key=_order)
         left = (*claims[:place], *claims[place + 1 :])
+        if left:
+            self._conflicts = None
         if len(left) < 2:
             self._disputed.discard(where)
         if left:

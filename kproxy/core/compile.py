@@ -78,9 +78,9 @@ class Compiler:
         """Return every valid Service, those that are not proxied included."""
         return [s for s in self._store.all(Kind.SERVICE) if isinstance(s, Service)]
 
-    def conflicts(self) -> list[Conflict]:
-        """Return the frontends that two service ports claim, in a stable order."""
-        return sorted({c for each in self._families.values() for c in each.claims.conflicts()})
+    def conflicts(self) -> frozenset[Conflict]:
+        """Return the frontends that two service ports claim, over all families."""
+        return frozenset().union(*(each.claims.conflicts() for each in self._families.values()))
 
     def apply(
         self,

@@ -128,13 +128,17 @@ class EndpointSlice:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A `v1 Node`: InternalIP and ExternalIP addresses in API order, zone "" if unlabelled."""
+    """A `v1 Node`: internal addresses before external ones, zone "" if unlabelled.
+
+    `unusable` are texts among its addresses that are none; an API server takes them.
+    """
 
     key: ObjectKey
     zone: str
     addresses: tuple[str, ...]
     pod_cidrs: tuple[Network, ...]
     deleting: bool  # has a deletionTimestamp, or the autoscaler's taint
+    unusable: tuple[str, ...] = ()
 
     def address(self, family: Family) -> str | None:
         """Return the node's first address of a family."""

@@ -339,25 +339,36 @@ def _endpoint_ports(ports: Sequence[wire.EndpointPort]) -> list[EndpointPort]:
 def _node(raw: wire.Node) -> Node:
     spec, status = raw.spec or wire.NodeSpec(), raw.status or wire.NodeStatus()
     pod_cidrs = spec.pod_cidrs or ([spec.pod_cidr] if spec.pod_cidr else [])
+    addresses, unusable = _node_addresses(status.addresses or [])
     return Node(
         key=ObjectKey("", _name(raw.metadata, _subdomain)),
         zone=(raw.metadata.labels or {}).get(ZONE_LABEL, ""),
-        addresses=_node_addresses(status.addresses or []),
+        addresses=addresses,
         pod_cidrs=_networks("spec.podCIDRs", pod_cidrs),
         deleting=raw.metadata.deletion_timestamp is not None
         or any(taint.key == AUTOSCALER_TAINT for taint in spec.taints or ()),
+        unusable=unusable,
     )
 
 
-def _node_addresses(addresses: Sequence[wire.NodeAddress]) -> tuple[str, ...]:
-    """Return internal addresses before external ones, as upstream prefers them."""
-    result = [
-        _address(f"status.addresses[{i}].address", entry.address)
-        for wanted in ("InternalIP", "ExternalIP")
-        for i, entry in enumerate(addresses)
-        if entry.type == wanted
-    ]
-    return tuple(dict.fromkeys(result))
+def _node_addresses(
+    listed: Sequence[wire.NodeAddress],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the addresses, internal before external ones as upstream prefers them, and the rest.
+
+    The rest are texts that are no address, which an API server takes. Some clouds give a node
+    without an external address an empty one.
+    """
+    addresses: dict[str, None] = {}
+    unusable: dict[str, None] = {}
+    for wanted in ("InternalIP", "ExternalIP"):
+        for entry in listed:
+            if entry.type == wanted:
+                try:
+                    addresses[canonical_address(entry.address)] = None
+                except ValueError:
+                    unusable[entry.address] = None
+    return tuple(addresses), tuple(unusable)
 
 
 def _service_cidr(raw: wire.ServiceCIDR) -> ServiceCIDR:

@@ -255,3 +255,19 @@ def test_explain_does_not_load_what_it_does_not_need():
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert found.stdout.strip() == b""
+
+
+def test_an_address_of_the_node_that_is_none_is_told_and_the_node_is_used(invoke, manifests):
+    everything = manifests / "all.yaml"
+    text = everything.read_text()
+    none = "- address: ''\n    type: ExternalIP"
+    changed = text.replace("- address: 192.0.2.1\n", f"{none}\n  - address: 192.0.2.1\n")
+    assert changed != text
+    everything.write_text(changed)
+
+    result = invoke("explain", "--manifests", manifests, *NODE, *PACKET)
+
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "kproxy: Node node-1: '' among its addresses is none; going on without it\n"
+    )

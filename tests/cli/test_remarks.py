@@ -11,7 +11,7 @@ from kproxy.core.objects import Kind
 from kproxy.core.parse import from_builtins
 from kproxy.core.settings import Mode, Settings
 from kproxy.core.store import Replaced
-from kproxy.remarks import limit_lines
+from kproxy.remarks import conflict_lines, limit_lines
 
 SERVICE = {
     "apiVersion": "v1",
@@ -49,3 +49,28 @@ def test_the_iptables_mode_says_that_it_cannot_serve_the_ipv6_loopback(mode, sai
 def test_the_ipv6_loopback_is_no_topic_without_ipv6():
     compiler = Compiler(Settings("n", cluster_cidrs=PODS), [Family.IPV4])
     assert list(limit_lines(Mode.IPTABLES, compiler.tables)) == []
+
+
+def test_of_thousands_of_conflicts_a_few_are_named_and_the_rest_is_counted():
+    compiler = Compiler(Settings("n"))
+    spec = {**SERVICE["spec"], "externalIPs": ["192.0.2.7"]}
+    made = [
+        from_builtins(
+            {
+                **SERVICE,
+                "metadata": {"name": f"s{number:03}"},
+                "spec": {**spec, "clusterIP": f"10.96.1.{number}"},
+            }
+        )
+        for number in range(200)
+    ]
+    compiler.apply([Replaced(Kind.SERVICE, tuple(made)), Replaced(Kind.ENDPOINT_SLICE, ())])
+
+    *named, rest = conflict_lines(compiler.conflicts())
+
+    assert len(named) == 50
+    assert named[0] == (
+        "192.0.2.7:80 TCP is claimed twice: default/s000 has it, default/s001 does not"
+    )
+    assert rest == "149 more frontends are claimed twice"
+    assert list(conflict_lines([])) == []

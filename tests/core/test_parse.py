@@ -242,12 +242,15 @@ def test_a_node_is_reduced_to_what_decides():
                     {"type": "ExternalIP", "address": "203.0.113.1"},
                     {"type": "InternalIP", "address": "192.0.2.1"},
                     {"type": "InternalIP", "address": "2001:DB8::1"},
+                    {"type": "InternalIP", "address": "n1.example.com"},
+                    {"type": "ExternalIP", "address": ""},
                 ]
             },
         }
     )
 
     assert made.addresses == ("192.0.2.1", "2001:db8::1", "203.0.113.1")
+    assert made.unusable == ("n1.example.com", "")
     assert made.address(Family.IPV6) == "2001:db8::1"
     assert (made.zone, made.deleting) == ("a", False)
     assert made.pod_cidrs == (ipaddress.ip_network("10.1.0.0/24"),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 from hypothesis import strategies as st
 
 from kproxy.core.addresses import canonical_network
@@ -152,7 +153,7 @@ def _services(family):
 
 def _slices(family):
     endpoints = st.builds(
-        dataclasses.replace,
+        msgspec.structs.replace,
         universe.endpoints(family),
         address=st.sampled_from(in_family(_PODS, family)),
     )
