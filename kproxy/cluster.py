@@ -40,6 +40,7 @@ from kproxy.startup import (
 from kproxy.watch.api.access import Access, Api, connect
 from kproxy.watch.api.errors import ApiError
 from kproxy.watch.api.events import Events
+from kproxy.watch.api.session import Requested
 from kproxy.watch.api.source import ApiSource
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,8 @@ def initialise(options: Options) -> int:
     families = host_families(configuration)
     missing = set_up_conntrack(configuration)
     api = _connect(configuration, options.master, lambda verb, code, host, seconds: None)
-    source = ApiSource(api, node_name=options.node_name, log=logging.getLogger("kproxy.api"))
+    logger = logging.getLogger("kproxy.api")
+    source = ApiSource(api, node_name=options.node_name, log=logger, kinds=(Kind.NODE,))
     node = asyncio.run(_own_node(source))
     settings = to_settings(configuration, options.node_name)
     count = 0
@@ -153,9 +155,7 @@ async def _own_node(source: ApiSource) -> Node | None:
     return None
 
 
-def _connect(
-    configuration: Configuration, master: str, requested: Callable[[str, str, str, float], None]
-) -> Api:
+def _connect(configuration: Configuration, master: str, requested: Requested) -> Api:
     kubeconfig = configuration.client_connection.kubeconfig
     try:
         return connect(Access(kubeconfig=kubeconfig, master=master), requested=requested)

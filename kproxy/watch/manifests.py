@@ -66,7 +66,7 @@ def missing_node(node_name: str, objects: Iterable[Object]) -> str | None:
 def _no_node(node_name: str) -> str:
     return (
         f"no Node object named {node_name} among the manifests: zone hints are not used, "
-        "nodePortAddresses `primary` matches no address, and detectLocalMode NodeCIDR finds no "
+        "nodePortAddresses `primary` matches every address, and detectLocalMode NodeCIDR finds no "
         "local pods"
     )
 

@@ -190,6 +190,8 @@ def test_init_only_prepares_what_a_process_without_privileges_cannot(place):
     place.apply(OLD)
     prepared = place.start("--init-only")
     assert prepared.ended() == 0, prepared.said()
+    assert "Node: listed, 1 objects" in prepared.said()
+    assert "Service: " not in prepared.said(), "it needs the Node alone"
     assert place.node.run("sysctl -n net.ipv4.conf.all.route_localnet").strip() == "1"
     assert (
         place.node.run("sysctl -n net.netfilter.nf_conntrack_tcp_timeout_established") == "86400\n"

@@ -57,9 +57,9 @@ def connect(
 ) -> Api:
     """Read how to reach the API server, without asking it anything yet.
 
-    `requested` is told of every request: its method, the status as text ("<error>" if there was no
-    answer), the host with its port, and the seconds until the answer began; from any thread.
-    Raises ApiError.
+    `requested` is told of every request, from any thread: its method, the status as text ("<error>"
+    if there was no answer), the host with its port, and the seconds until the answer began, None
+    for a stream. Raises ApiError.
     """
     targets = _Targets(_loader(access), clock=time.monotonic, environment=os.environ)
     return Api(targets, requested)

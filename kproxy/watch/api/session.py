@@ -43,7 +43,9 @@ _HEADERS = {
     "Accept-Encoding": "identity",  # unpacking costs more than the network does
 }
 
-Requested = Callable[[str, str, str, float], None]
+_importing = threading.Lock()  # two threads that import the package at once find it half made
+
+Requested = Callable[[str, str, str, float | None], None]
 
 
 class Targets(Protocol):
@@ -88,11 +90,11 @@ class Session:
         method: str = "GET",
         body: bytes | None = None,
         content_type: str = "application/json",
-        last: bool = False,
+        endless: bool = False,
     ) -> urllib3.BaseHTTPResponse:
         """Return the answer to a request, status 2xx, its body unread; the caller closes it.
 
-        `last`: no other request is to use the same connection after this one.
+        `endless`: a stream, which gets a connection of its own and is not timed.
         Credentials that are refused are read again, and tried at once if they changed.
         `answer_s` is how long to wait for the answer to begin, and between parts of its body.
         Raises ApiError.
@@ -101,9 +103,9 @@ class Session:
         headers = dict(_HEADERS)
         if body is not None:
             headers["Content-Type"] = content_type
-        if last:
+        if endless:
             headers["Connection"] = "close"
-        ask = _Ask(doing, method, url, headers, body, answer_s)
+        ask = _Ask(doing, method, url, headers, body, answer_s, endless)
         target = self._targets.current()
         response = self._send(target, ask)
         if response.status == 401:
@@ -152,7 +154,7 @@ class Session:
                 server_name=target.server_name,
             ) from error
         finally:
-            took_s = time.monotonic() - started
+            took_s = None if ask.endless else time.monotonic() - started
             self._requested(ask.method, code, urlsplit(target.server).netloc, took_s)
         return response
 
@@ -177,6 +179,7 @@ class _Ask:
     headers: Mapping[str, str]
     body: bytes | None
     answer_s: float
+    endless: bool
 
 
 def _failure(target: Target, ask: _Ask, response: urllib3.BaseHTTPResponse) -> ApiError:
@@ -230,8 +233,9 @@ def _manager(target: Target, sockets: _Sockets) -> urllib3.PoolManager:
     `wire` of a connection is its socket, also after it was handed over to the last answer. A
     connection reads CA and client certificate when it is made, so `target` must live as long.
     """
-    from kubernetes.client import Configuration
-    from kubernetes.client.rest import RESTClientObject
+    with _importing:
+        from kubernetes.client import Configuration
+        from kubernetes.client.rest import RESTClientObject
 
     class Plain(HTTPConnection):
         def connect(self) -> None:

@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from functools import partial
 
 from kproxy.core.objects import Kind, Node
@@ -26,16 +26,25 @@ _NEEDED = (Kind.SERVICE, Kind.ENDPOINT_SLICE)
 
 
 class ApiSource:
-    """Follows Services, EndpointSlices, ServiceCIDRs and the own Node, each in its own thread."""
+    """Follows Services, EndpointSlices, ServiceCIDRs and the own Node, each in its own thread.
+
+    Or only some of these: `kinds`.
+    """
 
     def __init__(
-        self, api: Api, *, node_name: str, log: logging.Logger, times: Times | None = None
+        self,
+        api: Api,
+        *,
+        node_name: str,
+        log: logging.Logger,
+        times: Times | None = None,
+        kinds: Collection[Kind] = tuple(Kind),
     ) -> None:
         self._api = api
         self._node_name = node_name
         self._log = log
         self._times = times or Times()
-        self._resources = followed(node_name)
+        self._resources = [each for each in followed(node_name) if each.kind in kinds]
         self._conditions = {
             resource.kind: Condition(resource.kind, log=log, now=time.time)
             for resource in self._resources
@@ -82,7 +91,8 @@ class ApiSource:
 
     async def _complete(self, inbox: Inbox, awake: asyncio.Event) -> None:
         """Wait until there is enough for a first delivery."""
-        while not inbox.abandoned and any(inbox.listed(kind) is None for kind in _NEEDED):
+        needed = [kind for kind in _NEEDED if kind in self._conditions]
+        while not inbox.abandoned and any(inbox.listed(kind) is None for kind in needed):
             await awake.wait()
             awake.clear()
         try:
@@ -93,7 +103,7 @@ class ApiSource:
         except TimeoutError:
             self._log.warning(
                 "the API server shows no Node named %s with an address (waited %.0f s); until it "
-                "does, zone hints are not used, nodePortAddresses `primary` matches no address, "
+                "does, zone hints are not used, nodePortAddresses `primary` matches every address, "
                 "and detectLocalMode NodeCIDR finds no local pods",
                 self._node_name,
                 self._times.node_s,
@@ -103,9 +113,11 @@ class ApiSource:
         """Say whether nothing more is to be expected soon."""
         nodes = inbox.listed(Kind.NODE) or ()
         has_node = any(isinstance(node, Node) and node.addresses for node in nodes)
+        cidrs = self._conditions.get(Kind.SERVICE_CIDR)
         has_answer = (
-            inbox.listed(Kind.SERVICE_CIDR) is not None
-            or self._conditions[Kind.SERVICE_CIDR].status.state is SourceState.FAILING
+            cidrs is None
+            or inbox.listed(Kind.SERVICE_CIDR) is not None
+            or cidrs.status.state is SourceState.FAILING
         )
         return has_node and has_answer
 

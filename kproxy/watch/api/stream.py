@@ -86,13 +86,20 @@ class Reading:
 
         The resource version is left out, so the list is as new as the data: after a fail-over one
         from a server's cache (version 0) may be older than what is known already. `in_one`: ask
-        for a single page. Raises ApiError.
+        for a single page. Pages that are too large are asked for in halves. Raises ApiError.
         """
         query = dict(self._resource.selector)
-        if not in_one:
-            query["limit"] = str(PAGE_OBJECTS)
+        limit = 0 if in_one else PAGE_OBJECTS
         while True:
-            page = self._page(query)
+            if limit:
+                query["limit"] = str(limit)
+            try:
+                page = self._page(query)
+            except TooLong as error:
+                if limit < 2:
+                    raise self._garbled(self._listing, f"sends no list ({error})") from error
+                limit //= 2
+                continue
             yield page.items or [], page.metadata.resource_version
             if not page.metadata.continue_from:
                 return
@@ -112,6 +119,7 @@ class Reading:
         return self._opened({"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"})
 
     def _page(self, query: Mapping[str, str]) -> _Page:
+        """Return one page. Raises ApiError and TooLong."""
         response = self._asked(self._listing, query)
         try:
             text = whole(
@@ -123,7 +131,7 @@ class Reading:
             page = msgspec.json.decode(text, type=_Page)
         except (Broken, Silent) as error:
             raise ApiError(f"cannot {self._listing}: {self._session.server} {error}") from error
-        except (TooLong, *_UNDECODABLE) as error:
+        except _UNDECODABLE as error:
             raise self._garbled(self._listing, f"sends no list ({error})") from error
         finally:
             response.close()
@@ -143,7 +151,7 @@ class Reading:
         }
         # With a new connection each time nodes spread over API servers behind one address, and a
         # client certificate that was renewed is used.
-        response = self._asked(self._watching, fields, last=True)
+        response = self._asked(self._watching, fields, endless=True)
         set_patience(response, times.idle_s)
         return Watch(
             response,
@@ -156,10 +164,10 @@ class Reading:
         )
 
     def _asked(
-        self, doing: Doing, query: Mapping[str, str], *, last: bool = False
+        self, doing: Doing, query: Mapping[str, str], *, endless: bool = False
     ) -> urllib3.BaseHTTPResponse:
         response = self._session.request(
-            doing, self._resource.path, query=query, answer_s=self._times.answer_s, last=last
+            doing, self._resource.path, query=query, answer_s=self._times.answer_s, endless=endless
         )
         content_type = response.headers.get("Content-Type", "")
         coding = response.headers.get("Content-Encoding", "identity")

@@ -3,6 +3,8 @@
 import gc
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 
@@ -279,3 +281,38 @@ def test_outside_of_a_cluster_something_has_to_be_configured(pod, monkeypatch, m
     assert str(caught.value).startswith(
         "no kubeconfig and no --master is given, and this is no pod with a service account"
     )
+
+
+_AT_ONCE = """
+import sys, threading
+from kproxy.watch.api.access import Access, connect
+from kproxy.watch.api.errors import ApiError, Doing
+
+api = connect(Access(master=sys.argv[1]))
+together = threading.Barrier(6)
+
+def ask():
+    session = api.session()
+    together.wait()
+    try:
+        session.request(Doing("list", "services"), "/", answer_s=5.0)
+    except ApiError as error:
+        print(error)
+
+threads = [threading.Thread(target=ask) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_the_first_requests_of_several_threads_may_come_at_once():
+    """In a process of its own: the second import of a package is never the first one."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        server = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    command = [sys.executable, "-c", _AT_ONCE, server]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+
+    assert ran.stderr == ""
+    assert ran.stdout.count("refuses the connection") == 6

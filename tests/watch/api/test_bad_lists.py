@@ -147,3 +147,33 @@ def test_a_streamed_list_without_a_version_is_garbage(fake, follow):
     assert rule.used == 1
     assert len(fake.fake.asked("services")) == 2
     assert services.status.lists == 1
+
+
+def test_pages_that_are_too_large_are_asked_for_in_halves(fake, follow, monkeypatch):
+    monkeypatch.setattr("kproxy.watch.api.stream.MAX_PAGE_BYTES", 64 << 10)
+    fake.fake.serve_streaming_lists(Streaming.FORBIDDEN)
+    for number in range(1, 41):
+        large = service(f"s{number}", f"10.96.0.{number}")
+        large["metadata"]["annotations"] = {"x": "y" * (8 << 10)}
+        fake.fake.put("services", large)
+
+    services = follow(Kind.SERVICE)
+    services.until(lambda each: len(each.objects) == 40)
+
+    listed = [request.query["limit"] for request in fake.fake.asked("services", "list")]
+    assert listed[:7] == ["500", "250", "125", "62", "31", "15", "7"]
+    assert set(listed[7:]) == {"7"}
+    assert services.status.lists == 1
+
+
+def test_an_object_that_is_too_large_alone_is_garbage(fake, follow, monkeypatch):
+    monkeypatch.setattr("kproxy.watch.api.stream.MAX_PAGE_BYTES", 4 << 10)
+    fake.fake.serve_streaming_lists(Streaming.FORBIDDEN)
+    large = service("large", "10.96.0.1")
+    large["metadata"]["annotations"] = {"x": "y" * (8 << 10)}
+    fake.fake.put("services", large)
+
+    services = follow(Kind.SERVICE)
+    services.until_state(SourceState.FAILING)
+
+    assert services.status.detail.endswith("sends no list (more than 4096 bytes)")

@@ -49,9 +49,11 @@ def test_nothing_at_all_is_a_complete_list_too(fake, follow, streaming):
     assert slices.batches == [(Replaced(Kind.ENDPOINT_SLICE, ()),)]
 
 
-def test_a_server_that_streams_lists_is_asked_once(fake, follow):
+def test_a_server_that_streams_lists_is_asked_once(fake, follow, requests):
     fake.fake.put("services", service("a"))
     follow(Kind.SERVICE).until_names("a")
+
+    assert [seconds for *_, seconds in requests.seen] == [None], "what has no end takes no time"
 
     (request,) = fake.fake.asked("services")
     assert request.verb == "watch"
