@@ -13,17 +13,19 @@ from kproxy.durations import Span, format_duration
 from kproxy.flags import Flag
 from kproxy.flags_table import KUBE_PROXY_FLAGS, SECTIONS
 from kproxy.flags_values import STRINGS
+from kproxy.watch.api.address import without_user
 
 _WIDTH = 100
 _INDENT = 45
 
 
 def flag_texts(values: Mapping[str, object]) -> dict[str, str]:
-    """Return the value of every flag, given or not, as Go prints it."""
+    """Return the value of every flag, given or not, as Go prints it, and no password."""
     texts: dict[str, str] = {}
     for flag in KUBE_PROXY_FLAGS:
         value = values.get(flag.name)
         texts[flag.name] = _text(flag, _default(flag) if value is None else value)
+    texts["master"] = without_user(texts["master"])
     return texts
 
 

@@ -231,3 +231,8 @@ def test_the_value_of_every_flag_is_told():
     assert texts["log-flush-frequency"] == "5s"
     assert texts["log-text-info-buffer-size"] == "0"
     assert texts["feature-gates"] == texts["master"] == texts["vmodule"] == ""
+
+
+def test_no_password_is_told():
+    texts = flag_texts(read("--master=https://jane:secret@192.0.2.1:6443").values)
+    assert texts["master"] == "https://...@192.0.2.1:6443"

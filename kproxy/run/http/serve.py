@@ -31,8 +31,8 @@ async def keep_serving(
 ) -> None:
     """Serve `handler` at `address` until cancelled; `name` is for the log.
 
-    A failure to listen is logged and told to `failed` once, not at every try. Raises BindError
-    after that if `hard_fail`.
+    A failure to listen is logged once, not at every try. If `hard_fail`, it is told to `failed` too,
+    and raises BindError.
     """
     note = ""
     while True:
@@ -43,8 +43,8 @@ async def keep_serving(
             before, note = note, f"{name}: cannot listen on {address}: {error.strerror}"
             if note != before:
                 log.error("%s%s", note, "" if hard_fail else "; trying again until it works")
-                failed(note)
             if hard_fail:
+                failed(note)
                 raise BindError(note) from error
         await asyncio.sleep(retry_s)
     log.info("%s: serving at %s", name, address)
