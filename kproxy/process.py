@@ -125,6 +125,7 @@ def build(
             statuses=agent.status,
             source=around.source.status,
             probes=lambda: _probes(health),
+            sync_period_s=settings.sync_period_s,
         )
     )
     unavailable = tuple(each for each in families if each not in opened)

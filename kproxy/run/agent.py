@@ -184,7 +184,10 @@ class Agent:
         self._hooks.compiled(changed)
 
     async def _serve(self) -> None:
-        """Do whatever is due, the longest overdue first, until told to stop."""
+        """Do whatever is due, the longest overdue first, until told to stop.
+
+        Whatever a job did is due again only after its end, so no family keeps another waiting.
+        """
         clock = asyncio.get_running_loop().time
         while not self._stopping:
             lane = min(self._lanes.values(), key=Lane.next_at)
@@ -210,7 +213,7 @@ class Agent:
         self._hooks.began(lane.family, job)
         outcome = await self._run(lane, job)
         ended = clock()
-        lane.finished(outcome, started, ended)
+        lane.finished(job, outcome, started=started, now=ended)
         self._hooks.done(Ended(lane.family, job, outcome, ended - started))
         return outcome
 

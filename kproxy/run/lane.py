@@ -62,12 +62,14 @@ class Lane:
         self._waiting_since = None
         return self._pending.take()
 
-    def finished(self, outcome: Outcome, started: float, now: float) -> None:
+    def finished(self, job: Job, outcome: Outcome, *, started: float, now: float) -> None:
         """Learn how the last job ended."""
         match outcome:
             case Polled():
                 self._pace.polled(now, disturbed=outcome.disturbed)
             case Written():
+                if job.takes:
+                    self._pace.wrote(now)
                 self._written(outcome, started, now)
             case Refused():
                 self._refused(outcome, now)
@@ -78,8 +80,6 @@ class Lane:
         if outcome.applied.observed:
             self._pace.looked(started, now, wrote=bool(outcome.applied.written))
         self._pace.polled(now, disturbed=outcome.disturbed)
-        if outcome.applied.written:
-            self._pace.wrote(now)
         self._pace.left_over(now, something=bool(outcome.leftovers))
         self.status = replace(
             self.status, applied_at=now, behind_since=self._waiting_since, failures=0, error=""

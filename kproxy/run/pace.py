@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kproxy.run.settings import LoopSettings
 
 _FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0  # what came meanwhile waits for so long once the kernel takes it again
 _JITTER = 0.5  # a pause is up to this share longer, so that two families or nodes fall out of step
 _AUDIT_EVERY = 50  # times as long as a full read takes: audits cost 2 % of the time at most
 _NOISY_AFTER = 3  # so many reads in a row that found nothing: the neighbours' writes prove little
@@ -54,8 +55,9 @@ class Pace:
 
     def __init__(self, settings: LoopSettings, random: Callable[[], float]) -> None:
         self._settings = settings
-        self._refusals = Backoff(settings.sync_period_s, random)
-        self._leftovers = Backoff(settings.sync_period_s, random)
+        cap_s = min(_LONGEST_PAUSE_S, settings.sync_period_s)
+        self._refusals = Backoff(cap_s, random)
+        self._leftovers = Backoff(cap_s, random)
         self._queued = False
         self._doubted = False
         self._in_vain = 0  # full reads in a row that a foreign write caused, and found nothing
@@ -108,7 +110,11 @@ class Pace:
         self._audit_at = now + max(self._settings.sync_period_s, _AUDIT_EVERY * self._look_s)
 
     def wrote(self, now: float) -> None:
-        """Note that the kernel took a write."""
+        """Note that the kernel has all that was queued when the write was started.
+
+        It counts even if the kernel had it before: looking for stale flows is work as well. What
+        only was repaired does not count, or repairs without end would keep changes waiting.
+        """
         self._free_at = now + self._settings.min_interval_s
 
     def worked(self) -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 class LoopSettings:
     """The times of the loop.
 
-    - `min_interval_s`: from the end of one write to the start of the next, for each family.
+    - `min_interval_s`: from the end of one write of changes to the start of the next, for each
+      family, even if the kernel had them all.
     - `sync_period_s`: after how long an idle family is read in full (later where reading takes
-      more than 2 % of that), and the longest pause after a refusal.
+      more than 2 % of that), and the longest pause after a refusal if that is less than 30 s.
     - `drift_poll_s`: how often the backend is asked whether somebody else wrote.
     - `look_spacing_s`: from the start of one full read to the next that a foreign write causes, so
       that a neighbour that never stops writing does not make us read without end. With the poll

@@ -9,11 +9,11 @@ import pytest
 
 from backends.memory import Call
 from kproxy.core.addresses import Family
-from kproxy.core.objects import Kind, PortSpec, Protocol
+from kproxy.core.objects import Endpoint, Kind, Node, ObjectKey, PortSpec, Protocol
 from kproxy.core.store import Replaced
 from kproxy.source import SourceState, SourceStatus
 from tests.metrics.watched import EPOCH_S, watched
-from tests.run.scenario import WORK_S, now
+from tests.run.scenario import SETTINGS, WORK_S, now
 from tests.run.tables import api_service, api_slices, listed, moved
 from tests.run.virtual import run
 
@@ -49,6 +49,46 @@ def test_the_sizes_of_the_tables():
     for name, (v4, v6) in ((n, s) for n, s in sizes.items() if s is not None):
         assert page.values(name, "ip_family") == {"IPv4": v4, "IPv6": v6}, name
     assert page.value("kproxy_conflicts") == 0
+
+
+@pytest.mark.parametrize(
+    ("why", "policy", "node_port", "count"),
+    [
+        ("all are used", {}, 30080, 3),
+        ("those elsewhere are not used", {"internal_local": True}, 0, 2),
+        ("NodePorts use all", {"internal_local": True}, 30080, 3),
+        ("those on this node are used by both policies", {"external_local": True}, 30080, 3),
+    ],
+)
+def test_an_endpoint_that_connections_may_be_sent_to_is_counted_once(why, policy, node_port, count):
+    nodes = {"10.1.0.1": "node", "10.1.0.2": "node", "10.1.0.3": "other-node"}
+    endpoints = tuple(Endpoint(*each, True, True, False, (), ()) for each in nodes.items())
+    slices = dataclasses.replace(api_slices(1, 0)[0], endpoints=endpoints)
+    ports = (PortSpec("http", Protocol.TCP, 80, node_port),)
+    service = dataclasses.replace(api_service(1), ports=ports, **policy)
+    page = page_after(
+        [Replaced(Kind.SERVICE, (service,)), Replaced(Kind.ENDPOINT_SLICE, (slices,))]
+    )
+    assert page.value("kproxy_endpoints", ip_family="IPv4") == count, why
+
+
+def test_an_endpoint_that_only_outsiders_are_sent_to_is_counted():
+    node = Node(ObjectKey("", "node"), zone="a", addresses=(), pod_cidrs=(), deleting=False)
+    nearest = Endpoint("10.1.0.1", "other-node", True, True, False, ("a",), ())
+    local = Endpoint("10.1.0.2", "node", True, True, False, ("b",), ())
+    slices = dataclasses.replace(api_slices(1, 0)[0], endpoints=(nearest, local))
+    service = dataclasses.replace(
+        api_service(1), ports=(PortSpec("http", Protocol.TCP, 80, 30080),), external_local=True
+    )
+    page = page_after(
+        [Replaced(Kind.NODE, (node,)), Replaced(Kind.SERVICE, (service,))],
+        [Replaced(Kind.ENDPOINT_SLICE, (slices,))],
+    )
+    assert page.value("kproxy_endpoints", ip_family="IPv4") == 2
+
+
+def test_what_ages_are_compared_with():
+    assert page_after().value("kproxy_sync_period_seconds") == SETTINGS.sync_period_s
 
 
 def test_a_frontend_that_two_services_claim_is_a_conflict():

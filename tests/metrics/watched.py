@@ -11,7 +11,7 @@ from kproxy.run.agent import Hooks
 from kproxy.run.metrics import Feature, Metrics, Readers
 from kproxy.source import SourceState, SourceStatus
 from tests.metrics.pages import Page
-from tests.run.scenario import now, running
+from tests.run.scenario import SETTINGS, now, running
 
 EPOCH_S = 1_000_000.0
 """What the loop's clock lacks to the time of day."""
@@ -38,7 +38,14 @@ async def watched(*, mode=Mode.IPTABLES, source=(), probes=None, **kwargs):
     metrics = metrics_of(mode, features)
     async with running(hooks=hooks_of(metrics), **kwargs) as it:
         metrics.watch(
-            Readers(it.compiler, it.agent.status, lambda: source, lambda: probes or {}, now)
+            Readers(
+                compiler=it.compiler,
+                statuses=it.agent.status,
+                source=lambda: source,
+                probes=lambda: probes or {},
+                sync_period_s=SETTINGS.sync_period_s,
+                clock=now,
+            )
         )
         it.metrics = metrics
         it.page = lambda: Page(metrics)

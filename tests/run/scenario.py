@@ -62,7 +62,7 @@ class Source:
 class Scenario:
     """Everything that `running` set up."""
 
-    def __init__(self, backends, kernels, executor, hooks):
+    def __init__(self, backends, kernels, executor, *, hooks, settings):
         self.kernels = kernels
         self.backends = {backend.family: backend for backend in backends}
         self.source = Source()
@@ -70,7 +70,7 @@ class Scenario:
         self.agent = Agent(
             self.compiler,
             backends,
-            SETTINGS,
+            settings,
             host=Host(executor, lambda family: (), lambda: 0.0, now),
             hooks=hooks,
         )
@@ -88,11 +88,13 @@ class Scenario:
         return all(self.is_true(family) for family in self.backends)
 
 
-def scenario(*, faults=None, kind=Timed, work_s=WORK_S, hooks=None, kernels=None):
+def scenario(
+    *, faults=None, kind=Timed, work_s=WORK_S, hooks=None, kernels=None, settings=SETTINGS
+):
     """An agent that does not run yet; `faults` are a Memory's, for each family that has any."""
     kernels = kernels or {family: Kernel() for family in Family}
     backends = [kind(family, kernels[family], (faults or {}).get(family)) for family in Family]
-    return Scenario(backends, kernels, Slow(work_s), hooks or Hooks())
+    return Scenario(backends, kernels, Slow(work_s), hooks=hooks or Hooks(), settings=settings)
 
 
 @contextlib.asynccontextmanager

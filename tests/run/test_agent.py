@@ -1,17 +1,21 @@
 """The loop: when the kernel is written, and that in the end it holds what was asked."""
 
 import asyncio
+import dataclasses
 import functools
 import itertools
 import logging
+from collections import Counter
 
 import pytest
 
 from backends.memory import Call
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Flow
+from kproxy.core.objects import Endpoint
 from kproxy.core.store import Upserted
 from kproxy.run.agent import Hooks
+from kproxy.run.settings import LoopSettings
 from tests.run.scenario import SETTINGS, WORK_S, Timed, now, running
 from tests.run.tables import api_slices, as_udp, listed, listed_udp, moved
 from tests.run.virtual import run
@@ -78,6 +82,83 @@ async def test_changes_twice_a_second_for_an_hour_are_paced_and_none_waits_long(
             pauses = [b - WORK_S - a for a, b in itertools.pairwise(backend.commits)]
             assert min(pauses) >= SETTINGS.min_interval_s - 1e-6
             assert len(pauses) > 3600 / (SETTINGS.min_interval_s + 5 * WORK_S)
+
+
+def flapping(serving):
+    """The slice of an IPv4 Service, in which an endpoint that is not ready starts or stops serving.
+
+    In the table only what decides on stale flows differs: nothing has to be written.
+    """
+    both, _ = api_slices(1, 0)
+    idle = Endpoint("10.1.9.9", "other-node", False, serving, True, (), ())
+    return [Upserted(as_udp(dataclasses.replace(both, endpoints=(*both.endpoints, idle))))]
+
+
+@in_virtual_time
+async def test_changes_that_write_nothing_are_paced_too():
+    taken = Counter()
+    hooks = Hooks(began=lambda family, job: taken.update([family] if job.takes else []))
+    async with running(hooks=hooks) as it:
+        it.source.push(listed_udp(1), flapping(True))
+        await asyncio.sleep(5)
+        commits, searches = len(it.backends[V4].commits), it.backends[V4].calls[Call.FLOWS]
+        taken.clear()
+        for number in range(500):
+            it.source.push(flapping(number % 2))
+            await asyncio.sleep(0.02)
+        assert len(it.backends[V4].commits) == commits
+        assert 5 < taken[V4] <= 10
+        assert it.backends[V4].calls[Call.FLOWS] - searches <= taken[V4]
+
+
+@in_virtual_time
+async def test_a_change_that_writes_nothing_delays_the_next_by_the_interval_at_most():
+    async with running() as it:
+        it.source.push(listed_udp(1), flapping(True))
+        await asyncio.sleep(10.1)
+        it.source.push(flapping(False))
+        await asyncio.sleep(WORK_S)
+        before = now()
+        it.source.push([Upserted(as_udp(each)) for each in api_slices(1, 2)])
+        await asyncio.sleep(5)
+        written_at = it.backends[V4].commits[-1]
+        assert written_at <= before + SETTINGS.min_interval_s + 2 * WORK_S + 1e-6
+
+
+@pytest.mark.parametrize("min_interval_s", [0, 1])
+def test_changes_that_come_faster_than_jobs_end_do_not_keep_the_other_family_waiting(
+    min_interval_s,
+):
+    async def scene():
+        settings = LoopSettings(min_interval_s=min_interval_s, sync_period_s=30)
+        async with running(work_s=0.02, settings=settings) as it:
+            it.source.push(listed_udp(1), flapping(True))
+            await asyncio.sleep(5)
+            for number in range(1000):
+                it.source.push(flapping(number % 2))
+                if number == 100:
+                    it.source.push([Upserted(as_udp(api_slices(1, 2)[1]))])
+                await asyncio.sleep(0.015)
+                behind_since = it.status(V6).behind_since
+                assert behind_since is None or now() - behind_since <= 0.1
+
+    run(scene)
+
+
+@in_virtual_time
+async def test_repairs_without_end_do_not_keep_changes_waiting():
+    settings = LoopSettings(min_interval_s=10, sync_period_s=30)
+    async with running(settings=settings) as it:
+        it.source.push(listed(1))
+        await asyncio.sleep(20)
+        it.source.push(moved(1, 2))
+        await asyncio.sleep(5)
+        it.source.push(moved(1, 3))
+        for _ in range(40):
+            it.kernels[V4].flush("kproxy/target/")
+            await asyncio.sleep(0.5)
+            behind_since = it.status(V4).behind_since
+            assert behind_since is None or now() - behind_since <= 10
 
 
 @in_virtual_time

@@ -59,6 +59,23 @@ def test_new_changes_do_not_shorten_a_pause_after_a_refusal():
     assert made.due(101.5) == Due(write=True, look=False)
 
 
+@pytest.mark.parametrize("sync_period_s", [5, 30, 3600])
+def test_a_kernel_that_refuses_for_long_is_tried_at_least_every_30_seconds(sync_period_s):
+    made = Pace(LoopSettings(1, sync_period_s), lambda: 1.0)
+    for _ in range(20):
+        made.refused(100)
+    made.queued()
+    assert made.next_at() == 100 + min(30, sync_period_s)
+
+
+def test_leftovers_are_tried_again_at_least_every_30_seconds():
+    made = Pace(LoopSettings(1, 3600), lambda: 1.0)
+    for _ in range(20):
+        made.left_over(100, something=True)
+    assert made.due(129.9) == Due(write=False, look=False)
+    assert made.due(130) == Due(write=True, look=False)
+
+
 def test_a_doubt_leads_to_a_read_at_once_but_not_to_one_after_the_other():
     made = settled(at=100)
     made.polled(110, disturbed=True)
@@ -86,13 +103,14 @@ def test_what_waits_is_written_with_a_read_that_is_due_anyway():
         lambda: 0.0,
     )
     lane.add(some_tables(Family.IPV4)[1].everything(), 100)
-    lane.finished(Written(Applied(0, (), True), False, (), None, ()), 100, 100)
+    found = Written(Applied(0, (), True), False, (), None, ())
+    lane.finished(lane.next_job(100), found, started=100, now=100)
     lane.add(some_tables(Family.IPV4)[1].everything(), 130)
     job = lane.next_job(130)
     assert job.look
     assert job.takes
     assert job.changes.service_ports
-    lane.finished(Written(Applied(0, (), True), False, (), None, ()), 130, 130)
+    lane.finished(job, found, started=130, now=130)
     audit = lane.next_job(160)
     assert audit.look
     assert not audit.takes

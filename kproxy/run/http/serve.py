@@ -31,8 +31,8 @@ async def keep_serving(
 ) -> None:
     """Serve `handler` at `address` until cancelled; `name` is for the log.
 
-    A failure to listen is logged once, not at every try. If `hard_fail`, it is told to `failed` too,
-    and raises BindError.
+    A failure to listen is logged once, not at every try. If `hard_fail`, it is told to `failed`
+    too, and raises BindError.
     """
     note = ""
     while True:
