@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -42,11 +40,11 @@ def kustomized(folder: Path) -> list[Object]:
     return _objects(_said("kubectl", "kustomize", str(folder)))
 
 
-def templated(*settings: str, chart: Path = CHART) -> list[Object]:
+def templated(*settings: str, release: str = "kproxy") -> list[Object]:
     """Return what `helm install` would send; `settings` are name=value, values as in YAML."""
     flags = [word for each in settings for word in ("--set", each)]
     return _objects(
-        _said("helm", "template", "kproxy", str(chart), "--namespace", "kube-system", *flags)
+        _said("helm", "template", release, str(CHART), "--namespace", "kube-system", *flags)
     )
 
 
@@ -66,13 +64,6 @@ def patched(workload: Path, patch: Path) -> Object:
 def kubeadm(name: str) -> list[Object]:
     """Return the objects of one of kubeadm's manifests: rbac, configmap or daemonset."""
     return _objects((KUBEADM / f"{name}.yaml").read_text())
-
-
-def page_command(words: str) -> list[str]:
-    """Return the arguments of the only kubectl command of the operator's page with these words."""
-    lines = re.findall(r"^ *\$ kubectl (.+)$", PAGE.read_text(), re.MULTILINE)
-    (line,) = {each for each in lines if words in each}
-    return [re.sub(r"^deploy/", f"{DEPLOY}/", word) for word in shlex.split(line)]
 
 
 def of_kind(objects: Sequence[Object], kind: str) -> Object:

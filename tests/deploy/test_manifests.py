@@ -18,7 +18,6 @@ from tests.deploy.shipped import (
     KUBEADM,
     KUBEADM_PATCH,
     Object,
-    Refused,
     kubeadm,
     kustomized,
     of_kind,
@@ -166,56 +165,6 @@ def test_kproxy_reads_the_shipped_configuration_without_a_remark(name, tmp_path)
     assert "kubernetes.default" not in server
 
 
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ((), "apiServer"),
-        (("apiServer=http://192.0.2.10:6443",), "apiServer"),
-        ((API_SERVER, "image.tag=latest"), "tag"),
-        ((API_SERVER, "config.mode=ebpf"), "mode"),
-        ((API_SERVER, "config.healthzBindAddress=192.0.2.1:10256"), "healthzBindAddress"),
-        ((API_SERVER, "podMonitor.enabled=true"), "metricsBindAddress"),
-        ((API_SERVER, "tollerations=[]"), "tollerations"),
-    ],
-)
-def test_the_chart_refuses_what_could_not_work(settings, says):
-    with pytest.raises(Refused, match=says):
-        templated(*settings)
-
-
-def test_the_chart_hands_every_value_on():
-    objects = templated(
-        "apiServer=https://192.0.2.10:6443",
-        "image.repository=registry.example/kproxy",
-        "image.tag=0.1.1",
-        "config.metricsBindAddress=0.0.0.0:9999",
-        "config.conntrack.maxPerCore=0",
-        "podMonitor.enabled=true",
-        "prometheusRule.enabled=true",
-        "dashboard.enabled=true",
-        "podLabels.team=network",
-        "podAnnotations.seen=yes",
-        "imagePullSecrets[0].name=registry",
-    )
-    daemon_set = of_kind(objects, "DaemonSet")
-    template = daemon_set["spec"]["template"]
-    config_map = next(each for each in objects if "config.conf" in each.get("data", {}))
-    config = yaml.safe_load(config_map["data"]["config.conf"])
-    ports = {each["name"]: each["hostPort"] for each in template["spec"]["containers"][0]["ports"]}
-
-    assert the_proxy(daemon_set).image == "registry.example/kproxy:0.1.1"
-    assert ports == {"healthz": 10256, "metrics": 9999}
-    assert config["conntrack"] == {"maxPerCore": 0}
-    assert config["clientConnection"]["kubeconfig"] == "/var/lib/kube-proxy/kubeconfig.conf"
-    assert template["metadata"]["labels"]["team"] == "network"
-    assert template["metadata"]["annotations"] == {"seen": "yes"}
-    assert template["spec"]["imagePullSecrets"] == [{"name": "registry"}]
-    selector = of_kind(objects, "PodMonitor")["spec"]["selector"]["matchLabels"]
-    assert selector.items() <= template["metadata"]["labels"].items()
-    assert of_kind(objects, "PrometheusRule")["spec"]["groups"]
-    assert any("kproxy.json" in each.get("data", {}) for each in objects)
-
-
 def test_clean_up_asks_for_no_more_than_the_proxy():
     daemon_set = of_kind(kustomized(CLEANUP), "DaemonSet")
     template = pod_template(daemon_set, FIELDS)
@@ -226,6 +175,35 @@ def test_clean_up_asks_for_no_more_than_the_proxy():
         assert container.capabilities <= proxy.capabilities
         assert container.image == proxy.image
     assert not daemon_set["spec"]["template"]["spec"]["automountServiceAccountToken"]
+
+
+def test_clean_up_finds_room_on_a_full_node():
+    spec = of_kind(kustomized(CLEANUP), "DaemonSet")["spec"]["template"]["spec"]
+
+    assert spec["priorityClassName"] == "system-node-critical"
+    for container in (*spec["initContainers"], *spec["containers"]):
+        assert set(container["resources"]) == {"requests"}, container["name"]
+        assert set(container["resources"]["requests"]) == {"cpu", "memory"}, container["name"]
+
+
+def test_clean_up_comes_from_the_registry_that_is_written_into_it(tmp_path):
+    folder = tmp_path / "cleanup"
+    shutil.copytree(CLEANUP, folder)
+    file = folder / "kustomization.yaml"
+    file.write_text(file.read_text().replace("newName: kproxy", "newName: registry.example/kproxy"))
+
+    template = pod_template(of_kind(kustomized(folder), "DaemonSet"), FIELDS)
+
+    images = {each.image for each in (*template.init, *template.main)}
+    assert images == {"registry.example/kproxy:0.1.0"}
+
+
+@pytest.mark.parametrize("name", ["base", "example", "chart"])
+def test_metrics_are_open_to_the_node_only_until_somebody_asks_for_more(name):
+    objects = templated(API_SERVER) if name == "chart" else kustomized(BASE.parent / name)
+    config = yaml.safe_load(of_kind(objects, "ConfigMap")["data"]["config.conf"])
+
+    assert config["metricsBindAddress"] == "127.0.0.1:10249"
 
 
 def the_proxy(workload: Object) -> Container:
@@ -254,6 +232,7 @@ def comparable(objects: list[Object]) -> dict[tuple[str, str], Object]:
 
 def _comparable(each: Object) -> Iterator[tuple[str, object]]:
     each["metadata"].pop("labels", None)
+    each["metadata"].pop("annotations", None)  # of Helm
     if each["kind"] == "DaemonSet":
         each["spec"].pop("selector")
         each["spec"]["template"].pop("metadata")

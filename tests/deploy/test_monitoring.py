@@ -27,6 +27,7 @@ from kproxy.run.status import FamilyStatus
 from kproxy.run.worker import Job, Refused, StaleFlows, Written
 from kproxy.source import SourceState, SourceStatus
 from tests.deploy import promtool
+from tests.deploy.desk import block
 from tests.deploy.shipped import ALERTS, DASHBOARD, PAGE, Object
 
 ALERT_TESTS = Path(__file__).with_name("alerts.test.yaml")
@@ -73,6 +74,7 @@ def told() -> dict[str, set[str]]:
             statuses=lambda: [FamilyStatus(family) for family in FAMILIES],
             source=lambda: [SourceStatus(kind, SourceState.FOLLOWING, 1.0) for kind in Kind],
             probes=lambda: {},
+            sync_period_s=30,
         )
     )
     metrics.request("GET", 200, "192.0.2.1:6443", 0.1)
@@ -116,6 +118,15 @@ def test_prometheus_accepts_the_rules():
 
 
 @pytest.mark.cluster
+def test_prometheus_accepts_the_query_of_the_operators_page(tmp_path):
+    rule = {"record": "query", "expr": block("promql", "kube_daemonset_status_number_ready")}
+    file = tmp_path / "query.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "page", "rules": [rule]}]}))
+
+    checked("check", "rules", str(file))
+
+
+@pytest.mark.cluster
 def test_prometheus_accepts_the_queries_of_the_dashboard(tmp_path):
     """Checked as recording rules: of what Prometheus has, only those can be checked from a file."""
     rules = [
@@ -137,10 +148,10 @@ def test_each_alert_fires_on_its_trouble_and_on_nothing_else():
 
     tried = yaml.safe_load(ALERT_TESTS.read_text())["tests"]
     cases = {
-        each["name"]: [bool(case["exp_alerts"]) for case in each["alert_rule_test"]]
+        each["name"]: {bool(case["exp_alerts"]) for case in each["alert_rule_test"]}
         for each in tried
     }
-    assert cases == {each["alert"]: [False, True] for each in alerts()}
+    assert cases == {each["alert"]: {False, True} for each in alerts()}
 
 
 def test_each_alert_leads_to_its_section_of_the_operators_page():
@@ -163,6 +174,17 @@ def test_every_panel_says_what_it_shows_of_the_chosen_instances():
         for target in panel["targets"]:
             metrics = len(list(series(target["expr"])))
             assert target["expr"].count('instance=~"$instance"') == metrics, title
+
+
+def test_a_panel_of_what_every_process_tells_shows_those_of_kproxy_only():
+    """Other jobs may have metrics of these names at an instance of this name."""
+    of_all = [each for each in queries().values() if re.search(r"\b(process|rest_client)_", each)]
+
+    assert of_all
+    for expression in of_all:
+        assert re.search(r" and on \(job, instance\) .*\bkproxy_build_info\b", expression), (
+            expression
+        )
 
 
 def test_no_panel_covers_another():

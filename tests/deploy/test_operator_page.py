@@ -1,8 +1,10 @@
-"""The operator's page: what it points at exists. Its commands run in test_api_server.py."""
+"""The operator's page: what it points at exists. Its commands run in test_page_commands.py."""
 
 from __future__ import annotations
 
 import re
+
+import pytest
 
 from tests.deploy.shipped import DEPLOY, PAGE
 
@@ -30,6 +32,26 @@ def test_every_file_that_it_names_is_there():
     assert {"deploy/kustomize/base", "deploy/helm/kproxy"} <= named
     missing = {each for each in named if not (DEPLOY.parent / each).exists()}
     assert missing == set()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "a kproxy runs here and would write its rules again: stop it first",
+        "cannot be resolved",
+        "needs CAP_NET_ADMIN",
+        "not available yet in this version",
+        "the kernel has not answered for",
+        "network namespace; waiting",
+    ],
+)
+def test_what_it_quotes_is_what_kproxy_says(message):
+    sources = (
+        file for name in ("kproxy", "backends") for file in (DEPLOY.parent / name).rglob("*.py")
+    )
+
+    assert message in PAGE.read_text()
+    assert any(message in file.read_text() for file in sources)
 
 
 def headings(page: str) -> list[str]:

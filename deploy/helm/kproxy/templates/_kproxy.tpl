@@ -1,6 +1,6 @@
 {{- define "kproxy.selector" -}}
 app.kubernetes.io/name: kproxy
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "kproxy.labels" -}}
@@ -11,7 +11,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
 {{- define "kproxy.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
 {{- end }}
 
 {{- define "kproxy.port" -}}
@@ -31,7 +35,7 @@ kubeconfig.conf: |
     - name: default
       cluster:
         certificate-authority: /var/run/secrets/kubernetes.io/serviceaccount/ca.crt
-        server: {{ .Values.apiServer }}
+        server: {{ .Values.apiServer | quote }}
   users:
     - name: default
       user:

@@ -1,0 +1,86 @@
+"""The commands of the operator's page, typed as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.cluster import programs
+from tests.cluster.control_plane import ControlPlane
+from tests.deploy.shipped import DEPLOY, PAGE
+
+_LONGEST_S = 60
+
+
+def command(words: str) -> str:
+    """Return the only command of the page that has these words, without the comment after it."""
+    (only,) = {each for each in _commands() if words in each}
+    return only
+
+
+def block(language: str, words: str) -> str:
+    """Return the only block of the page in this language that has these words."""
+    blocks = re.findall(rf"^( *)```{language}\n(.*?)^ *```", PAGE.read_text(), re.DOTALL | re.M)
+    (only,) = ((indent, text) for indent, text in blocks if words in text)
+    indent, text = only
+    return "".join(line.removeprefix(indent) for line in text.splitlines(keepends=True))
+
+
+class Desk:
+    """A folder with `deploy/` in it, and kubectl and helm for one cluster. kproxy is there too."""
+
+    def __init__(self, cluster: ControlPlane, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(DEPLOY, folder / "deploy")
+        tools = folder / "tools"
+        tools.mkdir()
+        for name in ("kubectl", "helm"):
+            (tools / name).symlink_to(programs.find(name))
+        self._environment = {
+            "HOME": str(folder),
+            "KUBECONFIG": str(cluster.admin_kubeconfig),
+            "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+
+    def types(self, words: str, more: str = "") -> str:
+        """Run the only command of the page that has these words, and return what it printed."""
+        return self.runs(f"{command(words)} {more}")
+
+    def runs(self, line: str, **environment: str) -> str:
+        """Run a line of shell and return what it printed."""
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line],
+            cwd=self.folder,
+            env={**self._environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_LONGEST_S,
+        )
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def edits(self, file: str, old: str, new: str) -> None:
+        """Replace a text that is in a file exactly once."""
+        path = self.folder / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{file}: {old}"
+        path.write_text(text.replace(old, new))
+
+
+def _commands() -> Iterator[str]:
+    lines = iter(PAGE.read_text().splitlines())
+    for line in lines:
+        prompt = re.match(r" *\$ (.+)", line)
+        if prompt is None:
+            continue
+        text = re.sub(r"\s+# .*$", "", prompt[1])
+        while text.endswith(("\\", "|")) or text.count("'") % 2:
+            text += f"\n{next(lines).strip()}"
+        yield text
