@@ -10,6 +10,12 @@ from typing import Protocol
 from kproxy.core.objects import Kind
 from kproxy.core.store import Change
 
+WITHOUT_NODE = (
+    "zone hints are not used, nodePortAddresses `primary` matches every address, and "
+    "detectLocalMode NodeCIDR finds no local pods"
+)
+"""What it means that a source has no Node object of this node, or one without an address."""
+
 
 class SourceState(enum.Enum):
     """How the source of one kind is doing."""

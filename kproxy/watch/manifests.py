@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kproxy.core.objects import KIND_OF, Kind, Object, ObjectKey
 from kproxy.core.store import Change, Replaced
-from kproxy.source import SourceState, SourceStatus
+from kproxy.source import WITHOUT_NODE, SourceState, SourceStatus
 from kproxy.watch.content import Content, Ref, read_content, unusable
 from kproxy.watch.folder import CannotRead, Identity, Listing, Stamp, list_folder, read_text
 from kproxy.watch.merge import Merge, Merged
@@ -64,11 +64,7 @@ def missing_node(node_name: str, objects: Iterable[Object]) -> str | None:
 
 
 def _no_node(node_name: str) -> str:
-    return (
-        f"no Node object named {node_name} among the manifests: zone hints are not used, "
-        "nodePortAddresses `primary` matches every address, and detectLocalMode NodeCIDR finds no "
-        "local pods"
-    )
+    return f"no Node object named {node_name} among the manifests: {WITHOUT_NODE}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from functools import partial
 
 from kproxy.core.objects import Kind, Node
 from kproxy.core.store import Change
-from kproxy.source import SourceState, SourceStatus
+from kproxy.source import WITHOUT_NODE, SourceState, SourceStatus
 from kproxy.watch.api.access import Api
 from kproxy.watch.api.condition import Condition
 from kproxy.watch.api.inbox import Inbox
@@ -103,10 +103,10 @@ class ApiSource:
         except TimeoutError:
             self._log.warning(
                 "the API server shows no Node named %s with an address (waited %.0f s); until it "
-                "does, zone hints are not used, nodePortAddresses `primary` matches every address, "
-                "and detectLocalMode NodeCIDR finds no local pods",
+                "does, %s",
                 self._node_name,
                 self._times.node_s,
+                WITHOUT_NODE,
             )
 
     def _settled(self, inbox: Inbox) -> bool:
