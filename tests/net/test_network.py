@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 import pytest
@@ -13,6 +12,7 @@ from tests.net import plan
 from tests.net.network import Network
 from tests.net.observed import Answered, Left, Observed, Probe, Refused, Silent
 from tests.net.plan import in_family
+from tests.open_files import open_files, opened_since
 
 pytestmark = pytest.mark.kernel
 
@@ -191,9 +191,9 @@ def test_a_masqueraded_packet_shows_the_nodes_address(network, rules, protocol, 
 
 
 def test_a_closed_network_leaves_nothing_behind():
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     with Network() as network:
         network.serve([PORT])
         network.send([probe(plan.CLIENT, NOBODY, Protocol.TCP, Family.IPV4)])
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not opened_since(before)

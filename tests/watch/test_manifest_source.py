@@ -13,6 +13,7 @@ from kproxy.core.objects import Kind
 from kproxy.core.store import Deleted, Replaced, Upserted
 from kproxy.source import SourceState
 from kproxy.watch.manifests import ManifestSource
+from tests.open_files import open_files, opened_since
 from tests.watch.samples import log_lines, put, run, service
 
 
@@ -300,7 +301,7 @@ def test_stopping_leaves_no_descriptor_behind(tmp_path):
         pass
 
     run(tmp_path, nothing)
-    before = os.listdir("/proc/self/fd")
+    before = open_files()
     for _ in range(3):
         run(tmp_path, nothing)
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert not opened_since(before)

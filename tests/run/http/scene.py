@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import os
 import random
 import socket
 import time
@@ -178,15 +177,6 @@ async def crowd(stack, address, size):
         await loop.sock_connect(sock, address)
         sockets.append(sock)
     return sockets
-
-
-def open_files():
-    """Return what this process has open, by descriptor."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the listing itself
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
-    return found
 
 
 def free_ports(count):

@@ -16,6 +16,7 @@ from kproxy.core.table import HealthCheck, NodeRules, TableChanges, Undetected
 from kproxy.run.http.health_ports import HealthPorts
 from kproxy.run.http.server import HttpServer, Limits
 from kproxy.run.http.sockets import Address, bind_one_family
+from tests.open_files import open_files, opened_since
 from tests.run.http.scene import (
     DATE,
     LOOPBACK,
@@ -26,7 +27,6 @@ from tests.run.http.scene import (
     free_ports,
     get,
     once,
-    open_files,
     until,
 )
 
@@ -238,7 +238,7 @@ async def test_a_port_passes_to_the_service_that_waits_for_it():
 @asynchronous
 async def test_a_taken_port_is_told_once_and_retried(caplog):
     caplog.set_level(logging.INFO)
-    before = len(open_files())
+    before = open_files()
     async with running() as world:
         with bind_one_family(Address(SECOND, 0)) as taken:
             taken.listen()
@@ -256,7 +256,7 @@ async def test_a_taken_port_is_told_once_and_retried(caplog):
         f"{note}; trying again until it works",
         f"IPv4: health checks of {WEB} are answered now",
     ]
-    await until(lambda: len(open_files()) <= before)
+    await until(lambda: not opened_since(before))
 
 
 @asynchronous
@@ -364,17 +364,17 @@ async def test_addresses_that_cannot_be_listed_change_nothing(caplog):
 
 @asynchronous
 async def test_hundreds_of_ports_come_move_and_go():
-    before = len(open_files())
+    before = open_files()
     services = [ObjectKey("default", f"s{number}") for number in range(300)]
     async with running() as world:
         ports = free_ports(600)
         world.update({service: (ports[at], 1) for at, service in enumerate(services)})
         await eventually(service_at, ports[299], gives="s299")
-        await until(lambda: len(open_files()) == before + 300)
+        await until(lambda: len(opened_since(before)) == 300)
         world.update({service: (ports[at + 300], 1) for at, service in enumerate(services)})
         await eventually(service_at, ports[599], gives="s299")
         assert await served_at(ports[0]) is None
-        await until(lambda: len(open_files()) == before + 300)
+        await until(lambda: len(opened_since(before)) == 300)
         world.update(dict.fromkeys(services))
-        await until(lambda: len(open_files()) <= before)
+        await until(lambda: not opened_since(before))
         assert world.failures == []

@@ -13,6 +13,7 @@ from kproxy.run.http.connection import Connection
 from kproxy.run.http.message import Answer
 from kproxy.run.http.server import HttpServer
 from kproxy.run.http.sockets import Address, bind_one_family
+from tests.open_files import open_files, opened_since
 from tests.run.http.scene import (
     LOOPBACK,
     NOON,
@@ -23,7 +24,6 @@ from tests.run.http.scene import (
     get,
     listening,
     once,
-    open_files,
     page,
     serving,
     until,
@@ -171,7 +171,7 @@ async def test_nothing_stays_open():
             await once(address, message)
         async with connected(address) as client:
             await client.ask()
-    await until(lambda: len(open_files()) <= len(before))
+    await until(lambda: not opened_since(before))
 
 
 @asynchronous
@@ -184,4 +184,4 @@ async def test_a_socket_that_cannot_listen_is_closed():
     with pytest.raises(OSError, match="in use"):
         server.listen(second, page)
     listener.close()
-    assert len(open_files()) <= len(before)
+    assert not opened_since(before)

@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from kproxy.run.http.message import Answer, Request
+from tests.open_files import open_files
 from tests.run.http.scene import (
     DATE,
     asynchronous,
@@ -13,7 +14,6 @@ from tests.run.http.scene import (
     get,
     ok,
     once,
-    open_files,
     serving,
     until,
 )
