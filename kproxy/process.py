@@ -216,16 +216,12 @@ class _Telling:
             counts = counts_line(self._compiler.tables.values())
             log.info("all is listed: %s, %.2f s after the start", counts, self._seconds())
             self._around.listed(self._compiler.node)
-        self._say_conflicts(self._compiler.conflicts())
-        self._say_once(logging.WARNING, node_lines(self._compiler.node))
-        self._say_once(logging.INFO, limit_lines(self._mode, self._compiler.tables))
-
-    def _say_conflicts(self, conflicts: frozenset[Conflict]) -> None:
-        if conflicts == self._conflicts:
-            return
+        conflicts = self._compiler.conflicts()
         for line in conflict_lines(conflicts - self._conflicts):
             log.warning("%s", line)
         self._conflicts = conflicts
+        self._say_once(logging.WARNING, node_lines(self._compiler.node))
+        self._say_once(logging.INFO, limit_lines(self._mode, self._compiler.tables))
 
     def _say_once(self, level: int, lines: Iterable[str]) -> None:
         new = sorted(set(lines) - self._said)

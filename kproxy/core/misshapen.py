@@ -9,6 +9,9 @@ import msgspec
 
 from kproxy.core.objects import InvalidObject, Kind, ObjectKey
 
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises: msgspec leaves invalid UTF-8 and deep nesting to Python's own errors."""
+
 _PATH_IN_MESSAGE = re.compile(r" - at (?:key in )?`\$\.?(.*)`$", re.DOTALL)
 _MISSING_IN_MESSAGE = re.compile(r"Object missing required field `(\w+)`")
 _PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
@@ -44,7 +47,7 @@ def outline(raw: bytes | msgspec.Raw, levels: int = _OUTLINE_LEVELS) -> object:
                 return [outline(item, levels - 1) for item in items] if levels else []
             case _:
                 return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
 
 

@@ -24,7 +24,14 @@ from kproxy.core.addresses import (
     is_ordinary_ipv4,
     is_special,
 )
-from kproxy.core.misshapen import misshapen, of_other_kind, outline, reported_key, unencodable
+from kproxy.core.misshapen import (
+    UNDECODABLE,
+    misshapen,
+    of_other_kind,
+    outline,
+    reported_key,
+    unencodable,
+)
 from kproxy.core.objects import (
     Endpoint,
     EndpointPort,
@@ -49,9 +56,6 @@ AUTOSCALER_TAINT = "ToBeDeletedByClusterAutoscaler"
 
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _SUBDOMAIN_CHARACTERS = re.compile(r"[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
-
-# msgspec leaves invalid UTF-8 and deep nesting to Python's own exceptions.
-_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _SPECIAL_ADDRESS = "must not be a zero, loopback or link-local address"
 _PROTOCOLS = {protocol.value: protocol for protocol in Protocol}
@@ -112,7 +116,7 @@ def from_json(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
         decoded: Raw = msgspec.json.decode(raw, type=wire_type)
     except msgspec.ValidationError as error:
         raise misshapen(kind, outline(raw), error) from error
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         raise InvalidObject(kind.value, ObjectKey("", "?"), "(all)", "", str(error)) from error
     if decoded.kind not in (None, kind.value):
         key = reported_key(kind, decoded.metadata.namespace, decoded.metadata.name)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 import urllib3.exceptions as http
 
+from kproxy.core.misshapen import UNDECODABLE
 from kproxy.watch.problems import printable
 
 MAX_RETRY_AFTER_S = 300.0  # a server that asks for more is asked again all the same
@@ -235,7 +236,7 @@ def _why_no_tls(host: str, error: ssl.SSLError) -> str:
 def _status_object(body: bytes | msgspec.Raw) -> _Status | None:
     try:
         said = msgspec.json.decode(body, type=_Status)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
     return said if said.kind == "Status" else None
 

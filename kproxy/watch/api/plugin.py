@@ -15,6 +15,7 @@ from typing import Annotated
 
 import msgspec
 
+from kproxy.core.misshapen import UNDECODABLE
 from kproxy.watch.api.errors import ApiError
 from kproxy.watch.api.target import MemoryFile
 
@@ -96,7 +97,7 @@ class Plugin:
             said = msgspec.json.decode(self._run(msgspec.json.encode(wanted)), type=_ExecCredential)
         except msgspec.ValidationError as error:
             raise self._failed(f"answers with no ExecCredential: {error}") from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise self._failed(f"answers with no JSON: {error}") from error
         if said.api_version != section.api_version:
             raise self._failed(f"answers as {said.api_version}, which is not what it was asked as")

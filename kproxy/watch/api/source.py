@@ -91,8 +91,7 @@ class ApiSource:
 
     async def _complete(self, inbox: Inbox, awake: asyncio.Event) -> None:
         """Wait until there is enough for a first delivery."""
-        needed = [kind for kind in _NEEDED if kind in self._conditions]
-        while not inbox.abandoned and any(inbox.listed(kind) is None for kind in needed):
+        while not inbox.abandoned and any(self._lacks(inbox, kind) for kind in _NEEDED):
             await awake.wait()
             awake.clear()
         try:
@@ -113,13 +112,15 @@ class ApiSource:
         """Say whether nothing more is to be expected soon."""
         nodes = inbox.listed(Kind.NODE) or ()
         has_node = any(isinstance(node, Node) and node.addresses for node in nodes)
-        cidrs = self._conditions.get(Kind.SERVICE_CIDR)
         has_answer = (
-            cidrs is None
-            or inbox.listed(Kind.SERVICE_CIDR) is not None
-            or cidrs.status.state is SourceState.FAILING
+            not self._lacks(inbox, Kind.SERVICE_CIDR)
+            or self._conditions[Kind.SERVICE_CIDR].status.state is SourceState.FAILING
         )
         return has_node and has_answer
+
+    def _lacks(self, inbox: Inbox, kind: Kind) -> bool:
+        """Say whether a kind is followed, and was not listed yet."""
+        return kind in self._conditions and inbox.listed(kind) is None
 
     def _run(
         self, resource: Resource, session: Session, inbox: Inbox, stopping: threading.Event

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 import urllib3
 
+from kproxy.core.misshapen import UNDECODABLE
 from kproxy.watch.api.body import Broken, Silent, TooLong, lines, set_patience, whole
 from kproxy.watch.api.errors import ApiError, Doing, Garbled, in_stream, not_json
 from kproxy.watch.api.resources import Resource
@@ -16,8 +17,6 @@ from kproxy.watch.api.times import Times
 PAGE_OBJECTS = 500  # as client-go
 MAX_PAGE_BYTES = 256 << 20  # 500 ordinary objects are 2 MiB
 _OVERTIME_S = 30.0  # after which a watch that the server should have ended is ended here
-
-_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Event(msgspec.Struct):
@@ -131,7 +130,7 @@ class Reading:
             page = msgspec.json.decode(text, type=_Page)
         except (Broken, Silent) as error:
             raise ApiError(f"cannot {self._listing}: {self._session.server} {error}") from error
-        except _UNDECODABLE as error:
+        except UNDECODABLE as error:
             raise self._garbled(self._listing, f"sends no list ({error})") from error
         finally:
             response.close()
@@ -225,7 +224,7 @@ class Watch:
         """Return the metadata of an event's object. Raises Garbled."""
         try:
             head = msgspec.json.decode(event.object, type=_Head)
-        except _UNDECODABLE as error:
+        except UNDECODABLE as error:
             raise self.garbled(f"sends no object ({error})") from error
         if head.kind not in (None, self._kind):
             raise self.garbled(f"sends a {head.kind!r} instead of a {self._kind}")
@@ -250,7 +249,7 @@ class Watch:
     def _event(self, line: bytes) -> Event:
         try:
             return msgspec.json.decode(line, type=Event)
-        except _UNDECODABLE as error:
+        except UNDECODABLE as error:
             raise self.garbled(f"sends no event ({error})") from error
 
 
