@@ -9,7 +9,6 @@ import errno
 import http.client
 import random
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from tests.cluster.api import Api, ApiError, Object
 from tests.cluster.identities import Identities
 from tests.cluster.process import Background
 from tests.cluster.seed import seed
+from tests.commands import output_of
 
 SERVICE_RANGES = ("10.96.0.0/12", "fd00:96::/108")
 ISSUER = "https://kubernetes.default.svc"
@@ -156,21 +156,14 @@ class ControlPlane:
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """Run kubectl as the administrator and return what it printed."""
-        done = subprocess.run(
-            [
-                str(programs.find("kubectl")),
-                f"--kubeconfig={self.admin_kubeconfig}",
-                f"--cache-dir={self.folder / 'kubectl'}",
-                *arguments,
-            ],
-            input=stdin,
-            text=True,
-            capture_output=True,
-            check=False,
-            timeout=60,
+        return output_of(
+            programs.find("kubectl"),
+            f"--kubeconfig={self.admin_kubeconfig}",
+            f"--cache-dir={self.folder / 'kubectl'}",
+            *arguments,
+            stdin=stdin,
+            timeout_s=60,
         )
-        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
-        return done.stdout
 
     def close(self) -> None:
         """End everything. What it wrote stays in its folder."""

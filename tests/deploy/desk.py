@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.cluster import programs
 from tests.cluster.control_plane import ControlPlane
+from tests.commands import output_of
 from tests.deploy.shipped import DEPLOY, PAGE
 
+_SHELL = ("bash", "-o", "pipefail", "-c")
 _LONGEST_S = 60
 
 
@@ -53,18 +54,13 @@ class Desk:
 
     def runs(self, line: str, **environment: str) -> str:
         """Run a line of shell and return what it printed."""
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", line],
+        return output_of(
+            *_SHELL,
+            line,
             cwd=self.folder,
-            env={**self._environment, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_LONGEST_S,
+            environment={**self._environment, **environment},
+            timeout_s=_LONGEST_S,
         )
-        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
-        return done.stdout
 
     def edits(self, file: str, old: str, new: str) -> None:
         """Replace a text that is in a file exactly once."""

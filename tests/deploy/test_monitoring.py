@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from kproxy.run.reconcile import Applied, Step
 from kproxy.run.status import FamilyStatus
 from kproxy.run.worker import Job, Refused, StaleFlows, Written
 from kproxy.source import SourceState, SourceStatus
+from tests.commands import output_of
 from tests.deploy import promtool
 from tests.deploy.desk import block
 from tests.deploy.shipped import ALERTS, DASHBOARD, PAGE, Object
@@ -214,12 +214,4 @@ def grouped(expression: str) -> set[str]:
 
 def checked(*arguments: str) -> str:
     """Run promtool, which has to be content, and return what it said."""
-    done = subprocess.run(
-        [str(promtool.find()), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return output_of(promtool.find(), *arguments, timeout_s=30)

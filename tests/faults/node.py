@@ -6,13 +6,13 @@ import itertools
 import json
 import os
 import re
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from backends.iptables import nf_tables
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
+from tests.commands import output_of
 from tests.faults.cluster import CONFIGURATION, POD_PORT, Manifests
 from tests.faults.proxy import Proxy
 from tests.faults.tools import Tools
@@ -91,17 +91,12 @@ class Node:
     def run(self, command: str, *, text: str = "") -> str:
         """Run a command on the node, as somebody else would, and return what it printed."""
         with self.network.node.entered():
-            done = subprocess.run(
-                command.split(),
-                input=text,
-                text=True,
-                capture_output=True,
-                env={**os.environ, "XTABLES_LOCKFILE": str(self.lock)},
-                check=False,
-                timeout=20,
+            return output_of(
+                *command.split(),
+                stdin=text,
+                environment={**os.environ, "XTABLES_LOCKFILE": str(self.lock)},
+                timeout_s=20,
             )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-        return done.stdout
 
     def iptables(self, family: Family, rest: str, *, text: str = "") -> str:
         """Run iptables; a `rest` that begins with `-save` or `-restore` names that program."""

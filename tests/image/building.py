@@ -12,15 +12,15 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kproxy import __version__
+from tests.commands import output_of
 
 ROOT = Path(__file__).parents[2]
 TAG = f"localhost/kproxy:{__version__}"
@@ -102,7 +102,9 @@ class _Builder:
 
     def run(self, *command: object) -> str:
         """Run a command that uses buildah, and return what it said."""
-        return _run("unshare", "--mount", *command, environment=self._environment)
+        return output_of(
+            "unshare", "--mount", *command, environment=self._environment, timeout_s=_LONGEST_S
+        )
 
     def shell(self, script: str, *arguments: object) -> str:
         """Run a shell script that uses buildah; it ends where a command fails."""
@@ -119,7 +121,7 @@ def _base(cache: Path) -> Path:
     archive = cache / f"base-{digest}.tar"
     if not archive.is_file():
         with _appearing(archive) as new:
-            _run(*_DEBIAN, new, environment=os.environ)
+            output_of(*_DEBIAN, new, timeout_s=_LONGEST_S)
     return archive
 
 
@@ -138,16 +140,3 @@ def _appearing(path: Path) -> Iterator[Path]:
         new = Path(folder, path.name)
         yield new
         new.rename(path)
-
-
-def _run(*command: object, environment: Mapping[str, str]) -> str:
-    """Run a command and return its standard output; what it said is in the failure."""
-    done = subprocess.run(
-        list(map(str, command)),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=_LONGEST_S,
-    )
-    assert done.returncode == 0, f"{command[:4]}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-    return done.stdout

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
@@ -26,6 +25,7 @@ from kproxy.core.table import (
     Via,
     Vip,
 )
+from tests.commands import output_of
 
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -64,11 +64,7 @@ def node(namespace, family, variant) -> "Applied":
 
 def run(command: str, stdin: str = "") -> str:
     """Run a command in the test's namespace and return what it printed."""
-    done = subprocess.run(
-        command.split(), input=stdin, capture_output=True, text=True, check=False, timeout=30
-    )
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout
+    return output_of(*command.split(), stdin=stdin, timeout_s=30)
 
 
 def iptables(family: Family, variant: Variant, verb: str = "") -> str:

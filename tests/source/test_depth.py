@@ -1,9 +1,7 @@
 """An object that nests as deeply as a real API server takes it, from anybody who may write one."""
 
-import sys
-from contextlib import contextmanager
-
 from tests.fake_api.samples import endpoint_slice, service
+from tests.recursion import recursion_limit
 from tests.source.follow import own_node, run
 
 _LEVELS = 9_900
@@ -21,7 +19,7 @@ def test_a_deep_object_is_followed_like_any(server, tmp_path, request):
             "fieldsV1": nested("f:a", _LEVELS),
         }
     ]
-    with recursion(20 * _LEVELS):
+    with recursion_limit(20 * _LEVELS):
         server.put(own_node(), endpoint_slice("web-1"), deep)
     request.addfinalizer(lambda: forgotten(server, deep))
 
@@ -31,12 +29,12 @@ def test_a_deep_object_is_followed_like_any(server, tmp_path, request):
         await follower.until(lambda: follower.ports() == {"deep": 80, "new": 80})
         assert follower.status().lists == 1
 
-    with recursion(1000):
+    with recursion_limit(1000):
         run(server, tmp_path, story)
 
 
 def forgotten(server, deep):
-    with recursion(20 * _LEVELS):
+    with recursion_limit(20 * _LEVELS):
         server.delete(deep)
 
 
@@ -45,13 +43,3 @@ def nested(name, levels):
     for _ in range(levels):
         value = {name: value}
     return value
-
-
-@contextmanager
-def recursion(limit):
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(limit)
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)

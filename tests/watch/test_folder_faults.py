@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import shutil
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from kproxy.watch import manifests
 from kproxy.watch.folder import list_folder
+from tests.commands import output_of
 from tests.watch.samples import following, log_lines, put, run, service
 
 
@@ -126,14 +126,9 @@ IN_NAMESPACE = textwrap.dedent("""
 def test_without_inotify_the_clock_does(tmp_path, limit, value, sysctl):
     for name in "abcde":
         (tmp_path / name).mkdir()
-    done = subprocess.run(
-        [*IN_NEW_NAMESPACE, sys.executable, "-c", IN_NAMESPACE, limit, value, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    warnings = [line for line in done.stdout.splitlines() if "through inotify" in line]
+    program = (sys.executable, "-c", IN_NAMESPACE, limit, value, tmp_path)
+    said = output_of(*IN_NEW_NAMESPACE, *program, timeout_s=60)
+    warnings = [line for line in said.splitlines() if "through inotify" in line]
     assert len(warnings) == 1
     assert sysctl in warnings[0]
 
@@ -166,14 +161,9 @@ UNMOUNTED = textwrap.dedent("""
 
 
 def test_a_folder_that_is_unmounted_stays_in_force(tmp_path):
-    done = subprocess.run(
-        [*IN_NEW_NAMESPACE[:-1], "--mount", "--", sys.executable, "-c", UNMOUNTED, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    (error,) = done.stdout.splitlines()
+    program = (sys.executable, "-c", UNMOUNTED, tmp_path)
+    said = output_of(*IN_NEW_NAMESPACE[:-1], "--mount", "--", *program, timeout_s=60)
+    (error,) = said.splitlines()
     assert "unmounted?" in error
 
 

@@ -1,7 +1,6 @@
 """Ways to the API server, and credentials that change while they are used."""
 
 import gc
-import os
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from kproxy.watch.api.access import Access, connect
 from kproxy.watch.api.errors import ApiError, Doing
 from tests.fake_api import FakeApi, faults
 from tests.fake_api.server import PROXY_USER
+from tests.open_files import open_files
 from tests.watch.api.kubeconfigs import SECRET, by, encoded, kubeconfig, tokens, write
 
 
@@ -186,8 +186,7 @@ def test_a_kubeconfig_that_changes_is_followed_to_another_server(
 
 
 def files_in_memory():
-    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-    return [link for link in links if os.path.islink(link) and "memfd:" in os.readlink(link)]
+    return [name for name in open_files().values() if "memfd:" in name]
 
 
 def test_keys_in_a_kubeconfig_reach_no_disk(fake, cluster, tmp_path, monkeypatch):

@@ -3,8 +3,6 @@
 import gc
 import json
 import logging
-import os
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +13,7 @@ from tests.fake_api import faults
 from tests.fake_api.resources import SERVICES
 from tests.fake_api.samples import node, service
 from tests.fake_api.watching import bookmark, raw_event
+from tests.open_files import open_files
 
 GARBAGE = [
     b"garbage\n",
@@ -297,8 +296,7 @@ def test_the_node_may_be_deleted_and_made_again(fake, follow):
 def test_connections_that_break_leave_no_socket_open(fake, services):
     def sockets():
         gc.collect()
-        links = [Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
-        return sum(os.path.lexists(link) and "socket" in os.readlink(link) for link in links)
+        return sum("socket" in name for name in open_files().values())
 
     with fake.fake.during("services", faults.Drop(reset=True)) as rule:
         fake.fake.end("services")

@@ -1,7 +1,5 @@
 """Objects that nest as deeply as an API server takes them; nobody looks at what is down there."""
 
-import sys
-
 import pytest
 
 from kproxy.core.objects import Kind
@@ -9,6 +7,7 @@ from tests.fake_api.faults import Edit
 from tests.fake_api.options import Streaming
 from tests.fake_api.samples import service
 from tests.fake_api.watching import raw_event
+from tests.recursion import recursion_limit
 
 _HERE = b'"as deep as can be"'
 _DEEP = b'{"f:a":' * 9_990 + b"{}" + b"}" * 9_990
@@ -18,10 +17,8 @@ _USUAL = 1000
 @pytest.fixture(autouse=True)
 def usual_limit():
     """Let Python recurse as it does from the start."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(_USUAL)
-    yield
-    sys.setrecursionlimit(before)
+    with recursion_limit(_USUAL):
+        yield
 
 
 def deep(name, address, **fields):

@@ -1,0 +1,32 @@
+"""Commands that have to succeed."""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping
+
+_SHOWN = 4000  # characters of either stream, from its end
+
+
+def output_of(
+    *command: object,
+    timeout_s: float,
+    stdin: str = "",
+    cwd: str | os.PathLike[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run a command and return its standard output; what it said is in the failure."""
+    words = list(map(str, command))
+    done = subprocess.run(
+        words,
+        input=stdin,
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+    )
+    said = f"{done.stdout[-_SHOWN:]}{done.stderr[-_SHOWN:]}"
+    assert done.returncode == 0, f"{shlex.join(words)}: {said}"
+    return done.stdout
