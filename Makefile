@@ -57,7 +57,7 @@ image: packages ## build the container image kproxy:<version>, with docker or bu
 	@deploy/image/build
 
 programs: setup ## build etcd, kube-apiserver and others from their Go modules (7 minutes, once)
-	@$(VENV)/python -m tests.cluster.programs
+	@$(VENV)/python -m tests.support.cluster.programs
 	@$(VENV)/python -m tests.deploy.promtool
 
 setup: packages .venv/.ready

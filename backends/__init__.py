@@ -1,1 +1,1 @@
-"""The data paths, one package each. Only the wiring in kproxy imports them."""
+"""The data paths, one package each. `kproxy.proxy` alone imports them."""

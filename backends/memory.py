@@ -11,11 +11,11 @@ import enum
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from kproxy.backend import BackendError, Metric, Sample
 from kproxy.core.addresses import Family, endpoint_text
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
 from kproxy.core.table import Frontend, NodePort, ServicePort, ServicePortKey, TableChanges, Target
+from kproxy.ports.data_path import BackendError, Metric, Sample
 
 _OURS = "kproxy"
 _KINDS = ("rules", "address", "target", "service", "frontend")  # each refers to earlier ones only

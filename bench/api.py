@@ -28,8 +28,8 @@ from bench.cluster import Cluster, spare_address
 from bench.follower import IN_HAND
 from bench.record import Row, record, spread
 from bench.stage import Agent, Stage, build_stage, of_cluster, running, running_agent
-from tests.cluster.control_plane import ControlPlane
-from tests.cluster.relay import Relay
+from tests.support.cluster.control_plane import ControlPlane
+from tests.support.cluster.relay import Relay
 
 COMPILED = "all is listed"  # what kproxy logs when the first table is compiled
 _PORT = 6443

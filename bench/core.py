@@ -13,11 +13,10 @@ from typing import Any
 
 import click
 
-from backends.iptables.render import Renderer
-from backends.iptables.rules import Options
+from backends.iptables.render.renderer import Renderer
+from backends.iptables.render.rules import Options
 from bench.cluster import NODE_NAME, POD_RANGE, Cluster
 from bench.record import record, spread
-from kproxy import heap
 from kproxy.core.addresses import Family, canonical_network
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import KIND_OF, Kind, Object
@@ -25,6 +24,7 @@ from kproxy.core.parse import from_json, kind_of
 from kproxy.core.settings import Settings
 from kproxy.core.store import Replaced, Upserted
 from kproxy.core.table import TableChanges
+from kproxy.node import heap
 
 _CHANGES = 1000
 

@@ -11,9 +11,9 @@ import signal
 import sys
 
 from bench.cluster import NODE_NAME
-from kproxy import heap
 from kproxy.core.compile import Compiler
 from kproxy.core.settings import Settings
+from kproxy.node import heap
 from kproxy.watch.api.access import Access, connect
 from kproxy.watch.api.source import ApiSource
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterable
 
-from tests.net.namespace import Namespace
+from tests.support.net.namespace import Namespace
 
 _SYSCTLS = {
     "net/ipv4/conf/all/rp_filter": 0,

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bench.cluster import ENDPOINT_RANGE, NODE_ADDRESS, NODE_NAME, POD_RANGE
 from bench.links import forward_packets, ip, join, prepare
-from tests.net.namespace import Namespace
+from tests.support.net.namespace import Namespace
 
 CLIENT = "10.254.0.2"
 _GATEWAY = "10.254.0.1"

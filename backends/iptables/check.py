@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from backends.iptables import node, rulesets, tools, trial, variant
-from backends.iptables.rules import TABLES
-from backends.iptables.tools import Variant
-from backends.iptables.trial import Trial
-from kproxy.backend import BackendError, Finding
+from backends.iptables.driver import trial, variant
+from backends.iptables.driver.trial import Trial
+from backends.iptables.render.rules import TABLES
+from backends.kernel import sysctl
+from backends.kernel.xtables import rulesets, tools
+from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError, Finding
 
 _BRIDGE = {
     Family.IPV4: Path("/proc/sys/net/bridge/bridge-nf-call-iptables"),
@@ -126,10 +128,10 @@ def _trials(family: Family) -> list[Trial]:
 
 
 def _forwarding(family: Family) -> Finding:
-    name = node.forwarding_name(family)
-    if node.forwards(family):
+    name = sysctl.forwarding_name(family)
+    if sysctl.forwards(family):
         return Finding(name, True, "on")
-    if os.access(node.forwarding_path(family), os.W_OK):
+    if os.access(sysctl.forwarding_path(family), os.W_OK):
         return Finding(name, True, "off; kproxy turns it on")
     return Finding(name, False, "off, and cannot be written here", f"sysctl -w {name}=1")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from backends.iptables import accounting, ipsets, localnet, rulesets, tools
-from backends.iptables.rules import CHAIN_PREFIX, split_key
-from backends.iptables.rulesets import Table
-from backends.iptables.tools import Variant
+from backends.iptables.driver import accounting, localnet
+from backends.iptables.render.rules import CHAIN_PREFIX, SET_PREFIX
+from backends.kernel import ipset
+from backends.kernel.xtables import rulesets, tools
+from backends.kernel.xtables.rulesets import Table
+from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 
 
@@ -16,8 +18,7 @@ def clean_up(family: Family) -> int:
     Forwarding stays on: see `sysctls`.
     """
     removed = sum(clean_up_variant(family, variant) for variant in Variant)
-    sets = [name for _, name in map(split_key, ipsets.observe(family))]
-    removed += ipsets.destroy(sets, skip_referenced=True)
+    removed += ipset.destroy(ipset.observe(SET_PREFIX, family), skip_referenced=True)
     return removed + accounting.remove(family)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from backends.iptables import node
-from backends.iptables.ipsets import MAX_CLIENTS
-from backends.iptables.render import Renderer
-from backends.iptables.restore import Text, whole_edit
-from backends.iptables.rules import ACCOUNTS, TABLES, Options, account_name, split_key
+from backends.iptables.render.renderer import Renderer
+from backends.iptables.render.restore import RestoreInput, whole_edit
+from backends.iptables.render.rules import ACCOUNTS, TABLES, Options, account_name, split_key
+from backends.kernel import sysctl
+from backends.kernel.ipset import MAX_CLIENTS
 from kproxy.core.image import Changes
 from kproxy.core.table import ForwardingTable
 
@@ -34,9 +34,9 @@ def preview(table: ForwardingTable, options: Options) -> str:
         lines += [f"# nfacct add {name}" for name in names]
     for name in TABLES:
         edit = whole_edit(name, wanted)
-        lines += Text(edit, renderer.chain, renderer.jump, old_jumps={})
-    settings = [node.forwarding_name(table.family)]
+        lines += RestoreInput(edit, renderer.chain, renderer.jump, old_jumps={})
+    settings = [sysctl.forwarding_name(table.family)]
     if renderer.localhost:
-        settings.append(node.localnet_name())
+        settings.append(sysctl.localnet_name())
     lines += [f"# sysctl -w {setting}=1" for setting in settings]
     return "".join(f"{line}\n" for line in lines)

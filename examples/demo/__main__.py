@@ -22,7 +22,7 @@ from examples.demo.network import build
 from examples.demo.plan import CONFIG, NODE_A, SHOP, Pod, read_pods
 from examples.demo.rollout import ENDS_AFTER_S, NEW, OLD, Rollout, events
 from examples.demo.screen import Screen
-from tests.net.namespace import Namespace
+from tests.support.net.namespace import Namespace
 
 _READY_WITHIN_S = 30.0
 # One of each family: they are programmed one after the other.

@@ -26,7 +26,7 @@ from examples.demo.plan import (
     OUTSIDE_ADDRESSES,
     Pod,
 )
-from tests.net.namespace import Namespace
+from tests.support.net.namespace import Namespace
 
 _LAN = "lan"
 _POD_GATEWAYS = ("169.254.1.1", "fe80::1")

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any, cast
 
 from examples.demo.plan import CALLERS, Caller, Expected, Pod
-from tests.net.namespace import Namespace
+from tests.support.net.namespace import Namespace
 
 _REPORT_EVERY_S = 0.05
 _ANSWER_WITHIN_S = 1.0

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import click
 
-from kproxy import host_features
-from kproxy.backend import BackendError, Finding
 from kproxy.cli.options import proxy_mode_option
-from kproxy.config_fields import Configuration
+from kproxy.config.fields import Configuration
 from kproxy.core.settings import Mode
-from kproxy.failures import FAILED
-from kproxy.host_features import Host, ip_families
-from kproxy.logs import escape
-from kproxy.wiring import DATA_PATHS, data_path
+from kproxy.node import features as host_features
+from kproxy.node.features import HostFeatures, ip_families
+from kproxy.ports.data_path import BackendError, Finding
+from kproxy.proxy.data_paths import DATA_PATHS, data_path
+from kproxy.proxy.failures import FAILED
+from kproxy.proxy.logs import escape
 
 _FEATURES = {
     Mode.IPVS: host_features.ipvs,
@@ -41,7 +41,7 @@ def check(*, mode: Mode | None) -> int:
     Exit codes: 0 the data path (iptables unless --proxy-mode names one) can work here, 1 it cannot,
     2 the command line is wrong.
     """
-    host = Host(Path("/"), os.uname().release, _find_program)
+    host = HostFeatures(Path("/"), os.uname().release, _find_program)
     chosen = mode or Mode.IPTABLES
     kernel = Finding("kernel", ok=True, detail=host.release)
     privilege = host_features.privilege(host)
@@ -53,7 +53,7 @@ def check(*, mode: Mode | None) -> int:
     return 0 if works else FAILED
 
 
-def _check_mode(mode: Mode, host: Host) -> bool:
+def _check_mode(mode: Mode, host: HostFeatures) -> bool:
     """Show what there is for a data path and return whether it can work here."""
     if mode not in DATA_PATHS:
         _show(f"{mode.value} (not available yet in this version)", _FEATURES[mode](host))

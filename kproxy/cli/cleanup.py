@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kproxy.clean_up import remove_everything
+from kproxy.proxy.clean_up import remove_everything
 
 
 @click.command()

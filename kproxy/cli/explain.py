@@ -11,7 +11,6 @@ from typing import BinaryIO
 import click
 import msgspec
 
-from kproxy.backend import BackendError
 from kproxy.cli.options import (
     config_options,
     configuration_of,
@@ -21,12 +20,13 @@ from kproxy.cli.options import (
 )
 from kproxy.cli.snapshot import take_snapshot
 from kproxy.cli.verdicts import answer, describe, parse_flow, parse_packet
-from kproxy.config import to_settings
+from kproxy.config.loading import to_settings
 from kproxy.core.addresses import Family, canonical_address, family_of
 from kproxy.core.resolve import Packet, Verdict, resolve
 from kproxy.core.settings import Mode
 from kproxy.core.table import ForwardingTable
-from kproxy.failures import FAILED, BadUsage, Failed
+from kproxy.ports.data_path import BackendError
+from kproxy.proxy.failures import FAILED, BadUsage, Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def _canonical(texts: tuple[str, ...]) -> frozenset[str]:
 
 def _addresses_of_this_host() -> frozenset[str]:
     # Imported here, since no other question needs anything that touches the kernel.
-    from kproxy.wiring_host import host_addresses
+    from kproxy.proxy.host import host_addresses
 
     try:
         return frozenset().union(*map(host_addresses, Family))

@@ -12,8 +12,8 @@ from typing import NoReturn
 import click
 
 from kproxy import __version__
-from kproxy.failures import FAILED, Failed
-from kproxy.logs import escape
+from kproxy.proxy.failures import FAILED, Failed
+from kproxy.proxy.logs import escape
 
 WITH_PROBLEMS = 3
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -12,15 +12,15 @@ from pathlib import Path
 import click
 
 from kproxy import __version__
-from kproxy.config import ConfigurationError, Loaded, node_name
-from kproxy.config_text import as_yaml
-from kproxy.failures import Failed
-from kproxy.flags import UsageError, parse
-from kproxy.flags_config import load
-from kproxy.flags_table import KUBE_PROXY_FLAGS, WINDOWS_FLAGS
-from kproxy.flags_text import flag_texts, help_text
-from kproxy.logs import escape
-from kproxy.options import Options
+from kproxy.config.loading import ConfigurationError, Loaded, node_name
+from kproxy.config.writing import as_yaml
+from kproxy.kube_proxy.configuration import load
+from kproxy.kube_proxy.flags import UsageError, parse
+from kproxy.kube_proxy.table import KUBE_PROXY_FLAGS, WINDOWS_FLAGS
+from kproxy.kube_proxy.text import flag_texts, help_text
+from kproxy.proxy.command_line import CommandLine
+from kproxy.proxy.failures import Failed
+from kproxy.proxy.logs import escape
 
 NAME = "kube-proxy"
 _VERSION = f"kproxy {__version__} (in the place of kube-proxy v1.37.1)"
@@ -83,7 +83,7 @@ def _act(values: Mapping[str, object]) -> int:
         _write(Path(written), loaded)
         return 0
     # Here only: what comes before needs no client, no servers and no data path.
-    from kproxy import cluster
+    from kproxy.proxy import cluster
 
     options = _options(values, loaded, name)
     if values.get("cleanup"):
@@ -93,9 +93,9 @@ def _act(values: Mapping[str, object]) -> int:
     return cluster.serve(options)
 
 
-def _options(values: Mapping[str, object], loaded: Loaded, name: str) -> Options:
+def _options(values: Mapping[str, object], loaded: Loaded, name: str) -> CommandLine:
     file = values.get("config")
-    return Options(
+    return CommandLine(
         loaded=loaded,
         node_name=name,
         master=str(values.get("master", "")),

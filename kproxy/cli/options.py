@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
-from kproxy.config import ConfigurationError, Loaded, load_configuration, node_name
-from kproxy.config_fields import Configuration
+from kproxy.config.fields import Configuration
+from kproxy.config.loading import ConfigurationError, Loaded, load_configuration, node_name
 from kproxy.core.settings import Mode
-from kproxy.failures import BadUsage
-from kproxy.logs import escape
+from kproxy.proxy.failures import BadUsage
+from kproxy.proxy.logs import escape
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -14,11 +14,11 @@ from kproxy.cli.options import (
     warn,
 )
 from kproxy.cli.snapshot import take_snapshot
-from kproxy.config import to_settings
+from kproxy.config.loading import to_settings
 from kproxy.core.addresses import Family
 from kproxy.core.settings import Mode
-from kproxy.failures import BadUsage
-from kproxy.wiring import NotAvailable, data_path
+from kproxy.proxy.data_paths import NotAvailable, data_path
+from kproxy.proxy.failures import BadUsage
 
 _FAMILIES = {
     "ipv4": (Family.IPV4,),

@@ -11,19 +11,18 @@ from pathlib import Path
 import click
 import msgspec
 
-from kproxy.backend import BackendError
 from kproxy.cli.group import WITH_PROBLEMS
 from kproxy.cli.options import config_options, configuration_of, manifests_option, node_name_of
-from kproxy.config import Loaded
-from kproxy.config_fields import Conntrack, IptablesVariant, LogFormat
+from kproxy.config.fields import Conntrack, IptablesVariant, LogFormat
+from kproxy.config.loading import Loaded
 from kproxy.core.settings import Mode
-from kproxy.daemon import Duties
-from kproxy.failures import BadUsage, Failed
-from kproxy.options import Options
-from kproxy.process import Around, Proxy, apply_once
-from kproxy.remarks import counts_line
-from kproxy.run.metrics import Metrics
-from kproxy.startup import (
+from kproxy.ports.data_path import BackendError
+from kproxy.proxy.assembly import Around, Proxy, apply_once
+from kproxy.proxy.command_line import CommandLine
+from kproxy.proxy.failures import BadUsage, Failed
+from kproxy.proxy.remarks import counts_line
+from kproxy.proxy.serving import Duties
+from kproxy.proxy.startup import (
     build_proxy,
     gate_states,
     host_families,
@@ -37,8 +36,9 @@ from kproxy.startup import (
     stop_at_once,
     until_changed,
 )
-from kproxy.watch.manifests import FolderLost, ManifestSource, load, missing_node
-from kproxy.watch.problems import Severity, is_error
+from kproxy.run.metrics import Metrics
+from kproxy.watch.manifests.problems import Severity, is_error
+from kproxy.watch.manifests.source import FolderLost, ManifestSource, load, missing_node
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +130,9 @@ def run(
     if once:
         raise BadUsage("--once needs --manifests")
     # Not at the top: who follows a folder shall not pay for what speaks to an API server.
-    from kproxy import cluster
+    from kproxy.proxy import cluster
 
-    return cluster.serve(Options(loaded, name, master, config))
+    return cluster.serve(CommandLine(loaded, name, master, config))
 
 
 def _follow_folder(

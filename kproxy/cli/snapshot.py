@@ -9,9 +9,9 @@ from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.settings import Settings
 from kproxy.core.table import ForwardingTable
-from kproxy.failures import BadUsage
-from kproxy.remarks import conflict_lines, node_lines
-from kproxy.watch.manifests import FolderLost, load, missing_node
+from kproxy.proxy.failures import BadUsage
+from kproxy.proxy.remarks import conflict_lines, node_lines
+from kproxy.watch.manifests.source import FolderLost, load, missing_node
 
 
 @dataclass(frozen=True, slots=True)

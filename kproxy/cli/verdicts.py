@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from kproxy.config_check import split_address_port
+from kproxy.config.checks import split_address_port
 from kproxy.core.addresses import canonical_address, endpoint_text, family_of
 from kproxy.core.objects import Protocol
 from kproxy.core.resolve import Drop, Forward, Packet, Pass, Reject, Verdict
-from kproxy.logs import escape
+from kproxy.proxy.logs import escape
 
 
-class Flow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One line of `--flows`."""
 
     source: str = msgspec.field(name="from")
@@ -31,7 +31,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-_FLOWS = msgspec.json.Decoder(Flow)
+_FLOWS = msgspec.json.Decoder(Question)
 _PROTOCOLS = {protocol.value.lower(): protocol for protocol in Protocol}
 
 

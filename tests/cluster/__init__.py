@@ -1,1 +1,1 @@
-"""A real control plane for tests and benches: etcd, kube-apiserver, kube-controller-manager."""
+"""Tests against a real API server, and beside the real kube-proxy."""

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.api import ApiError
-from tests.cluster.control_plane import ControlPlane
-from tests.cluster.leftovers import remove_leftovers
-from tests.faults.waiting import until
+from tests.kernel.faults.waiting import until
+from tests.support.cluster.api import ApiError
+from tests.support.cluster.control_plane import ControlPlane
+from tests.support.cluster.leftovers import remove_leftovers
 
 pytestmark = pytest.mark.cluster
 
@@ -89,7 +89,7 @@ def test_nothing_runs_on_after_it_was_closed(tmp_path):
 
 def test_a_program_does_not_outlive_a_run_that_is_killed(tmp_path):
     script = (
-        "import sys, pathlib; from tests.cluster.process import Background;"
+        "import sys, pathlib; from tests.support.cluster.process import Background;"
         "folder = pathlib.Path(sys.argv[1]);"
         "print(Background(pathlib.Path('/bin/sleep'), ['60'], log=folder / 'log').pid, flush=True);"
         "sys.stdin.read()"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import programs
+from tests.support.cluster import programs
 
 _ROOT = Path(__file__).parents[2]
 _GO = """#!/bin/sh
@@ -68,7 +68,7 @@ def test_the_assets_of_envtest_are_taken_and_only_the_rest_is_built(calls, tmp_p
 
 
 def test_two_at_once_build_each_program_once(calls):
-    command = [sys.executable, "-m", "tests.cluster.programs"]
+    command = [sys.executable, "-m", "tests.support.cluster.programs"]
     both = [subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
 
     assert [each.wait(30) for each in both] == [0, 0]
@@ -86,7 +86,7 @@ def test_a_build_that_fails_leaves_nothing_that_could_be_taken_for_a_program(cal
 def test_another_version_of_the_modules_is_another_program(calls, tmp_path, monkeypatch):
     programs.build()
     for name in ("go.mod", "go.sum"):
-        text = (_ROOT / "tests/cluster/programs" / name).read_text()
+        text = (_ROOT / "tests/support/cluster/programs" / name).read_text()
         (tmp_path / name).write_text(text.replace("etcd/server/v3 v3.7.0", "etcd/server/v3 v3.7.1"))
     monkeypatch.setattr(programs, "_MODULE", tmp_path)
 

@@ -8,10 +8,10 @@ from contextlib import closing
 import pytest
 from pyroute2 import IPRoute
 
-from tests.cluster.api import Api
-from tests.cluster.relay import Relay
-from tests.faults.waiting import until
-from tests.net.namespace import Namespace
+from tests.kernel.faults.waiting import until
+from tests.support.cluster.api import Api
+from tests.support.cluster.relay import Relay
+from tests.support.net.namespace import Namespace
 
 pytestmark = pytest.mark.cluster
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.control_plane import ControlPlane
-from tests.cluster.leftovers import remove_leftovers
 from tests.deploy.rights import POLICY, Audit
+from tests.support.cluster.control_plane import ControlPlane
+from tests.support.cluster.leftovers import remove_leftovers
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.cluster import programs
-from tests.cluster.control_plane import ControlPlane
-from tests.commands import output_of
 from tests.deploy.shipped import DEPLOY, PAGE
+from tests.support.cluster import programs
+from tests.support.cluster.control_plane import ControlPlane
+from tests.support.commands import output_of
 
 _SHELL = ("bash", "-o", "pipefail", "-c")
 _LONGEST_S = 60

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.cluster.control_plane import ControlPlane
 from tests.deploy.shipped import Object
-from tests.faults.waiting import until
+from tests.kernel.faults.waiting import until
+from tests.support.cluster.control_plane import ControlPlane
 
 _PODS = "/api/v1/namespaces/kube-system/pods"
 _MERGE = "application/merge-patch+json"

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.cluster import programs
+from tests.support.cluster import programs
 
 Object = dict[str, Any]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from kproxy.config import load_configuration
+from kproxy.config.loading import load_configuration
 from tests.deploy.pod_template import Container, HostPath, Mount, pod_template
 from tests.deploy.shipped import (
     API_SERVER,

@@ -11,24 +11,24 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from backends.iptables.counters import RuleCounts
-from backends.iptables.tools import Variant
-from kproxy.backend import BackendError
+from backends.iptables.driver.counters import RuleCounts
+from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import Kind
 from kproxy.core.settings import Mode, Settings
 from kproxy.core.table import TableChanges
-from kproxy.run.agent import Ended
+from kproxy.ports.data_path import BackendError
+from kproxy.ports.source import SourceState, SourceStatus
+from kproxy.run.loop.agent import Ended
+from kproxy.run.loop.reconcile import Applied, Step
+from kproxy.run.loop.status import FamilyStatus
+from kproxy.run.loop.worker import Job, Refused, StaleFlows, Written
 from kproxy.run.metrics import Metrics, Readers
-from kproxy.run.reconcile import Applied, Step
-from kproxy.run.status import FamilyStatus
-from kproxy.run.worker import Job, Refused, StaleFlows, Written
-from kproxy.source import SourceState, SourceStatus
-from tests.commands import output_of
 from tests.deploy import promtool
 from tests.deploy.desk import block
 from tests.deploy.shipped import ALERTS, DASHBOARD, PAGE, Object
+from tests.support.commands import output_of
 
 ALERT_TESTS = Path(__file__).with_name("alerts.test.yaml")
 FAMILIES = (Family.IPV4, Family.IPV6)

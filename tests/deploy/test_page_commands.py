@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.control_plane import ControlPlane
 from tests.deploy.desk import Desk, command
 from tests.deploy.nodes import node, until_images
 from tests.deploy.shipped import KUBEADM, KUBEADM_PATCH, PAGE, Object, kubeadm, patched, text_of
+from tests.support.cluster.control_plane import ControlPlane
 
 pytestmark = pytest.mark.cluster
 

@@ -12,11 +12,11 @@ from kproxy.watch.api.access import Access, connect
 from kproxy.watch.api.events import Events
 from kproxy.watch.api.resources import followed
 from kproxy.watch.api.source import ApiSource
-from tests.cluster.api import ApiError
-from tests.cluster.control_plane import ControlPlane
 from tests.deploy.rights import Right, rights
 from tests.deploy.shipped import BASE, Object, kustomized, of_kind, text_of
-from tests.faults.waiting import until
+from tests.kernel.faults.waiting import until
+from tests.support.cluster.api import ApiError
+from tests.support.cluster.control_plane import ControlPlane
 
 pytestmark = pytest.mark.cluster
 

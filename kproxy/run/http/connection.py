@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 import h11
 
-from kproxy.run.http.message import Answer, Handler, read_target, text_answer
+from kproxy.run.http.message import Handler, Response, read_target, text_answer
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
         if not self._blocked:
             self._await_next()
 
-    def _handle(self, head: h11.Request) -> Answer:
+    def _handle(self, head: h11.Request) -> Response:
         accept = next((value for name, value in head.headers if name == b"accept"), b"")
         request = read_target(
             head.method.decode("ascii"), head.target.decode("ascii"), accept.decode("latin-1")
@@ -207,7 +207,7 @@ class Connection(asyncio.Protocol):
             self._send(text_answer(text, status), _CLOSE)
         self._end()
 
-    def _send(self, answer: Answer, *more_headers: tuple[str, str]) -> None:
+    def _send(self, answer: Response, *more_headers: tuple[str, str]) -> None:
         headers = [
             *answer.headers,
             ("Date", email.utils.formatdate(self._door.wall_clock(), usegmt=True)),

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from kproxy.core.objects import Node
-from kproxy.run.http.message import JSON, NO_SNIFFING, Answer, Request, Router, go_time, to_json
-from kproxy.run.status import FamilyStatus
-from kproxy.source import SourceStatus
+from kproxy.ports.source import SourceStatus
+from kproxy.run.http.message import JSON, NO_SNIFFING, Request, Response, Router, go_time, to_json
+from kproxy.run.loop.status import FamilyStatus
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 _NS = 1_000_000_000
@@ -67,17 +67,17 @@ class ProxyHealth:
         now = self._clock()
         return all(status.healthy(now, self._patience_s) for status in self._statuses())
 
-    def healthz(self, request: Request) -> Answer:
+    def healthz(self, request: Request) -> Response:
         """Say whether this node should get traffic."""
         node = self._node()
         eligible = node is not None and not node.deleting
         return self._answer(request, eligible, self._healthz_answers)
 
-    def livez(self, request: Request) -> Answer:
+    def livez(self, request: Request) -> Response:
         """Say whether this process does its work, whatever becomes of the node."""
         return self._answer(request, None, self._livez_answers)
 
-    def _answer(self, request: Request, eligible: bool | None, answers: Counter[int]) -> Answer:
+    def _answer(self, request: Request, eligible: bool | None, answers: Counter[int]) -> Response:
         """Answer and count; `eligible` None leaves the node out of it."""
         now, wall_ns = self._clock(), self._wall_ns()
         statuses = tuple(self._statuses())
@@ -104,7 +104,7 @@ class ProxyHealth:
             body["sources"] = [_source(each) for each in self._sources()]
         status = 200 if ok else 503
         answers[status] += 1
-        return Answer(status, (JSON, NO_SNIFFING), to_json(body))
+        return Response(status, (JSON, NO_SNIFFING), to_json(body))
 
     def _written_ns(self, status: FamilyStatus, now: float, wall_ns: int) -> int:
         """Return when the kernel last was up to date; upstream counts the start as such a moment.

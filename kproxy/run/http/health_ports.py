@@ -13,11 +13,11 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from kproxy.backend import BackendError
 from kproxy.core.addresses import Family, Network
 from kproxy.core.objects import ObjectKey
 from kproxy.core.table import HealthCheck, TableChanges
-from kproxy.run.http.message import JSON, NO_SNIFFING, Answer, Handler, Request
+from kproxy.ports.data_path import BackendError
+from kproxy.run.http.message import JSON, NO_SNIFFING, Handler, Request, Response
 from kproxy.run.http.server import HttpServer, Listener
 from kproxy.run.http.sockets import Address, bind_one_family
 
@@ -168,7 +168,7 @@ class HealthPorts:
     def _handler(self, owner: _Owner) -> Handler:
         namespace, name = owner[1]
 
-        def answer(request: Request) -> Answer:
+        def answer(request: Request) -> Response:
             check = self._checks.get(owner)
             count = check.local_ready if check is not None else 0
             healthy = self._healthy()
@@ -178,7 +178,7 @@ class HealthPorts:
                 "serviceProxyHealthy": healthy,
             }
             weight = ("X-Load-Balancing-Endpoint-Weight", str(count))
-            return Answer(
+            return Response(
                 200 if count and healthy else 503,
                 (JSON, NO_SNIFFING, weight),
                 json.dumps(body, indent="\t").encode(),

@@ -39,7 +39,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A status code, the headers besides length and date, and the body."""
 
     status: int
@@ -47,7 +47,7 @@ class Answer:
     body: bytes
 
 
-Handler = Callable[[Request], Answer]
+Handler = Callable[[Request], Response]
 
 
 def read_target(method: str, target: str, accept: str) -> Request:
@@ -63,12 +63,12 @@ def read_target(method: str, target: str, accept: str) -> Request:
     return Request(method, unquote(path) or "/", query, accept)
 
 
-def text_answer(text: str, status: int = 200) -> Answer:
+def text_answer(text: str, status: int = 200) -> Response:
     """Return `text` as it is."""
-    return Answer(status, (PLAIN_TEXT, NO_SNIFFING), text.encode())
+    return Response(status, (PLAIN_TEXT, NO_SNIFFING), text.encode())
 
 
-def not_found() -> Answer:
+def not_found() -> Response:
     """Return what Go's router says of an unknown path."""
     return text_answer("404 page not found\n", 404)
 
@@ -92,7 +92,7 @@ class Router:
     def __init__(self, pages: Mapping[str, Handler]) -> None:
         self._pages = dict(pages)
 
-    def __call__(self, request: Request) -> Answer:
+    def __call__(self, request: Request) -> Response:
         """Answer a request."""
         page = self._pages.get(request.path)
         return not_found() if page is None else page(request)

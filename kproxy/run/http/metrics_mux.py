@@ -14,8 +14,8 @@ from kproxy.run.http.message import (
     JSON,
     NO_SNIFFING,
     PLAIN_TEXT,
-    Answer,
     Request,
+    Response,
     Router,
     text_answer,
     to_json,
@@ -53,20 +53,20 @@ def metrics_mux(pages: Pages) -> Router:
 
     recent = _Recent(pages.metrics, pages.about.wall_ns)
 
-    def metrics(request: Request) -> Answer:
+    def metrics(request: Request) -> Response:
         content_type, text = recent()
-        return Answer(200, (("Content-Type", content_type), started), text)
+        return Response(200, (("Content-Type", content_type), started), text)
 
-    def configuration(request: Request) -> Answer:
+    def configuration(request: Request) -> Response:
         body = to_json({_CONFIGURATION: pages.configuration()})
-        return Answer(200, (JSON, NO_SNIFFING), body)
+        return Response(200, (JSON, NO_SNIFFING), body)
 
-    def slis_page(request: Request) -> Answer:
-        return Answer(200, (("Content-Type", _INDICATORS_TYPE), started), slis.text())
+    def slis_page(request: Request) -> Response:
+        return Response(200, (("Content-Type", _INDICATORS_TYPE), started), slis.text())
 
     served = {
         "/healthz": slis.healthz,
-        "/healthz/ping": lambda request: Answer(200, (PLAIN_TEXT,), b"ok"),
+        "/healthz/ping": lambda request: Response(200, (PLAIN_TEXT,), b"ok"),
         "/metrics/slis": slis_page,
         "/proxyMode": lambda request: text_answer(pages.mode),
         "/metrics": metrics,
@@ -104,7 +104,7 @@ class _Slis(Collector):
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def healthz(self, request: Request) -> Answer:
+    def healthz(self, request: Request) -> Response:
         """Say that the server answers."""
         self._checks += 1
         verbose = request.asks_for("verbose")

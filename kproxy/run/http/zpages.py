@@ -15,15 +15,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from kproxy.run.http.message import (
-    JSON,
-    PLAIN_TEXT,
-    Answer,
-    Handler,
-    Request,
-    go_time,
-    to_json,
-)
+from kproxy.run.http.message import JSON, PLAIN_TEXT, Handler, Request, Response, go_time, to_json
 
 _COMPONENT = "kube-proxy"
 _GROUP = "config.k8s.io"
@@ -54,7 +46,7 @@ class About:
 def flagz(flags: Callable[[], Mapping[str, str]]) -> Handler:
     """Return the page of command-line flags and their values."""
 
-    def answer(request: Request) -> Answer:
+    def answer(request: Request) -> Response:
         values = dict(sorted(flags().items()))
         lines = [f"{name}: {value}\n" for name, value in values.items()]
         return _negotiate(request, "Flagz", "".join(lines), {"flags": values})
@@ -66,7 +58,7 @@ def statusz(about: About, paths: Iterable[str]) -> Handler:
     """Return the page about the process; `paths` are the other pages of the server."""
     listed = sorted({"/" + path.split("/")[1] for path in paths})
 
-    def answer(request: Request) -> Answer:
+    def answer(request: Request) -> Response:
         return _negotiate(request, "Statusz", _status_text(about, listed), _status(about, listed))
 
     return answer
@@ -97,13 +89,13 @@ def _status_text(about: About, listed: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _negotiate(request: Request, kind: str, text: str, fields: Mapping[str, object]) -> Answer:
+def _negotiate(request: Request, kind: str, text: str, fields: Mapping[str, object]) -> Response:
     """Answer in the first form that the client accepts."""
     for media_type, parameters in _accepted(request.accept or "text/plain"):
         wish = {name: parameters[name] for name in ("as", "g", "v") if name in parameters}
         if not wish and media_type in ("text/plain", "text/*", "*/*"):
             page = f"\n{_COMPONENT} {kind.lower()}\n{_WARNING}\n{text}"
-            return Answer(200, (PLAIN_TEXT,), page.encode(errors="replace"))
+            return Response(200, (PLAIN_TEXT,), page.encode(errors="replace"))
         version = wish.get("v", "")
         if version not in _VERSIONS or wish != {"as": kind, "g": _GROUP, "v": version}:
             continue
@@ -130,7 +122,7 @@ def _quality(text: str) -> float:
     return min(float(text), 1.0) if digits.isascii() and digits.isdigit() else 0.0
 
 
-def _object(media_type: str, kind: str, version: str, fields: Mapping[str, object]) -> Answer:
+def _object(media_type: str, kind: str, version: str, fields: Mapping[str, object]) -> Response:
     value = {
         "kind": kind,
         "apiVersion": f"{_GROUP}/{version}",
@@ -144,10 +136,10 @@ def _object(media_type: str, kind: str, version: str, fields: Mapping[str, objec
     headers = [("Content-Type", f"{media_type};g={_GROUP};v={version};as={kind}")]
     if version == _DEPRECATED:
         headers.append(("Warning", f'299 - "{kind} {version} is deprecated, use {_VERSIONS[0]}"'))
-    return Answer(200, tuple(headers), body)
+    return Response(200, tuple(headers), body)
 
 
-def _not_acceptable() -> Answer:
+def _not_acceptable() -> Response:
     status = {
         "kind": "Status",
         "apiVersion": "v1",
@@ -158,4 +150,4 @@ def _not_acceptable() -> Answer:
         "reason": "NotAcceptable",
         "code": 406,
     }
-    return Answer(406, (JSON,), json.dumps(status, indent=2).encode())
+    return Response(406, (JSON,), json.dumps(status, indent=2).encode())

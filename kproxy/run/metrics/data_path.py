@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.core import Metric as Exposed
 
-from kproxy.backend import Metric, Sample
 from kproxy.core.addresses import Family
+from kproxy.ports.data_path import Metric, Sample
 
 
 class DataPathCollector:

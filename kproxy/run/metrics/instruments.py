@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from kproxy.core.addresses import Family
 from kproxy.core.settings import Mode
+from kproxy.run.loop.reconcile import Step
 from kproxy.run.metrics.buckets import DURATION, PROGRAMMING, SHORT_DURATION
-from kproxy.run.reconcile import Step
 
 _FAMILY = ("ip_family",)
 _SYNC = "kubeproxy_sync_proxy_rules"

@@ -12,13 +12,13 @@ from kproxy.core.addresses import Family
 from kproxy.core.settings import Mode
 from kproxy.core.store import Difference
 from kproxy.core.table import TableChanges
-from kproxy.run.agent import Ended
+from kproxy.run.loop.agent import Ended
+from kproxy.run.loop.worker import Job, Refused
 from kproxy.run.metrics.data_path import DataPathCollector
 from kproxy.run.metrics.identity import Feature, IdentityCollector
 from kproxy.run.metrics.requests import RequestMetrics
 from kproxy.run.metrics.state import Readers, StateCollector
 from kproxy.run.metrics.sync import SyncMetrics
-from kproxy.run.worker import Job, Refused
 
 # What kube-proxy answers, whatever a client would accept.
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"

@@ -12,8 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.table import ForwardingTable, Use
-from kproxy.run.status import FamilyStatus
-from kproxy.source import SourceState, SourceStatus
+from kproxy.ports.source import SourceState, SourceStatus
+from kproxy.run.loop.status import FamilyStatus
 
 _FAMILY = ("ip_family",)
 _SERVICE = itemgetter(0, 1)  # namespace and name of a ServicePortKey

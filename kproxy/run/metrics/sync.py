@@ -11,7 +11,9 @@ from kproxy.core.objects import EndpointSlice, ObjectKey, Service
 from kproxy.core.settings import Mode
 from kproxy.core.store import Difference
 from kproxy.core.table import TableChanges
-from kproxy.run.agent import Ended
+from kproxy.run.loop.agent import Ended
+from kproxy.run.loop.reconcile import Step
+from kproxy.run.loop.worker import Job, Polled, Refused, Written
 from kproxy.run.metrics.backlog import Backlog, Trigger
 from kproxy.run.metrics.instruments import (
     DOING,
@@ -19,8 +21,6 @@ from kproxy.run.metrics.instruments import (
     ResultInstruments,
     SyncInstruments,
 )
-from kproxy.run.reconcile import Step
-from kproxy.run.worker import Job, Polled, Refused, Written
 
 
 class SyncMetrics:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from kproxy.watch.api.address import complete_address, proxy_for, split_user, without_user
+from kproxy.text.urls import complete_address, proxy_for, split_user, without_user
 from kproxy.watch.api.errors import ApiError
 from kproxy.watch.api.kubeconfig import Kubeconfig
+from kproxy.watch.api.server import ApiServer, MemoryFile, check
 from kproxy.watch.api.session import Requested, Session
-from kproxy.watch.api.target import MemoryFile, Target, check
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def connect(
 class _Loader(Protocol):
     """Reads how to reach the API server."""
 
-    def load(self, *, refused: bool) -> Target:
+    def load(self, *, refused: bool) -> ApiServer:
         """Return that as of now; `refused`: the last answer was not accepted. Raises ApiError."""
 
     def interrupt(self) -> None:
@@ -86,26 +86,26 @@ def _loader(access: Access) -> _Loader:
 class _Simple:
     """What is read in no time."""
 
-    def __init__(self, read: Callable[[], Target]) -> None:
+    def __init__(self, read: Callable[[], ApiServer]) -> None:
         self._read = read
 
-    def load(self, *, refused: bool) -> Target:
+    def load(self, *, refused: bool) -> ApiServer:
         return self._read()
 
     def interrupt(self) -> None:
         """Do nothing: it never waits."""
 
 
-def _anonymous(master: str) -> Target:
+def _anonymous(master: str) -> ApiServer:
     server = complete_address(master, secure=False)
     if server is None:
         shown = without_user(master)
         raise ApiError(f"--master {shown!r} is no address like https://name:port")
     server, authorization = split_user(server)
-    return Target(server=server, authorization=authorization)
+    return ApiServer(server=server, authorization=authorization)
 
 
-def _in_cluster() -> Target:
+def _in_cluster() -> ApiServer:
     from kubernetes.client import Configuration
     from kubernetes.config import incluster_config
     from kubernetes.config.config_exception import ConfigException
@@ -122,7 +122,7 @@ def _in_cluster() -> Target:
             f"(KUBERNETES_SERVICE_HOST, {where}): {error}"
         ) from error
     authorization = configuration.api_key["BearerToken"].strip()
-    return Target(server=configuration.host, ca=ca, authorization=authorization)
+    return ApiServer(server=configuration.host, ca=ca, authorization=authorization)
 
 
 class _Targets:
@@ -139,7 +139,7 @@ class _Targets:
         self._target = self._loaded(refused=False)
         self._tried_at = clock()
 
-    def current(self) -> Target:
+    def current(self) -> ApiServer:
         """Return the target for a new request.
 
         A configuration that cannot be loaded again leaves the last one in force, and so does one
@@ -154,7 +154,7 @@ class _Targets:
                 self._lock.release()
         return self._target
 
-    def after_refusal(self, target: Target) -> Target | None:
+    def after_refusal(self, target: ApiServer) -> ApiServer | None:
         """Return other credentials than those just refused, None if there are none yet.
 
         Raises ApiError if they cannot be loaded.
@@ -188,7 +188,7 @@ class _Targets:
         finally:
             self._tried_at = self._clock()
 
-    def _loaded(self, *, refused: bool) -> Target:
+    def _loaded(self, *, refused: bool) -> ApiServer:
         try:
             target = self._loader.load(refused=refused)
             if not target.proxy:

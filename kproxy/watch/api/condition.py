@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from kproxy.core.objects import InvalidObject, Kind, ObjectKey
-from kproxy.source import SourceState, SourceStatus
-from kproxy.watch.problems import printable, shown
+from kproxy.ports.source import SourceState, SourceStatus
+from kproxy.text.escaping import printable, shown
 
 MAX_REPORTED = 50  # refused objects of one list; the rest is counted
 

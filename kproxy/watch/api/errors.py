@@ -12,7 +12,7 @@ import msgspec
 import urllib3.exceptions as http
 
 from kproxy.core.misshapen import UNDECODABLE
-from kproxy.watch.problems import printable
+from kproxy.text.escaping import printable
 
 MAX_RETRY_AFTER_S = 300.0  # a server that asks for more is asked again all the same
 _MAX_TEXT = 300  # characters of what a server says

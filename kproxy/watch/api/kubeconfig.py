@@ -15,18 +15,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from kproxy.watch.api.address import (
-    basic,
-    check_proxy,
-    complete_address,
-    split_user,
-    without_user,
-)
+from kproxy.text.urls import basic, check_proxy, complete_address, split_user, without_user
+from kproxy.text.utf8 import BadText, Flaw, checked_utf8
+from kproxy.text.yaml import read_yaml
 from kproxy.watch.api.errors import ApiError
 from kproxy.watch.api.plugin import Exec, Plugin
-from kproxy.watch.api.target import MemoryFile, Target
-from kproxy.watch.text import BadText, Flaw, checked_utf8
-from kproxy.watch.yaml_text import read_yaml
+from kproxy.watch.api.server import ApiServer, MemoryFile
 
 _MAX_SIZE_BYTES = 4 << 20
 _PLUGIN_CONFIG = "client.authentication.k8s.io/exec"  # the extension that is meant for plugins
@@ -119,7 +113,7 @@ class Kubeconfig:
         self._user = _User()
         self._plugin: Plugin | None = None
 
-    def load(self, *, refused: bool) -> Target:
+    def load(self, *, refused: bool) -> ApiServer:
         """Return the target as the file and what it refers to say now.
 
         `refused`: the server did not accept what an exec plugin gave last, so it is asked again.
@@ -148,7 +142,7 @@ class Kubeconfig:
             given = self._plugin.given(told, now=self._now(), refused=refused)
             token = given.token or token
             certificate, key = given.certificate or certificate, given.key or key
-        return Target(
+        return ApiServer(
             server=server,
             ca=ca,
             certificate=certificate,

@@ -12,7 +12,7 @@ from kproxy.core.parse import from_json
 from kproxy.watch.api.body import Broken, Silent
 from kproxy.watch.api.condition import refusal
 from kproxy.watch.api.errors import Garbled
-from kproxy.watch.api.stream import Event, Reading, Watch
+from kproxy.watch.api.stream import Event, ResourceReader, Watch
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Listing:
         self.refused.pop(key, None)
 
 
-def in_pages(kind: Kind, reading: Reading, *, in_one: bool) -> Listing:
+def in_pages(kind: Kind, reading: ResourceReader, *, in_one: bool) -> Listing:
     """Return what the pages of a list hold. Raises ApiError."""
     listing = Listing(kind)
     for items, version in reading.pages(in_one=in_one):

@@ -17,7 +17,7 @@ import msgspec
 
 from kproxy.core.misshapen import UNDECODABLE
 from kproxy.watch.api.errors import ApiError
-from kproxy.watch.api.target import MemoryFile
+from kproxy.watch.api.server import MemoryFile
 
 LIMIT_S = 60.0  # a plugin may talk to a cloud, but not to a person
 _MAX_TEXT = 300  # characters of what a plugin says when it fails

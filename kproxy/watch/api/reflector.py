@@ -12,14 +12,14 @@ from kproxy.core.misshapen import reported_key
 from kproxy.core.objects import InvalidObject
 from kproxy.core.parse import from_json
 from kproxy.core.store import Deleted, Upserted
-from kproxy.source import SourceState
+from kproxy.ports.source import SourceState
 from kproxy.watch.api.body import Broken, Silent
 from kproxy.watch.api.condition import Condition
 from kproxy.watch.api.errors import ApiError, Garbled
 from kproxy.watch.api.inbox import Inbox, SingleChange
 from kproxy.watch.api.listing import Listing, in_pages, streamed
 from kproxy.watch.api.resources import Resource
-from kproxy.watch.api.stream import Event, Metadata, Reading, Watch
+from kproxy.watch.api.stream import Event, Metadata, ResourceReader, Watch
 from kproxy.watch.api.times import Absence, Backoff, Times
 
 # After these the version that was reached is as good as before; after others it may be to blame.
@@ -51,7 +51,7 @@ class Reflector:
     def __init__(
         self,
         resource: Resource,
-        reading: Reading,
+        reading: ResourceReader,
         inbox: Inbox,
         condition: Condition,
         *,

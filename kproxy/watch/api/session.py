@@ -18,10 +18,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from kproxy import __version__
-from kproxy.watch.api.address import split_user
+from kproxy.text.urls import split_user
 from kproxy.watch.api.body import Broken, Silent, TooLong, whole
 from kproxy.watch.api.errors import ApiError, Doing, answered, unanswered
-from kproxy.watch.api.target import MemoryFile, Target
+from kproxy.watch.api.server import ApiServer, MemoryFile
 
 CONNECT_S = 10.0
 _MAX_ERROR_BYTES = 64 << 10
@@ -51,10 +51,10 @@ Requested = Callable[[str, str, str, float | None], None]
 class Targets(Protocol):
     """Knows the target of the next request."""
 
-    def current(self) -> Target:
+    def current(self) -> ApiServer:
         """Return the target for a new request."""
 
-    def after_refusal(self, target: Target) -> Target | None:
+    def after_refusal(self, target: ApiServer) -> ApiServer | None:
         """Return other credentials than those just refused, None if there are none.
 
         Raises ApiError.
@@ -73,7 +73,7 @@ class Session:
         self._sockets = _Sockets()
         self._lock = threading.Lock()
         self._manager: urllib3.PoolManager | None = None
-        self._made_for: Target | None = None  # the files that the manager's connections need
+        self._made_for: ApiServer | None = None  # the files that the manager's connections need
 
     @property
     def server(self) -> str:
@@ -126,7 +126,7 @@ class Session:
             if self._manager is not None:
                 self._manager.clear()
 
-    def _send(self, target: Target, ask: _Ask) -> urllib3.BaseHTTPResponse:
+    def _send(self, target: ApiServer, ask: _Ask) -> urllib3.BaseHTTPResponse:
         headers = urllib3.HTTPHeaderDict(ask.headers)
         if target.authorization:
             headers["Authorization"] = target.authorization
@@ -158,7 +158,7 @@ class Session:
             self._requested(ask.method, code, urlsplit(target.server).netloc, took_s)
         return response
 
-    def _manager_for(self, target: Target) -> urllib3.PoolManager:
+    def _manager_for(self, target: ApiServer) -> urllib3.PoolManager:
         with self._lock:
             made_for = self._made_for
             if self._manager is None or made_for is None or made_for.transport != target.transport:
@@ -182,7 +182,7 @@ class _Ask:
     endless: bool
 
 
-def _failure(target: Target, ask: _Ask, response: urllib3.BaseHTTPResponse) -> ApiError:
+def _failure(target: ApiServer, ask: _Ask, response: urllib3.BaseHTTPResponse) -> ApiError:
     """Return what an answer other than 2xx means, and be done with it."""
     try:
         body = whole(
@@ -227,7 +227,7 @@ def _end(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def _manager(target: Target, sockets: _Sockets) -> urllib3.PoolManager:
+def _manager(target: ApiServer, sockets: _Sockets) -> urllib3.PoolManager:
     """Return the package's own pool manager, whose connections tell of their sockets.
 
     `wire` of a connection is its socket, also after it was handed over to the last answer. A

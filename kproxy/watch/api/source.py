@@ -12,14 +12,14 @@ from functools import partial
 
 from kproxy.core.objects import Kind, Node
 from kproxy.core.store import Change
-from kproxy.source import WITHOUT_NODE, SourceState, SourceStatus
+from kproxy.ports.source import WITHOUT_NODE, SourceState, SourceStatus
 from kproxy.watch.api.access import Api
 from kproxy.watch.api.condition import Condition
 from kproxy.watch.api.inbox import Inbox
 from kproxy.watch.api.reflector import Abilities, Reflector
 from kproxy.watch.api.resources import Resource, followed
 from kproxy.watch.api.session import Session
-from kproxy.watch.api.stream import Reading
+from kproxy.watch.api.stream import ResourceReader
 from kproxy.watch.api.times import Times
 
 _NEEDED = (Kind.SERVICE, Kind.ENDPOINT_SLICE)
@@ -126,7 +126,7 @@ class ApiSource:
         self, resource: Resource, session: Session, inbox: Inbox, stopping: threading.Event
     ) -> None:
         """Follow one resource; the traceback of a bug goes to standard error."""
-        reading = Reading(
+        reading = ResourceReader(
             resource, session, self._times, clock=time.monotonic, chance=random.random
         )
         reflector = Reflector(

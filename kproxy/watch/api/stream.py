@@ -60,7 +60,7 @@ class _Page(msgspec.Struct):
     items: list[msgspec.Raw] | None = None
 
 
-class Reading:
+class ResourceReader:
     """Asks for one resource."""
 
     def __init__(

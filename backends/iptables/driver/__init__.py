@@ -1,0 +1,1 @@
+"""Observing and committing iptables chains: everything that does I/O."""

@@ -1,0 +1,163 @@
+"""The iptables data path: observing and committing images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from backends.iptables.driver import accounting, drift, reading
+from backends.iptables.driver.counters import RuleCounts, packet_samples
+from backends.iptables.driver.localnet import GUARD as LOCALNET_GUARD
+from backends.iptables.driver.saved import Seen
+from backends.iptables.driver.sysctls import LOCALNET, Sysctls
+from backends.iptables.driver.texts import Texts
+from backends.iptables.render import restore
+from backends.iptables.render.renderer import Renderer
+from backends.iptables.render.restore import RestoreInput, TableEdit
+from backends.iptables.render.rules import SET_PREFIX, TABLES, set_key, split_key
+from backends.kernel import conntrack, ipset
+from backends.kernel.xtables import tools
+from backends.kernel.xtables.tools import Variant
+from kproxy.core.addresses import Family
+from kproxy.core.flows import Destinations, Flow
+from kproxy.core.image import Changes, Image, Key
+from kproxy.core.table import ServicePortKey, TableChanges
+from kproxy.ports.data_path import Sample
+
+log = logging.getLogger(__name__)
+
+
+class IptablesBackend:
+    """One family's data path, in one of the two variants."""
+
+    def __init__(self, *, family: Family, variant: Variant, renderer: Renderer) -> None:
+        self.family = family
+        self.variant = variant
+        self._renderer = renderer
+        self._watch = drift.watch(family, variant)
+        self._filter_chains: set[Key] = set()
+        self._jumps: dict[Key, tuple[str, ...]] = {}
+        self._texts = Texts()
+        self._sysctls = Sysctls(family)
+        self._counts = RuleCounts(variant)
+
+    def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
+        """Take table changes in; return the image entries that they alter."""
+        before = self._renderer.without_affinity
+        patch = self._renderer.update(changes)
+        self._tell_affinity(before, self._renderer.without_affinity)
+        self._counts.rendered(patch)
+        return patch | self._sysctls.render(localhost=self._renderer.localhost)
+
+    def observe(self) -> Image:
+        """Read back our chains, jumps and ipsets, and the settings that they need."""
+        self._watch.reading()
+        seen = Seen()
+        for table in TABLES:
+            seen.join(self._read(table))
+        self._jumps = seen.jumps
+        self._filter_chains = {key for key in seen.image if split_key(key)[0] == "filter"}
+        sysctls = self._sysctls.observe(guarded=LOCALNET_GUARD in self._filter_chains)
+        return {**seen.image, **self._sets(), **sysctls}
+
+    def commit(self, changes: Changes) -> None:
+        """Write the changes: what others refer to first, what nothing refers to any more last.
+
+        A packet meets the old answer or the new one at every step. A refusal leaves the steps
+        before it done, which the next observation shows.
+        """
+        self._watch.writing()
+        self._texts.forget([*changes.put, *changes.drop])
+        sets = [key for key in changes.put if split_key(key)[0] == "set"]
+        ipset.ensure(map(self._renderer.affinity_set, sets))
+        if self._renderer.counts and not accounting.FEEDING.isdisjoint(changes.put):
+            accounting.ensure(self.family)
+        if self._sysctls.forwarding in changes.put:
+            self._sysctls.forward()
+        transactions = self._commit_tables(changes)
+        gone = [split_key(key)[1] for key in changes.drop if split_key(key)[0] == "set"]
+        ipset.destroy(gone)
+        self._watch.written(transactions)
+        self._counts.written(changes.put)
+
+    def settle(self) -> None:
+        """Try again to set what the node refused."""
+        self._sysctls.settle()
+
+    def disturbed(self) -> bool:
+        """Say whether others may have changed our objects; a missing ipset is not noticed."""
+        return self._sysctls.disturbed() or self._watch.disturbed()
+
+    def flows(self, wanted: Destinations) -> Iterable[Flow]:
+        """Return the UDP flows to `wanted` that the kernel tracks."""
+        return conntrack.list_udp(self.family, wanted)
+
+    def forget_flows(self, flows: Iterable[Flow]) -> int:
+        """Remove flows from connection tracking; return how many still existed."""
+        return conntrack.delete(self.family, flows)
+
+    def counters(self) -> Iterable[Sample]:
+        """Return how many rules there are, how many were written last, and what they counted."""
+        yield from self._counts.samples()
+        if self._renderer.counts:
+            yield from packet_samples(self.family)
+
+    def _tell_affinity(
+        self, before: frozenset[ServicePortKey], now: frozenset[ServicePortKey]
+    ) -> None:
+        for key in sorted(now - before, key=str):
+            log.warning(
+                "%s: Service %s: sessionAffinity is off, there are not enough ipsets for its "
+                "endpoints; they are used all the same",
+                self.family.value,
+                key,
+            )
+        for key in sorted(before - now, key=str):
+            log.info("%s: Service %s: sessionAffinity is on again", self.family.value, key)
+
+    def _sets(self) -> Image:
+        return {set_key(name): v for name, v in ipset.observe(SET_PREFIX, self.family).items()}
+
+    def _read(self, table: str) -> Seen:
+        how = reading.reader(self.family, self.variant, table)
+        if how is None:
+            return Seen()
+        seen = reading.read(how, self.family, table)
+        self._texts.compare(table, how, seen)
+        return seen
+
+    def _commit_tables(self, changes: Changes) -> int:
+        """Write both tables; return in how many transactions.
+
+        filter decides over what nat did not translate. So it first gets the new verdicts beside
+        the old ones, then nat changes, then the old verdicts go.
+        """
+        nat = restore.whole_edit("nat", changes)
+        before = restore.whole_edit("filter", changes)
+        after = TableEdit("filter")
+        if nat and before:
+            before, after = restore.split_edit(before, self._filter_chains)
+        if LOCALNET in changes.drop:
+            self._sysctls.close_localnet(self.variant)
+        transactions = self._restore(before)
+        if LOCALNET in changes.put:
+            self._sysctls.open_localnet()
+        return transactions + self._restore(nat) + self._restore(after)
+
+    def _restore(self, edit: TableEdit) -> int:
+        if not edit:
+            return 0
+        unknown = [key for key in edit.delete_jumps if self._jumps.get(key) == ()]
+        if unknown:
+            bases = {split_key(key)[2] for key in unknown}
+            self._jumps |= reading.jump_specs(self.family, self.variant, edit.table, bases)
+        renderer = self._renderer
+        text = RestoreInput(edit, renderer.chain, renderer.jump, self._jumps)
+        tools.restore(self.family, self.variant, text)
+        for key in edit.delete_jumps:
+            self._jumps.pop(key, None)
+        self._jumps |= {key: (renderer.jump(key),) for key in edit.insert_jumps}
+        if edit.table == "filter":
+            self._filter_chains.update(edit.write)
+            self._filter_chains.difference_update(edit.remove)
+        return 1

@@ -1,0 +1,60 @@
+"""Reading one table by the way that suits it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+from backends.iptables.driver import in_process, nf_rules, saved
+from backends.iptables.driver.saved import Seen
+from backends.kernel.xtables import legacy, tools
+from backends.kernel.xtables.tools import Variant
+from kproxy.core.addresses import Family
+from kproxy.core.image import Key
+from kproxy.ports.data_path import BackendError
+
+# Up to here python-iptables is faster than a child process (3.3 µs an entry against 3 ms to start
+# and 1.7 µs an entry); above, the child is, and its memory goes when it ends.
+_SMALL_TABLE_ENTRIES = 2000
+
+
+class Reader(enum.Enum):
+    """How a table is read. The answers are the same, except for the hashes of text."""
+
+    IN_PROCESS = "python-iptables"
+    SAVE = "iptables-legacy-save"
+    NETLINK = "netlink"
+
+
+def reader(family: Family, variant: Variant, table: str) -> Reader | None:
+    """Return how to read a table, None if it does not exist."""
+    if variant is Variant.NF_TABLES:
+        return Reader.NETLINK
+    size = legacy.info(family, table)
+    if size is None:
+        return None
+    small = size.entries <= _SMALL_TABLE_ENTRIES
+    return Reader.IN_PROCESS if small and in_process.available() else Reader.SAVE
+
+
+def read(how: Reader, family: Family, table: str) -> Seen:
+    """Return what is ours in a table. Raises BackendError."""
+    if how is Reader.IN_PROCESS:
+        return in_process.read(family, table)
+    if how is Reader.NETLINK:
+        return nf_rules.read(family, table)
+    try:
+        return saved.parse(table, tools.save(family, Variant.LEGACY, table))
+    except saved.Unreadable as unreadable:
+        doing = f"reading the legacy table {table}"
+        raise BackendError(doing, str(unreadable), transient=True) from unreadable
+
+
+def jump_specs(
+    family: Family, variant: Variant, table: str, chains: Iterable[str]
+) -> dict[Key, tuple[str, ...]]:
+    """Return the specs of our jumps' copies in these built-in chains. Raises BackendError."""
+    specs: dict[Key, tuple[str, ...]] = {}
+    for chain in chains:
+        specs |= saved.jumps(table, chain, tools.list_chain(family, variant, table, chain))
+    return specs

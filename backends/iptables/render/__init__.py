@@ -1,0 +1,1 @@
+"""Forwarding table to iptables chains and texts. Pure."""

@@ -1,0 +1,111 @@
+"""Changes of an image to the text that iptables-restore reads. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from backends.iptables.render.rules import CLUSTER_IP_CHAINS, chain_key, split_key
+from kproxy.core.image import Changes, Key
+
+
+@dataclass(slots=True)
+class TableEdit:
+    """One atomic change of one table; chains and jumps by key.
+
+    `write` chains end with exactly their wanted rules, `append` chains keep their old rules
+    before the wanted ones, `remove` chains are gone, whether they existed or not.
+    """
+
+    table: str
+    write: list[Key] = field(default_factory=list)
+    append: list[Key] = field(default_factory=list)
+    remove: list[Key] = field(default_factory=list)
+    insert_jumps: list[Key] = field(default_factory=list)
+    delete_jumps: list[Key] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.write or self.append or self.remove or self.insert_jumps or self.delete_jumps
+        )
+
+
+def whole_edit(table: str, changes: Changes) -> TableEdit:
+    """Return the change of one table, in one step."""
+    edit = TableEdit(table)
+    for key in changes.put:
+        match split_key(key):
+            case ("jump", where, _, _) if where == table:
+                edit.insert_jumps.append(key)
+                edit.delete_jumps.append(key)
+            case (where, _) if where == table:
+                edit.write.append(key)
+    for key in changes.drop:
+        match split_key(key):
+            case ("jump", where, _, _) if where == table:
+                edit.delete_jumps.append(key)
+            case (where, _) if where == table:
+                edit.remove.append(key)
+    return edit
+
+
+def split_edit(edit: TableEdit, existing: Collection[Key]) -> tuple[TableEdit, TableEdit]:
+    """Return the same change in two steps: one that only adds, then the exact result.
+
+    Between the two, a packet meets every old rule and every new one. What refuses the rest of a
+    clusterIP waits for the second step: a Service that is only being made is not refused.
+    """
+    late: list[Key] = []
+    if chain_key(edit.table, CLUSTER_IP_CHAINS[0]) in existing:
+        late = [key for key in edit.write if split_key(key)[-1].startswith(CLUSTER_IP_CHAINS)]
+    waiting = set(late)
+    early = [key for key in edit.write if key not in waiting]
+    additions = TableEdit(
+        edit.table,
+        write=[key for key in early if key not in existing],
+        append=[key for key in early if key in existing],
+        insert_jumps=edit.insert_jumps,
+        delete_jumps=[key for key in edit.delete_jumps if key in edit.insert_jumps],
+    )
+    exact = TableEdit(
+        edit.table,
+        write=[*additions.append, *late],
+        remove=edit.remove,
+        delete_jumps=[key for key in edit.delete_jumps if key not in edit.insert_jumps],
+    )
+    return additions, exact
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreInput:
+    """The lines of input of one iptables-restore --noflush, made anew for each iteration.
+
+    For 10,000 Services they have 16 MB. `chain` and `jump` give the wanted rules, `old_jumps`
+    what of our jumps is in the kernel.
+    """
+
+    edit: TableEdit
+    chain: Callable[[Key], Iterable[str]]
+    jump: Callable[[Key], str]
+    old_jumps: Mapping[Key, Iterable[str]]
+
+    def __iter__(self) -> Iterator[str]:
+        edit = self.edit
+        yield f"*{edit.table}"
+        # A declaration makes a chain or flushes it. Sorted backwards: nf_tables' restore looks for
+        # the place of each in a sorted list from its beginning. For 10,000 chains random order
+        # took 2.6 times as long, and forward order 1.1 times.
+        for key in sorted([*edit.write, *edit.remove], reverse=True):
+            yield f":{split_key(key)[-1]} - [0:0]"
+        for key in edit.delete_jumps:
+            for spec in self.old_jumps.get(key, ()):
+                yield f"-D {split_key(key)[2]} {spec}"
+        for key in sorted([*edit.write, *edit.append]):
+            name = split_key(key)[-1]
+            for rule in self.chain(key):
+                yield f"-A {name} {rule}"
+        for key in edit.insert_jumps:
+            yield f"-I {split_key(key)[2]} 1 {self.jump(key)}"
+        for key in sorted(edit.remove):
+            yield f"-X {split_key(key)[-1]}"
+        yield "COMMIT"

@@ -1,0 +1,1 @@
+"""What several data paths need of the kernel; nothing here knows a data path."""

@@ -1,0 +1,242 @@
+"""Ipsets over netlink: those that remember addresses for some time, and what others left.
+
+Layouts: linux/netfilter/ipset/ip_set.h; attributes are those of its IPSET_ATTR_* enums.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+from backends.kernel.netlink import (
+    ACK,
+    CREATE,
+    DUMP,
+    EXCLUSIVE,
+    NESTED,
+    REQUEST,
+    Attributes,
+    Netlink,
+    attribute,
+    attributes,
+    nested,
+    netfilter,
+    text,
+    text_attribute,
+)
+from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
+
+# A full set would stop remembering; with `forceadd` it forgets an old client for a new one.
+MAX_CLIENTS = 1 << 20
+
+_AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+_FAMILY_NAME: dict[int, str] = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"}
+
+_PROTOCOL_BY_SUFFIX = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP}
+
+_SUBSYSTEM = 6 << 8  # NFNL_SUBSYS_IPSET
+_CREATE, _DESTROY, _SWAP, _LIST = (_SUBSYSTEM | number for number in (2, 3, 6, 7))
+_VERSION, _NAME, _TYPE, _REVISION, _FAMILY, _FLAGS, _DATA, _ELEMENTS = range(1, 9)
+_OTHER_NAME = _TYPE
+_PORT, _TIMEOUT, _PROTOCOL, _CREATE_FLAGS, _MAX_ELEMENTS = 4, 6, 7, 8, 19
+_NETWORK_ORDER = 0x4000
+_HEADERS_ALONE, _FORCE_ADD = 1 << 2, 1 << 5
+_PROTOCOL_VERSION = 6  # since Linux 3.1, and still spoken
+_HASH_IP_REVISION = 4  # the first with `forceadd`, Linux 3.14
+
+_BUSY = 4100  # IPSET_ERR_BUSY: rules refer to the set
+_OF_IPSET = {
+    4098: "the kernel lacks the type hash:ip, or its revision 4 (Linux 3.14)",
+    4099: "there are too many sets",
+    _BUSY: "rules refer to the set",
+    4102: "a set of another type has this name",
+}
+
+# nf_tables lets go of a deleted rule's set only after all CPUs have left the old ruleset.
+_RELEASE_TRIES = 200
+_RELEASE_PAUSE_S = 0.01
+
+_BATCH = 64  # requests at once; their answers fit into the smallest receive buffer
+
+
+_SPARE = "kproxy-spare"
+
+_Item = TypeVar("_Item")
+
+
+class TimedSet(Protocol):
+    """A set of addresses, each of which stays for `timeout_s` seconds."""
+
+    @property
+    def name(self) -> str:
+        """Return the name, of 31 characters at most; both families share one namespace."""
+
+    @property
+    def family(self) -> Family:
+        """Return the family of its addresses."""
+
+    @property
+    def timeout_s(self) -> int:
+        """Return how long an address stays."""
+
+
+def observe(prefix: str, family: Family) -> dict[str, bytes]:
+    """Return the sets of one family whose names begin with a prefix, each with its shape.
+
+    The shape is `type:family:timeout`; the members are the kernel's own.
+    """
+    return {
+        text(header[_NAME]): _value(header)
+        for header in _headers(prefix)
+        if header[_FAMILY][0] == _AF[family]
+    }
+
+
+def names(prefix: str) -> list[str]:
+    """Return the names of all sets, of any type and family, that begin with a prefix."""
+    return [text(header[_NAME]) for header in _headers(prefix)]
+
+
+def ports(names: Iterable[str]) -> list[tuple[int, int]]:
+    """Return the (protocol number, port) members of sets of ports.
+
+    A bitmap:port set knows no protocol; kube-proxy puts it at the end of the name.
+    """
+    found: list[tuple[int, int]] = []
+    with Netlink("listing ports in ipsets") as netlink:
+        for name in names:
+            implied = _PROTOCOL_BY_SUFFIX.get(name.rpartition("-")[2])
+            netlink.send(_request(_LIST, DUMP, text_attribute(_NAME, name)))
+            for answer in netlink.answers():
+                for member in nested(attributes(answer).get(_ELEMENTS, b"")):
+                    protocol = member[_PROTOCOL][0] if _PROTOCOL in member else implied
+                    if protocol is not None:
+                        found.append((protocol, int.from_bytes(member[_PORT], "big")))
+    return found
+
+
+def ensure(wanted: Iterable[TimedSet]) -> None:
+    """Make these sets exist as wanted. One of another shape is swapped for an empty one."""
+    doing = "creating ipsets"
+    with Netlink(doing) as netlink:
+        for batch in _batches(wanted):
+            codes = _send(netlink, [_creation(each, each.name) for each in batch])
+            for each, code in zip(batch, codes, strict=True):
+                if code == errno.EEXIST:
+                    _swap(netlink, each)
+                elif code:
+                    raise _refusal(doing, code)
+
+
+def destroy(unwanted: Iterable[str], *, skip_referenced: bool = False) -> int:
+    """Remove sets and return how many there were.
+
+    A set that rules refer to cannot go: BackendError, or nothing with `skip_referenced`.
+    """
+    doing = "removing ipsets"
+    removed = 0
+    left = list(unwanted)
+    with Netlink(doing) as netlink:
+        for attempt in range(_RELEASE_TRIES):
+            if attempt:
+                time.sleep(_RELEASE_PAUSE_S)
+            removed_now, left = _destroy(netlink, left)
+            removed += removed_now
+            if not left:
+                return removed
+    if skip_referenced:
+        return removed
+    raise BackendError(doing, f"rules still refer to {left[0]}", transient=True)
+
+
+def _destroy(netlink: Netlink, names: list[str]) -> tuple[int, list[str]]:
+    """Remove what can be removed at once; return how many sets that was, and what is left."""
+    removed, busy = 0, []
+    for batch in _batches(names):
+        for name, code in zip(batch, _send(netlink, map(_removal, batch)), strict=True):
+            if code == _BUSY:
+                busy.append(name)
+            elif code not in (0, errno.ENOENT):
+                raise _refusal("removing ipsets", code)
+            removed += not code
+    return removed, busy
+
+
+def _swap(netlink: Netlink, wanted: TimedSet) -> None:
+    # Rules hold the set by its index, so a set in use can be exchanged but not made again.
+    exchange = text_attribute(_NAME, _SPARE) + text_attribute(_OTHER_NAME, wanted.name)
+    swapping = _request(_SWAP, ACK, exchange)
+    steps = [_removal(_SPARE), _creation(wanted, _SPARE), swapping, _removal(_SPARE)]
+    _, *codes = _send(netlink, steps)
+    for code in filter(None, codes):
+        raise _refusal(f"replacing the ipset {wanted.name}", code)
+
+
+def _creation(wanted: TimedSet, name: str) -> bytes:
+    """Return the request that makes a set; the same one that exists already is no error."""
+    options = (
+        _number(_TIMEOUT, wanted.timeout_s)
+        + _number(_MAX_ELEMENTS, MAX_CLIENTS)
+        + _number(_CREATE_FLAGS, _FORCE_ADD)
+    )
+    return _request(
+        _CREATE,
+        ACK | CREATE,
+        text_attribute(_NAME, name)
+        + text_attribute(_TYPE, "hash:ip")
+        + attribute(_REVISION, bytes([_HASH_IP_REVISION]))
+        + attribute(_FAMILY, bytes([_AF[wanted.family]]))
+        + attribute(_DATA | NESTED, options),
+    )
+
+
+def _removal(name: str) -> bytes:
+    """Return the request that removes a set; that there is none is an error."""
+    return _request(_DESTROY, ACK | EXCLUSIVE, text_attribute(_NAME, name))
+
+
+def _headers(prefix: str) -> list[Attributes]:
+    with Netlink("listing ipsets") as netlink:
+        netlink.send(_request(_LIST, DUMP, _number(_FLAGS, _HEADERS_ALONE)))
+        begin = prefix.encode()
+        found = map(attributes, netlink.answers())
+        return [header for header in found if header[_NAME].startswith(begin)]
+
+
+def _value(header: Attributes) -> bytes:
+    timeout = attributes(header[_DATA]).get(_TIMEOUT)
+    timeout_s = None if timeout is None else int.from_bytes(timeout, "big")
+    return f"{text(header[_TYPE])}:{_FAMILY_NAME[header[_FAMILY][0]]}:{timeout_s}".encode()
+
+
+def _request(command: int, flags: int, content: bytes) -> bytes:
+    version = attribute(_VERSION, bytes([_PROTOCOL_VERSION]))
+    return netfilter(command, REQUEST | flags, socket.AF_INET, version + content)
+
+
+def _number(kind: int, value: int) -> bytes:
+    return attribute(kind | _NETWORK_ORDER, value.to_bytes(4, "big"))
+
+
+def _send(netlink: Netlink, requests: Iterable[bytes]) -> list[int]:
+    """Send requests and return the error number of each, 0 for success."""
+    sent = list(requests)
+    netlink.send(b"".join(sent))
+    return netlink.statuses(len(sent))
+
+
+def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    left = iter(items)
+    while batch := list(itertools.islice(left, _BATCH)):
+        yield batch
+
+
+def _refusal(doing: str, code: int) -> BackendError:
+    reason = _OF_IPSET.get(code) or os.strerror(code)
+    return BackendError(doing, reason, transient=code == errno.EAGAIN)

@@ -1,0 +1,195 @@
+"""A bare netlink socket, and the layout of what goes over it.
+
+pyroute2 0.9 takes 0.4 ms to build a request and 50 µs to take an answer apart, and holds 11 MB;
+here are up to millions of answers at once. Layouts: linux/netlink.h, and for netfilter's
+subsystems linux/netfilter/nfnetlink.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
+
+REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
+EXCLUSIVE, CREATE = 0x200, 0x400
+ATTRIBUTE = struct.Struct("=HH")  # length with this header, type
+NESTED, TYPE_MASK = 0x8000, 0x3FFF
+AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+
+_DUMP_INTERRUPTED = 0x10
+_ERROR, _DONE = 2, 3
+
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
+_NETFILTER_HEADER = struct.Struct("=BBH")  # family, version, resource
+_STATUS = struct.Struct("=i")
+_PASSING = {
+    *(errno.EAGAIN, errno.EBUSY, errno.EINTR),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
+}
+_BUFFER_BYTES = 1 << 16  # the kernel fills at most half of it
+_TIMEOUT_S = 10.0
+
+Attributes = dict[int, bytes]
+
+
+class NetlinkProtocol(NamedTuple):
+    """Whom a socket speaks to, and how long what stands before the attributes of answers is."""
+
+    number: int
+    header_bytes: int
+
+
+NETFILTER = NetlinkProtocol(12, _NETFILTER_HEADER.size)
+
+
+class Netlink:
+    """A socket for one kind of request; every failure on it is a BackendError.
+
+    `interrupted` is valid after a dump was read to its end: the kernel's objects changed
+    meanwhile, so that some may be missing from it or in it twice.
+    """
+
+    def __init__(self, doing: str, protocol: NetlinkProtocol = NETFILTER) -> None:
+        self._doing = doing
+        self._content_at = _HEADER.size + protocol.header_bytes
+        self.interrupted = False
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol.number)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._socket.settimeout(_TIMEOUT_S)
+
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def send(self, messages: bytes) -> None:
+        """Send one or several messages."""
+        try:
+            self._socket.send(messages)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def parts(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield where each answer's attributes are: in which bytes, from where, up to where.
+
+        Ends when the kernel says that it is done or refuses.
+        """
+        self.interrupted = False
+        while True:
+            data = self._receive()
+            at = 0
+            while at < len(data):
+                length, kind, flags, _, _ = _HEADER.unpack_from(data, at)
+                if flags & _DUMP_INTERRUPTED:
+                    self.interrupted = True
+                if kind in (_ERROR, _DONE):
+                    (status,) = _STATUS.unpack_from(data, at + _HEADER.size)
+                    if status:
+                        raise self.refusal(-status)
+                    return
+                yield data, at + self._content_at, at + length
+                at += length + 3 & ~3
+
+    def answers(self) -> Iterator[bytes]:
+        """Yield each answer's attributes, as `parts` does."""
+        for data, start, end in self.parts():
+            yield data[start:end]
+
+    def statuses(self, count: int) -> list[int]:
+        """Return the error numbers, 0 for success, that answer so many messages with ACK."""
+        return [code for _, code in itertools.islice(self.outcomes(), count)]
+
+    def outcomes(self) -> Iterator[tuple[int, int]]:
+        """Yield the sequence number of each message that is answered, and its error number."""
+        while True:
+            data = self._receive()
+            at = 0
+            while at < len(data):
+                length, _, _, sequence, _ = _HEADER.unpack_from(data, at)
+                yield sequence, -_STATUS.unpack_from(data, at + _HEADER.size)[0]
+                at += length + 3 & ~3
+
+    def refusal(self, code: int) -> BackendError:
+        """Return the error for an error number of the kernel."""
+        return refusal(self._doing, code)
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(_BUFFER_BYTES)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> BackendError:
+        return self.refusal(error.errno or errno.EAGAIN)  # a time-out has no errno
+
+
+def refusal(doing: str, code: int) -> BackendError:
+    """Return the error for an error number of the kernel."""
+    return BackendError(doing, os.strerror(code), transient=code in _PASSING)
+
+
+def message(kind: int, flags: int, body: bytes, *, sequence: int = 1) -> bytes:
+    """Return a message; `body` begins with what the protocol wants before the attributes."""
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
+
+
+def netfilter(
+    kind: int,
+    flags: int,
+    family: int,
+    attributes: bytes = b"",
+    *,
+    resource: int = 0,
+    sequence: int = 1,
+) -> bytes:
+    """Return a message to netfilter; `family` is an NFPROTO_* or AF_* number."""
+    header = _NETFILTER_HEADER.pack(family, 0, socket.htons(resource))
+    return message(kind, flags, header + attributes, sequence=sequence)
+
+
+def attribute(kind: int, content: bytes) -> bytes:
+    """Return an attribute."""
+    length = ATTRIBUTE.size + len(content)
+    return ATTRIBUTE.pack(length, kind) + content + bytes(-length % 4)
+
+
+def text_attribute(kind: int, content: str) -> bytes:
+    """Return an attribute that holds a string."""
+    return attribute(kind, content.encode() + b"\0")
+
+
+def attributes(data: bytes) -> Attributes:
+    """Return the attributes by their types, the last one of each type."""
+    return {kind: data[start:end] for kind, start, end in spans(data, 0, len(data))}
+
+
+def spans(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the type of each attribute between two places, and where its content is."""
+    while end - at >= ATTRIBUTE.size:
+        length, kind = ATTRIBUTE.unpack_from(data, at)
+        if length < ATTRIBUTE.size:
+            return
+        yield kind & TYPE_MASK, at + ATTRIBUTE.size, at + length
+        at += length + 3 & ~3
+
+
+def nested(data: bytes) -> Iterator[Attributes]:
+    """Yield the attributes of each member of a list."""
+    for _, start, end in spans(data, 0, len(data)):
+        yield attributes(data[start:end])
+
+
+def text(content: bytes) -> str:
+    """Return the string that an attribute holds."""
+    return content.rstrip(b"\0").decode(errors="replace")

@@ -1,0 +1,97 @@
+"""The kernel settings that this data path needs of the node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
+
+_SYSCTL = Path("/proc/sys")
+_FORWARDING = {
+    Family.IPV4: "net/ipv4/ip_forward",
+    Family.IPV6: "net/ipv6/conf/all/forwarding",
+}
+_ROUTE_LOCALNET = "net/ipv4/conf/all/route_localnet"
+
+# accept_ra (kernel, ip-sysctl.rst): 1 means "unless forwarding", 2 "also when forwarding".
+_UNLESS_FORWARDING = "1"
+_ALSO_FORWARDING = "2"
+_NO_INTERFACES = frozenset({"all", "default"})
+
+
+def forwards(family: Family) -> bool:
+    """Say whether the node forwards packets."""
+    return _read(_FORWARDING[family]) not in (None, "0")
+
+
+def forward(family: Family) -> None:
+    """Make the node forward packets. Raises BackendError.
+
+    An interface that has its IPv6 routes from router advertisements goes on listening to them:
+    without that, turning forwarding on would cost the node its default route.
+    """
+    if forwards(family):
+        return
+    if family is Family.IPV6:
+        for setting in _advertised_interfaces():
+            _write(setting, _ALSO_FORWARDING)
+    _write(_FORWARDING[family], "1")
+
+
+def routes_localnet() -> bool:
+    """Say whether packets from other hosts may name loopback addresses."""
+    return _read(_ROUTE_LOCALNET) == "1"
+
+
+def route_localnet(wanted: str) -> None:
+    """Set route_localnet to "1" or "0". Raises BackendError.
+
+    On, it needs a guard in the filter table against such packets (CVE-2020-8558).
+    """
+    if _read(_ROUTE_LOCALNET) != wanted:
+        _write(_ROUTE_LOCALNET, wanted)
+
+
+def forwarding_path(family: Family) -> Path:
+    """Return the file of the setting that turns forwarding on."""
+    return _SYSCTL / _FORWARDING[family]
+
+
+def forwarding_name(family: Family) -> str:
+    """Return the sysctl that turns forwarding on."""
+    return _sysctl_name(_FORWARDING[family])
+
+
+def localnet_name() -> str:
+    """Return the sysctl that lets packets from other hosts name loopback addresses."""
+    return _sysctl_name(_ROUTE_LOCALNET)
+
+
+def _advertised_interfaces() -> Iterator[str]:
+    for interface in sorted((_SYSCTL / "net/ipv6/conf").glob("*")):
+        setting = f"net/ipv6/conf/{interface.name}/accept_ra"
+        if interface.name not in _NO_INTERFACES and _read(setting) == _UNLESS_FORWARDING:
+            yield setting
+
+
+def _read(setting: str) -> str | None:
+    try:
+        return (_SYSCTL / setting).read_text().strip()
+    except OSError:
+        return None  # an interface that went, or a kernel without IPv6: writing will tell
+
+
+def _write(setting: str, value: str) -> None:
+    try:
+        (_SYSCTL / setting).write_text(value)
+    except OSError as error:
+        name = _sysctl_name(setting)
+        detail = f"{error.strerror}; set it on the host: sysctl -w {name}={value}"
+        raise BackendError(f"setting {name} to {value}", detail, transient=False) from error
+
+
+def _sysctl_name(setting: str) -> str:
+    """Return the name by which the sysctl program knows a setting."""
+    return setting.replace("/", ".")

@@ -1,0 +1,1 @@
+"""Taking over: finding and removing what kube-proxy left behind."""

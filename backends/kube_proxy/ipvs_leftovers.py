@@ -1,0 +1,108 @@
+"""What kube-proxy's ipvs mode leaves besides rules: virtual servers and a dummy link.
+
+pyroute2 is imported where something was found: it holds 11 MB, and few nodes ever ran that mode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from backends.kernel import ipset
+from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
+
+LINK = "kube-ipvs0"
+
+# The file exists only with the kernel module ip_vs; asking by netlink would load the module.
+_IP_VS = Path("/proc/thread-self/net/ip_vs")
+_AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+
+
+class VirtualServer(NamedTuple):
+    """One virtual server; the protocol is its IP number."""
+
+    address: str
+    protocol: int
+    port: int
+
+
+def remove_virtual_servers(family: Family, node_port_sets: Iterable[str]) -> int:
+    """Remove kube-proxy's virtual servers of a family; return how many. Raises BackendError."""
+    if not _IP_VS.exists():
+        return 0
+    from pyroute2 import IPVS, IPVSService
+
+    node_ports = frozenset(ipset.ports(node_port_sets))
+    with _refusals("removing virtual servers"), IPVS() as ipvs:
+        dumped = [IPVSService.from_message(message) for message in ipvs.service("dump")]
+        servers = [
+            VirtualServer(one["addr"], one["protocol"], one["port"])
+            for one in dumped
+            if "addr" in one and one["af"] == _AF[family]  # others are found by a packet mark
+        ]
+        stale = kube_proxys(servers, _link_addresses(), node_ports)
+        for server in stale:
+            ipvs.service(
+                "del",
+                IPVSService(addr=server.address, protocol=server.protocol, port=server.port),
+            )
+        return len(stale)
+
+
+def kube_proxys(
+    servers: Iterable[VirtualServer],
+    link_addresses: Collection[str],
+    node_ports: Collection[tuple[int, int]],
+) -> list[VirtualServer]:
+    """Return those virtual servers that kube-proxy made.
+
+    Their address is on its link, or they are a NodePort of its: (protocol, port) is in its sets.
+    """
+    return [
+        server
+        for server in servers
+        if server.address in link_addresses or (server.protocol, server.port) in node_ports
+    ]
+
+
+def remove_link() -> int:
+    """Remove kube-proxy's dummy link; return how many there were. Raises BackendError."""
+    index = _link_index()
+    if index is None:
+        return 0
+    from pyroute2 import IPRoute
+
+    with _refusals(f"removing the link {LINK}"), IPRoute() as routes:
+        routes.link("del", index=index)
+    return 1
+
+
+def _link_index() -> int | None:
+    try:
+        return socket.if_nametoindex(LINK)
+    except OSError:
+        return None
+
+
+def _link_addresses() -> set[str]:
+    index = _link_index()
+    if index is None:
+        return set()
+    from pyroute2 import IPRoute
+
+    with IPRoute() as routes:
+        return {each.get_attr("IFA_ADDRESS") for each in routes.get_addr(index=index)}
+
+
+@contextlib.contextmanager
+def _refusals(doing: str) -> Iterator[None]:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        yield
+    except (NetlinkError, OSError) as error:
+        raise BackendError(doing, str(error), transient=False) from error

@@ -1,0 +1,1 @@
+"""KubeProxyConfiguration: its fields, values, reading, checks, and what it comes to."""

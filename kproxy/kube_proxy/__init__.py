@@ -1,0 +1,1 @@
+"""kube-proxy's command line: its flags, their values and their text."""

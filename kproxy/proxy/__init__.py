@@ -1,0 +1,1 @@
+"""Puts a proxy together; the only importer of data paths."""

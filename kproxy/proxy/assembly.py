@@ -1,0 +1,261 @@
+"""The parts of a proxy put together: the loop and what it tells, around a data path."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from kproxy.config.fields import Configuration
+from kproxy.config.loading import to_settings
+from kproxy.core.addresses import Family
+from kproxy.core.claims import Conflict
+from kproxy.core.compile import Compiler
+from kproxy.core.objects import Node, ObjectKey
+from kproxy.core.settings import Mode
+from kproxy.core.store import Change
+from kproxy.core.table import TableChanges
+from kproxy.node import heap
+from kproxy.ports.data_path import Backend, BackendError
+from kproxy.ports.source import Source
+from kproxy.proxy.data_paths import DataPath
+from kproxy.proxy.host import host_addresses
+from kproxy.proxy.remarks import conflict_lines, counts_line, limit_lines, node_lines
+from kproxy.run.http.connection import Limits
+from kproxy.run.http.health import ProxyHealth
+from kproxy.run.http.health_ports import HealthPorts
+from kproxy.run.http.server import HttpServer
+from kproxy.run.loop.agent import Agent, Ended, Hooks, Host
+from kproxy.run.loop.reconcile import Applied
+from kproxy.run.loop.settings import LoopSettings
+from kproxy.run.loop.status import FamilyStatus
+from kproxy.run.loop.worker import Written
+from kproxy.run.metrics import Metrics, Readers
+
+log = logging.getLogger(__name__)
+
+_OPEN_TRIES = 5
+_OPEN_PAUSE_S = 0.5
+_HEALTH_CONNECTIONS = 512  # over all healthCheckNodePorts
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a proxy stands in.
+
+    - `executor` has one thread.
+    - `listed` is told of the Node object, None if there is none, when everything was listed once.
+    - `ready` is called when every family was tried once.
+    - `port_failed` is told of a Service whose healthCheckNodePort cannot be had, and why.
+    - `node_may_lack`: the node takes part although there is no Node object of its name.
+    """
+
+    executor: Executor
+    source: Source
+    metrics: Metrics
+    listed: Callable[[Node | None], None]
+    ready: Callable[[], object]
+    port_failed: Callable[[ObjectKey, str], None]
+    node_may_lack: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Everything that a proxy process is made of; `unavailable` families cannot be served here."""
+
+    compiler: Compiler
+    agent: Agent
+    health: ProxyHealth
+    health_ports: HealthPorts
+    unavailable: tuple[Family, ...]
+
+
+def build(
+    configuration: Configuration,
+    path: DataPath,
+    node_name: str,
+    families: Collection[Family],
+    around: Around,
+) -> Proxy:
+    """Put the parts together.
+
+    A family that the host cannot serve is logged and left out. Raises BackendError if none is left.
+    """
+    opened = _open(path, families)
+    compiler = Compiler(to_settings(configuration, node_name), opened)
+    settings = loop_settings(configuration)
+    telling = _Telling(compiler, configuration.mode, around)
+    agent = Agent(
+        compiler,
+        list(opened.values()),
+        settings,
+        host=Host(around.executor, host_addresses, random.random),
+        hooks=Hooks(
+            differed=around.metrics.differed,
+            took=around.metrics.took,
+            began=around.metrics.began,
+            done=telling.done,
+            compiled=telling.compiled,
+            first_commit=path.in_force,
+            ready=telling.ready,
+        ),
+    )
+    stand_in = _nameless(node_name) if around.node_may_lack else None
+    health = ProxyHealth(
+        statuses=agent.status,
+        node=lambda: compiler.node or stand_in,
+        sources=around.source.status,
+        patience_s=2 * settings.sync_period_s,
+        clock=time.monotonic,
+        wall_ns=time.time_ns,
+    )
+    health_ports = HealthPorts(
+        HttpServer(Limits(connections=_HEALTH_CONNECTIONS), time.time),
+        healthy=health.healthy,
+        local_addresses=host_addresses,
+        failed=around.port_failed,
+    )
+    telling.in_force = health_ports.update
+    around.metrics.watch(
+        Readers(
+            compiler=compiler,
+            statuses=agent.status,
+            source=around.source.status,
+            probes=lambda: _probes(health),
+            sync_period_s=settings.sync_period_s,
+        )
+    )
+    unavailable = tuple(each for each in families if each not in opened)
+    return Proxy(compiler, agent, health, health_ports, unavailable)
+
+
+def _nameless(node_name: str) -> Node:
+    """Return what stands for a Node object that does not exist."""
+    return Node(key=ObjectKey("", node_name), zone="", addresses=(), pod_cidrs=(), deleting=False)
+
+
+def _probes(health: ProxyHealth) -> Mapping[tuple[str, int], int]:
+    """Return how often each probe gave each status code."""
+    answers = {"healthz": health.healthz_answers, "livez": health.livez_answers}
+    return {(name, code): n for name, codes in answers.items() for code, n in codes.items()}
+
+
+def _open(path: DataPath, families: Iterable[Family]) -> dict[Family, Backend]:
+    """Return the backend of every family that has one, IPv4 and IPv6 apart."""
+    opened: dict[Family, Backend] = {}
+    failure: BackendError | None = None
+    for family in families:
+        try:
+            opened[family] = _open_family(path, family)
+        except BackendError as error:
+            log.error("%s will not be served: %s", family.value, error)
+            failure = error
+    if not opened and failure is not None:
+        raise failure
+    return opened
+
+
+def _open_family(path: DataPath, family: Family) -> Backend:
+    for _ in range(_OPEN_TRIES - 1):
+        try:
+            return path.backend(family)
+        except BackendError as error:
+            if not error.transient:
+                raise
+        time.sleep(_OPEN_PAUSE_S)
+    return path.backend(family)
+
+
+async def apply_once(
+    proxy: Proxy, changes: tuple[Change, ...]
+) -> Mapping[Family, Applied | BackendError]:
+    """Bring the kernel in line with one complete state and say how it went."""
+    return await proxy.agent.once(_only(changes))
+
+
+def loop_settings(configuration: Configuration) -> LoopSettings:
+    """Return the loop's times from the section that belongs to the mode."""
+    match configuration.mode:
+        case Mode.NFTABLES:
+            periods = configuration.nftables
+            return LoopSettings(periods.min_sync_period_s, periods.sync_period_s)
+        case Mode.IPVS:
+            ipvs = configuration.ipvs
+            return LoopSettings(ipvs.min_sync_period_s, ipvs.sync_period_s)
+        case Mode.IPTABLES | Mode.EBPF:
+            iptables = configuration.iptables
+            return LoopSettings(iptables.min_sync_period_s, iptables.sync_period_s)
+
+
+async def _only(changes: tuple[Change, ...]) -> AsyncIterator[tuple[Change, ...]]:
+    yield changes
+
+
+class _Telling:
+    """Tells the log and the health ports what becomes of the loop's work, each thing once."""
+
+    def __init__(self, compiler: Compiler, mode: Mode, around: Around) -> None:
+        self.in_force: Callable[[Mapping[Family, TableChanges]], None] = lambda changes: None
+        self._compiler = compiler
+        self._mode = mode
+        self._around = around
+        self._started = time.monotonic()
+        self._listed = False
+        self._conflicts: frozenset[Conflict] = frozenset()
+        self._said: set[str] = set()
+        self._writing: dict[Family, TableChanges] = {}  # taken, and not known to be in the kernel
+
+    def compiled(self, changed: Mapping[Family, TableChanges]) -> None:
+        """Log what is new: who claims a frontend twice, and what cannot be had."""
+        del changed
+        if not self._listed:
+            self._listed = True
+            counts = counts_line(self._compiler.tables.values())
+            log.info("all is listed: %s, %.2f s after the start", counts, self._seconds())
+            self._around.listed(self._compiler.node)
+        conflicts = self._compiler.conflicts()
+        for line in conflict_lines(conflicts - self._conflicts):
+            log.warning("%s", line)
+        self._conflicts = conflicts
+        self._say_once(logging.WARNING, node_lines(self._compiler.node))
+        self._say_once(logging.INFO, limit_lines(self._mode, self._compiler.tables))
+
+    def _say_once(self, level: int, lines: Iterable[str]) -> None:
+        new = sorted(set(lines) - self._said)
+        for line in new:
+            log.log(level, "%s", line)
+        self._said.update(new)
+
+    def done(self, ended: Ended) -> None:
+        """Pass on what the kernel holds.
+
+        A health port that answers before the rules are in force would draw traffic too early.
+        """
+        self._around.metrics.done(ended)
+        family = ended.family
+        if ended.job.changes is not None:
+            before = self._writing.get(family, TableChanges(family))
+            self._writing[family] = before.then(ended.job.changes)
+        if isinstance(ended.outcome, Written):
+            self.in_force({family: self._writing.pop(family)})
+
+    def ready(self, statuses: Iterable[FamilyStatus]) -> None:
+        """Say that every family was tried."""
+        in_force = [status.family for status in statuses if not status.failures]
+        if in_force:
+            log.info(
+                "ready: %s in the kernel for %s, %.2f s after the start",
+                counts_line(self._compiler.tables[family] for family in in_force),
+                " and ".join(family.value for family in in_force),
+                self._seconds(),
+            )
+        else:
+            log.error("not ready: the kernel refused every IP family; trying again")
+        self._around.ready()
+        heap.loaded()
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started

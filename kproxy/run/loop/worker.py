@@ -1,0 +1,123 @@
+"""What happens in the worker thread: everything that blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from kproxy.core.table import TableChanges
+from kproxy.ports.data_path import BackendError, Sample
+from kproxy.run.loop.reconcile import Applied, Reconciler, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do for one family. `changes` None means to ask for foreign writes only."""
+
+    changes: TableChanges | None
+    look: bool  # read everything, even if nothing is in doubt
+    takes: bool  # `changes` are all that waited
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """Nothing was written. `disturbed` says that others may have written."""
+
+    disturbed: bool
+    counted: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StaleFlows:
+    """A search for stale flows: how many were removed, and how long it took."""
+
+    removed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The kernel holds what was asked. `leftovers` went wrong around it and must be done again.
+
+    `disturbed` says that others may have written before, so that it still has to be read.
+    `stale_flows` is None where no flow could be stale, or the search failed.
+    """
+
+    applied: Applied
+    disturbed: bool
+    leftovers: tuple[BackendError, ...]
+    stale_flows: StaleFlows | None
+    counted: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The kernel refused `step`, and may hold half of what was asked."""
+
+    error: BackendError
+    step: Step
+
+
+Outcome = Polled | Written | Refused
+
+
+class Worker:
+    """Does the jobs of one family, one at a time."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        *,
+        after_first_commit: Callable[[], None],
+        counters: Callable[[], Iterable[Sample]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._reconciler = reconciler
+        self._after_first_commit = after_first_commit
+        self._counters = counters
+        self._clock = clock
+        self._first_done = False
+
+    def run(self, job: Job) -> Outcome:
+        """Do a job. What the kernel refuses is part of the outcome; only bugs are raised."""
+        # Asked before every write: a write moves the marks by which foreign ones are recognised.
+        disturbed = not job.look and self._disturbed()
+        if job.changes is None:
+            return Polled(disturbed, tuple(self._counters()))
+        try:
+            if job.look:
+                self._reconciler.forget()
+            applied = self._reconciler.apply(job.changes)
+        except BackendError as error:
+            return Refused(error, self._reconciler.step)
+        stale_flows, leftovers = self._clear_up()
+        return Written(applied, disturbed, leftovers, stale_flows, tuple(self._counters()))
+
+    def _disturbed(self) -> bool:
+        try:
+            return self._reconciler.disturbed()
+        except BackendError:
+            return True  # not knowing is a doubt, and the full read that follows reports an error
+
+    def _clear_up(self) -> tuple[StaleFlows | None, tuple[BackendError, ...]]:
+        """Do what follows a write; nothing here may undo or fail the write itself."""
+        leftovers = []
+        try:
+            self._reconciler.settle()
+        except BackendError as error:
+            leftovers.append(error)
+        stale_flows = None
+        if self._reconciler.may_have_stale_flows:
+            started = self._clock()
+            try:
+                removed = self._reconciler.forget_stale_flows()
+                stale_flows = StaleFlows(removed, self._clock() - started)
+            except BackendError as error:
+                leftovers.append(error)
+        if not self._first_done:
+            try:
+                self._after_first_commit()
+                self._first_done = True
+            except BackendError as error:
+                leftovers.append(error)
+        return stale_flows, tuple(leftovers)

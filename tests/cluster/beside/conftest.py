@@ -1,0 +1,91 @@
+"""A cluster for all tests here, and in it two nodes that differ in what runs there alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from tests.cluster.beside.original import Original
+from tests.cluster.end_to_end.place import Place
+from tests.kernel.faults.cluster import both
+from tests.support.cluster.control_plane import ControlPlane
+from tests.support.net.plan import FAR1, POD1
+from tests.support.packets.objects import port
+
+HEALTH_CHECK = 32050
+HEALTH_CHECK_OF_NOBODY = 32060
+# Something of every kind, so that kube-proxy has each kind of chain.
+OBJECTS = (
+    *both("idle", "10.96.0.30", ports=(port(80, node_port=30030),)),
+    *both(
+        "edge",
+        "10.96.0.50",
+        POD1,
+        FAR1,
+        ports=(port(80, node_port=30050),),
+        type="LoadBalancer",
+        externalTrafficPolicy="Local",
+        healthCheckNodePort=HEALTH_CHECK,
+        load_balancer=({"ip": "203.0.113.50"},),
+        loadBalancerSourceRanges=["203.0.113.0/24"],
+        sessionAffinity="ClientIP",
+    ),
+    *both(
+        "far",
+        "10.96.0.60",
+        FAR1,
+        ports=(port(80, node_port=30060),),
+        type="LoadBalancer",
+        externalTrafficPolicy="Local",
+        healthCheckNodePort=HEALTH_CHECK_OF_NOBODY,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two nodes of one cluster."""
+
+    theirs: Place
+    ours: Place
+
+
+@pytest.fixture(scope="package")
+def plane(tmp_path_factory):
+    """An API server of our own: the nodes of `pair` outlive the tests."""
+    with ControlPlane(tmp_path_factory.mktemp("beside")) as plane:
+        for each in OBJECTS:
+            plane.api.apply(dict(each))
+        yield plane
+
+
+@pytest.fixture(scope="package")
+def pair(tmp_path_factory, plane):
+    """The real kube-proxy on one node and kproxy on its twin, for tests that only look."""
+    folder = tmp_path_factory.mktemp("pair")
+    theirs = Place(folder / "theirs", "nft", plane)
+    ours = Place(folder / "ours", "nft", plane)
+    original = Original(theirs)
+    try:
+        ours.ready()
+        original.ready()
+        yield Pair(theirs, ours)
+    finally:
+        original.kill()
+        theirs.close()
+        ours.close()
+
+
+@pytest.fixture
+def start_original():
+    """Start the real kube-proxy on a place and wait until it has written its rules."""
+    started = []
+
+    def start(place, mode="iptables"):
+        started.append(Original(place, mode))
+        return started[-1].ready()
+
+    yield start
+    for each in started:
+        each.kill()

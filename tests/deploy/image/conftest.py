@@ -1,0 +1,46 @@
+"""The image, a node, and pods on it."""
+
+from __future__ import annotations
+
+import pytest
+
+from kproxy.core.addresses import Family
+from tests.deploy.image.building import build
+from tests.deploy.image.installed import volumes
+from tests.deploy.image.pods import Pod
+from tests.kernel.faults.node import Node
+from tests.support.cluster.relay import Relay
+
+
+@pytest.fixture(scope="session")
+def image():
+    """The image of this source tree; building it takes a minute where nothing of it is cached."""
+    return build()
+
+
+@pytest.fixture(params=["nft", "legacy"])
+def node(request, tmp_path):
+    """A node whose kubelet uses one of the variants of iptables."""
+    node = Node(tmp_path / "node", request.param)
+    for family in Family:
+        node.iptables(family, "-t mangle -N KUBE-IPTABLES-HINT")
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def pod_of(image, node, control_plane, tmp_path):
+    """A function that makes the pod of what was installed, ready to start its containers."""
+    with Relay(control_plane.port, port=0, entered=node.network.node.entered) as relay:
+        pods = []
+
+        def make(installed):
+            folder = tmp_path / f"pod{len(pods)}"
+            folder.mkdir()
+            filled = volumes(installed, control_plane, node, folder, port=relay.port)
+            pods.append(Pod(image, folder, host=node.network.node, volumes=filled))
+            return pods[-1]
+
+        yield make
+        for pod in pods:
+            pod.close()

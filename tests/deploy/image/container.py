@@ -1,0 +1,100 @@
+"""A container that runs on the layers of an image."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.kernel.faults.waiting import until
+
+_LONGEST_S = 30.0
+
+# What a container writes goes into a folder of its own. The mounts are in a namespace that ends
+# with the container, also where nobody is left to undo them. Neither is there a cgroup to remove;
+# crun looks for its file system all the same, and refuses one that is partly of version 1.
+_START = """
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/written,workdir=$2/work" "$2/root"
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+exec crun --root "$2/state" --cgroup-manager disabled run --bundle "$2" "$3"
+"""
+
+
+class RunningContainer:
+    """One container, from its start to its end; what it says and writes is kept.
+
+    `config` is an OCI runtime's config.json; the root is `folder`/root.
+    """
+
+    def __init__(self, config: Mapping[str, Any], *, layers: Sequence[Path], folder: Path) -> None:
+        self._folder = folder
+        self._name = f"kproxy-test-{uuid.uuid4()}"
+        for name in ("written", "work", "root", "state"):
+            (folder / name).mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(config))
+        self._log = folder / "log"
+        below = ":".join(map(str, layers))
+        with self._log.open("wb") as stream:
+            self._process = subprocess.Popen(
+                [
+                    "setpriv",
+                    "--pdeathsig",
+                    "TERM",
+                    "unshare",
+                    "--mount",
+                    "sh",
+                    "-euc",
+                    _START,
+                    "sh",
+                    below,
+                    folder,
+                    self._name,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+            )
+
+    def said(self) -> str:
+        """Return all that it has written to its standard output and error."""
+        return self._log.read_text()
+
+    def wait_for(self, words: str, *, within_s: float = _LONGEST_S) -> float:
+        """Wait until these words are in the log; return the seconds that it took."""
+
+        def seen() -> bool:
+            assert words in self.said() or self._process.poll() is None, self.said()
+            return words in self.said()
+
+        return until(seen, within_s=within_s, what=f"{words!r} in the log:\n{self.said()}")
+
+    def ended(self) -> int:
+        """Wait for its end; return the exit code."""
+        return self._process.wait(timeout=_LONGEST_S)
+
+    def stop(self) -> int:
+        """Ask it to stop, as the kubelet does, and return the exit code."""
+        self._crun("kill", self._name, "TERM")
+        return self.ended()
+
+    def written(self) -> list[str]:
+        """Return the files that it has left in its own layer, by their path in the container."""
+        layer = self._folder / "written"
+        return sorted(
+            f"/{file.relative_to(layer)}"
+            for file in layer.rglob("*")
+            if file.is_file() and file.stat().st_size
+        )
+
+    def close(self) -> None:
+        """End it, if it still runs, and remove what the runtime kept of it."""
+        if self._process.poll() is None:
+            self._crun("delete", "--force", self._name)
+        self.ended()
+
+    def _crun(self, *arguments: str) -> None:
+        command = ["crun", "--root", str(self._folder / "state"), *arguments]
+        subprocess.run(command, check=True, timeout=_LONGEST_S)

@@ -1,5 +1,0 @@
-"""A fake Kubernetes API server that can do what a real one only does on bad days."""
-
-from tests.fake_api.server import FakeApi
-
-__all__ = ["FakeApi"]

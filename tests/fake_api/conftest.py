@@ -1,5 +1,0 @@
-"""The servers that the contract is about."""
-
-from tests.fake_api.fixtures import fake, server
-
-__all__ = ["fake", "server"]

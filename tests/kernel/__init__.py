@@ -1,0 +1,1 @@
+"""Tests that send packets through a real kernel, in namespaces of their own."""

@@ -1,0 +1,125 @@
+"""Connections and flows that last: each can be asked at any time who is at its other end."""
+
+from __future__ import annotations
+
+import functools
+import selectors
+import socket
+import time
+
+from kproxy.core.addresses import Family, family_of
+from kproxy.core.objects import Protocol
+from tests.support.net import plan
+from tests.support.net.ancillary import drained
+from tests.support.net.loop import Loop
+from tests.support.net.network import Network
+from tests.support.net.plan import in_family
+from tests.support.net.responders import FAMILIES
+
+PORT = 7000
+"""The port that pods converse on."""
+
+_TURN_S = 0.05
+_KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
+_LARGEST = 64
+
+
+class Conversations:
+    """Servers on `PORT` that answer every message with their own address, and their clients."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._loop = Loop()
+
+    def serve(self, *addresses: str) -> None:
+        """Let these machines converse, by TCP and UDP; addresses are given as IPv4."""
+        for address in addresses:
+            for family in Family:
+                self._serve(in_family(address, family), name=address.encode())
+
+    def open(
+        self, source: str, to: str, protocol: Protocol, family: Family, *, source_port: int = 0
+    ) -> Conversation:
+        """Begin to talk from one machine to a frontend ("ip:port")."""
+        address, _, port = to.rpartition(":")
+        client = self._socket(in_family(source, family), _KINDS[protocol])
+        client.bind((in_family(source, family), source_port))
+        client.connect_ex((in_family(address, family), int(port)))
+        return Conversation(self._loop, client)
+
+    def close(self) -> None:
+        """End all of them."""
+        self._loop.shut_down()
+
+    def _serve(self, address: str, *, name: bytes) -> None:
+        listener = self._socket(address, socket.SOCK_STREAM)
+        listener.bind((address, PORT))
+        listener.listen()
+        self._loop.watch(listener, functools.partial(self._accept, listener, name))
+        datagrams = self._socket(address, socket.SOCK_DGRAM)
+        datagrams.bind((address, PORT))
+        self._loop.watch(datagrams, functools.partial(_answer_datagrams, datagrams, name))
+
+    def _accept(self, listener: socket.socket, name: bytes) -> None:
+        for connection, _ in drained(listener.accept):
+            connection.setblocking(False)
+            answer = functools.partial(self._answer_stream, connection, name)
+            self._loop.watch(connection, answer)
+
+    def _answer_stream(self, connection: socket.socket, name: bytes) -> None:
+        for message in drained(lambda: connection.recv(_LARGEST)):
+            if not message:
+                self._loop.close(connection)
+                return
+            connection.send(name)
+
+    def _socket(self, address: str, kind: socket.SocketKind) -> socket.socket:
+        place = _PLACES[address]
+        with self._network.namespaces[place].entered():
+            made = socket.socket(FAMILIES[family_of(address)], kind | socket.SOCK_NONBLOCK)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return made
+
+
+class Conversation:
+    """A client's end; it speaks only when it is asked."""
+
+    def __init__(self, loop: Loop, client: socket.socket) -> None:
+        self._loop = loop
+        self._client = client
+        self.source_port: int = client.getsockname()[1]
+
+    def partner(self, *, within_s: float = 1.0) -> str:
+        """Say something and return who answers: the pod's IPv4 address, or why nobody does."""
+        deadline = time.monotonic() + within_s
+        answers: list[str] = []
+        self._when_writable(lambda: self._say(answers))
+        while not answers and time.monotonic() < deadline:
+            self._loop.turn(_TURN_S)
+        return answers[0] if answers else "nobody"
+
+    def _when_writable(self, then) -> None:
+        self._loop.watch(self._client, then, selectors.EVENT_WRITE)
+
+    def _say(self, answers: list[str]) -> None:
+        self._loop.watch(self._client, lambda: self._hear(answers))
+        try:
+            self._client.send(b"who is there?")
+        except OSError as error:
+            answers.append(str(error))
+
+    def _hear(self, answers: list[str]) -> None:
+        try:
+            answers.append(self._client.recv(_LARGEST).decode() or "the end")
+        except BlockingIOError:
+            return
+        except OSError as error:
+            answers.append(str(error))
+
+
+def _answer_datagrams(server: socket.socket, name: bytes) -> None:
+    for _, source in drained(lambda: server.recvfrom(_LARGEST)):
+        server.sendto(name, source)
+
+
+_PLACES = {**plan.PLACES, **{plan.ipv6_of(a): place for a, place in plan.PLACES.items()}}

@@ -1,0 +1,150 @@
+"""Connections and flows that exist live on, whatever the proxy goes through."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+
+from kproxy.core.addresses import Family
+from kproxy.core.objects import Protocol
+from tests.kernel.faults.cluster import both
+from tests.kernel.faults.conversations import PORT, Conversations
+from tests.kernel.faults.waiting import until
+from tests.support.net.plan import CLIENT, FAR1, NODE, POD1, POD2, POD3
+from tests.support.packets.objects import port
+
+pytestmark = pytest.mark.kernel
+
+PORTS = (
+    port(80, name="tcp", node_port=30020),
+    port(80, name="udp", protocol="UDP", node_port=30020),
+)
+SLICE_PORTS = (
+    {"name": "tcp", "port": PORT, "protocol": "TCP"},
+    {"name": "udp", "port": PORT, "protocol": "UDP"},
+)
+FRONTENDS = ("10.96.0.20:80", f"{NODE}:30020")
+SOURCES = (CLIENT, POD3)
+TRACKED = """table inet theirs {
+    chain forward { type filter hook forward priority 5; ct state invalid counter; }
+}
+"""
+CHANGES = 20
+CHANGE_EVERY_S = 0.5
+IN_FORCE_WITHIN_S = 5.0
+
+
+def web(*endpoints: str):
+    return both("web", "10.96.0.20", *endpoints, ports=PORTS, slice_ports=SLICE_PORTS)
+
+
+@pytest.fixture
+def talk(node):
+    conversations = Conversations(node.network)
+    conversations.serve(POD1, POD2, POD3, FAR1)
+    yield conversations
+    conversations.close()
+
+
+@pytest.fixture
+def proxy(node):
+    node.manifests.put("web", web(POD1))
+    return node.ready()
+
+
+@pytest.fixture
+def ongoing(talk, proxy):
+    """Conversations of all kinds with the only endpoint, begun."""
+    del proxy
+    kinds = itertools.product(SOURCES, FRONTENDS, Protocol, Family)
+    begun = {
+        kind: talk.open(source, to, protocol, family)
+        for kind in kinds
+        for source, to, protocol, family in [kind]
+        if protocol is not Protocol.SCTP
+    }
+    assert partners(begun) == {POD1}
+    return begun
+
+
+def partners(conversations) -> set[str]:
+    return {each.partner() for each in conversations.values()}
+
+
+def newcomer(talk, family=Family.IPV4) -> str:
+    """Return who answers a new connection."""
+    return talk.open(CLIENT, FRONTENDS[0], Protocol.TCP, family).partner()
+
+
+def test_they_survive_kill_and_restart(node, ongoing, proxy):
+    proxy.kill()
+    assert partners(ongoing) == {POD1}
+    again = node.ready()
+    assert partners(ongoing) == {POD1}
+    assert again.stop() == 0
+    assert partners(ongoing) == {POD1}
+
+
+def test_they_survive_that_endpoints_are_added_and_others_removed(node, talk, ongoing):
+    node.manifests.put("web", web(POD1, POD2, FAR1))
+    met = set()
+    until(
+        lambda: met.add(newcomer(talk)) or met == {POD1, POD2, FAR1},
+        within_s=IN_FORCE_WITHIN_S,
+        what="new connections meet the new endpoints",
+    )
+    assert partners(ongoing) == {POD1}
+    node.manifests.put("web", web(POD1, FAR1))
+    until(
+        lambda: {newcomer(talk) for _ in range(20)} == {POD1, FAR1},
+        within_s=IN_FORCE_WITHIN_S,
+        what="new connections miss the endpoint that is gone",
+    )
+    assert partners(ongoing) == {POD1}
+
+
+def test_a_connection_outlives_its_own_endpoint_and_a_flow_follows(node, talk, ongoing):
+    """TCP ends when its pod does; UDP has no end, so a client that goes on is sent elsewhere."""
+    node.manifests.put("web", web(POD2))
+    until(
+        lambda: newcomer(talk) == newcomer(talk, Family.IPV6) == POD2,
+        within_s=IN_FORCE_WITHIN_S,
+        what="new connections meet the new endpoint",
+    )
+    flows = {kind: each for kind, each in ongoing.items() if kind[2] is Protocol.UDP}
+    until(lambda: partners(flows) == {POD2}, within_s=1.0, what="the flows follow")
+    assert partners({k: v for k, v in ongoing.items() if k not in flows}) == {POD1}
+
+
+def test_they_survive_a_flush_and_its_repair(node, ongoing, proxy):
+    """The kernel stops tracking when the last rule that needs it goes, so somebody has another."""
+    node.run("nft -f -", text=TRACKED)
+    for family in Family:
+        node.iptables(family, "-t nat -F")
+        node.iptables(family, "-F")
+    assert partners(ongoing) == {POD1}
+    proxy.wait_for("IPv4: repaired")
+    proxy.wait_for("IPv6: repaired")
+    assert partners(ongoing) == {POD1}
+
+
+def test_they_survive_changes_twice_a_second(node, talk, ongoing):
+    """Other endpoints and other Services come and go; nobody is cut off or passed on."""
+    others = itertools.cycle([(POD2,), (POD3, FAR1), (), (POD2, POD3)])
+    begun = time.monotonic()
+    for number in range(CHANGES):
+        node.manifests.put("web", web(POD1, *next(others)))
+        node.manifests.put("other", both("other", f"10.96.0.{100 + number}", POD2))
+        due = begun + (number + 1) * CHANGE_EVERY_S
+        while time.monotonic() < due:
+            assert partners(ongoing) == {POD1}, f"after change {number}"
+            assert newcomer(talk) in {POD1, POD2, POD3, FAR1}, f"after change {number}"
+            time.sleep(max(0.0, min(0.1, due - time.monotonic())))
+    until(
+        lambda: node.answers({f"10.96.0.{99 + CHANGES}:80": frozenset({POD2})}) == [],
+        within_s=IN_FORCE_WITHIN_S,
+        what="the last change is in force",
+    )
+    assert partners(ongoing) == {POD1}

@@ -1,0 +1,195 @@
+"""Somebody else changes our rules while the proxy runs: it puts them right within seconds."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from kproxy.core.addresses import Family
+from tests.kernel.faults import foreign
+from tests.kernel.faults.cluster import both
+from tests.kernel.faults.node import REFUSED, Node
+from tests.kernel.faults.waiting import until
+from tests.support.net.plan import NODE, POD1, POD2
+from tests.support.packets.objects import port
+
+pytestmark = pytest.mark.kernel
+
+NOTICED_WITHIN_S = 5.0
+GIVE_UP_AFTER_S = 15.0
+PAUSE_S = 0.05
+
+SHOP = (
+    *both("web", "10.96.0.20", POD1, POD2, ports=(port(80, node_port=30020),)),
+    *both("idle", "10.96.0.30", ports=(port(80, node_port=30030),)),
+)
+ANSWERS = {
+    "10.96.0.20:80": frozenset({POD1, POD2}),
+    f"{NODE}:30020": frozenset({POD1, POD2}),
+    "10.96.0.30:80": frozenset({REFUSED}),
+    f"{NODE}:30030": frozenset({REFUSED}),
+}
+
+
+def table(node: Node, family: Family, name: str) -> list[str]:
+    """Return a table as iptables-save prints it."""
+    return node.iptables(family, f"-save -t {name}").splitlines()
+
+
+def restore(node: Node, family: Family, name: str, *lines: str) -> None:
+    text = "\n".join([f"*{name}", *lines, "COMMIT", ""])
+    node.iptables(family, "-restore --noflush", text=text)
+
+
+def flush(name: str, node: Node, family: Family) -> None:
+    node.iptables(family, f"-t {name} -F")
+
+
+def delete_a_chain(node: Node, family: Family) -> None:
+    lines = table(node, family, "nat")
+    chain = next(line.split()[0][1:] for line in lines if line.startswith(":KPROXY-SVC-"))
+    references = [line for line in lines if line.endswith((f" -j {chain}", f" -g {chain}"))]
+    assert references
+    gone = [f"-D {line.removeprefix('-A ')}" for line in references]
+    restore(node, family, "nat", *gone, f"-F {chain}", f"-X {chain}")
+
+
+def delete_a_rule(node: Node, family: Family) -> None:
+    node.iptables(family, "-t nat -D KPROXY-POSTROUTING 2")
+
+
+def replace_a_rule(node: Node, family: Family) -> None:
+    """Let a frontend be another port: neither the number nor the size of the rules changes."""
+    rules = [line for line in table(node, family, "nat") if line.startswith("-A KPROXY-SERVICES ")]
+    number, rule = next(item for item in enumerate(rules, start=1) if "--dport 80 " in item[1])
+    other = rule.removeprefix("-A KPROXY-SERVICES ").replace("--dport 80 ", "--dport 81 ")
+    restore(node, family, "nat", f"-R KPROXY-SERVICES {number} {other}")
+
+
+def add_a_rule(node: Node, family: Family) -> None:
+    node.iptables(family, "-t nat -I KPROXY-POSTROUTING 1 -j RETURN")
+
+
+def remove_a_jump(node: Node, family: Family) -> None:
+    lines = table(node, family, "nat")
+    jump = next(line for line in lines if line.startswith("-A PREROUTING") and "KPROXY" in line)
+    restore(node, family, "nat", f"-D {jump.removeprefix('-A ')}")
+
+
+def repeat_a_jump(node: Node, family: Family) -> None:
+    node.iptables(family, "-t nat -A OUTPUT -j KPROXY-SERVICES")
+
+
+def reload_a_firewall(node: Node, family: Family) -> None:
+    node.iptables(family, "-restore --counters", text=foreign.RULES)
+
+
+def flush_everything(node: Node, family: Family) -> None:
+    if node.variant == "nft":
+        node.run("nft flush ruleset")
+        return
+    for name in ("filter", "nat", "mangle"):
+        node.iptables(family, f"-t {name} -F")
+        node.iptables(family, f"-t {name} -X")
+
+
+DRIFTS: dict[str, Callable[[Node, Family], None]] = {
+    "nat flushed": functools.partial(flush, "nat"),
+    "filter flushed": functools.partial(flush, "filter"),
+    "a chain deleted": delete_a_chain,
+    "a rule deleted": delete_a_rule,
+    "a rule added": add_a_rule,
+    "a jump removed": remove_a_jump,
+    "a jump repeated": repeat_a_jump,
+    "a firewall reloaded": reload_a_firewall,
+    "everything flushed": flush_everything,
+    "a rule replaced": replace_a_rule,
+}
+# The number of rules stays, so it is the audit that finds this, and it finds it in chains that
+# were read at least once since they were written.
+FOUND_BY_AUDIT = "a rule replaced"
+AUDITED_EVERY = "2s"
+
+
+@dataclass(slots=True)
+class Repair:
+    """What became of one drift: after how long all was ours again, and what else changed."""
+
+    node: Node
+    ours: list[str]
+    done_at: float = 0.0
+    drifted: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    after_s: float = math.inf
+
+    def begin(self, drift: Callable[[Node, Family], None]) -> None:
+        """Do the damage."""
+        for family in Family:
+            drift(self.node, family)
+        self.done_at = time.monotonic()
+        self.drifted = self.node.ours()
+        self.foreign = foreign.seen(self.node)
+
+    def is_done(self) -> bool:
+        """Say whether everything of ours is as it was."""
+        return self.node.ours() == self.ours
+
+    def look(self) -> None:
+        """Note the time if it is done."""
+        if math.isinf(self.after_s) and self.is_done():
+            self.after_s = time.monotonic() - self.done_at
+
+
+def served(folder: Path, variant: str, drift: str) -> Node:
+    """Return a node with a running proxy and everybody else's rules."""
+    node = Node(folder / drift.replace(" ", "-"), variant)
+    node.configure(iptables={"syncPeriod": AUDITED_EVERY if drift == FOUND_BY_AUDIT else "1h"})
+    node.manifests.put("shop", SHOP)
+    foreign.settle(node)
+    node.start()
+    return node
+
+
+def make_it_read(repair: Repair) -> None:
+    """Disturb another chain than the one that is to change, and wait for the repair."""
+    for family in Family:
+        add_a_rule(repair.node, family)
+    until(repair.is_done, within_s=GIVE_UP_AFTER_S, what="repaired")
+
+
+@pytest.fixture(scope="module", params=["nft", "legacy"])
+def repairs(request, tmp_path_factory):
+    """Do every drift on a node of its own, all at the same time: most of it is waiting."""
+    folder = tmp_path_factory.mktemp("drift")
+    nodes = {drift: served(folder, request.param, drift) for drift in DRIFTS}
+    for node in nodes.values():
+        node.started[0].wait_for("ready: ")
+    repairs = {drift: Repair(node, node.ours()) for drift, node in nodes.items()}
+    make_it_read(repairs[FOUND_BY_AUDIT])
+    for drift, repair in repairs.items():
+        repair.begin(DRIFTS[drift])
+    give_up_at = time.monotonic() + GIVE_UP_AFTER_S
+    while any(math.isinf(r.after_s) for r in repairs.values()) and time.monotonic() < give_up_at:
+        for repair in repairs.values():
+            repair.look()
+        time.sleep(PAUSE_S)
+    yield repairs
+    for node in nodes.values():
+        node.close()
+
+
+@pytest.mark.parametrize("drift", DRIFTS)
+def test_it_is_noticed_and_repaired_in_seconds_and_nothing_else_is_touched(repairs, drift):
+    repair = repairs[drift]
+    node = repair.node
+    assert repair.drifted != repair.ours
+    assert repair.after_s < NOTICED_WITHIN_S, node.started[0].said()
+    assert foreign.seen(node) == repair.foreign
+    assert node.answers(ANSWERS) == []
+    assert "repaired" in node.started[0].said()

@@ -1,0 +1,45 @@
+"""The folder of manifests vanishes while traffic goes on, and comes back."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.kernel.faults.cluster import both
+from tests.kernel.faults.waiting import holds, until
+from tests.support.net.plan import POD1, POD2
+
+pytestmark = pytest.mark.kernel
+
+IN_FORCE_WITHIN_S = 5.0
+LONG_ENOUGH_S = 0.7  # with so small an interval, a change is in force within a fraction of it
+WEB = "10.96.0.20:80"
+OLD, NEW = {WEB: frozenset({POD1})}, {WEB: frozenset({POD2})}
+
+
+@pytest.fixture
+def proxy(node):
+    node.configure(iptables={"minSyncPeriod": "10ms"})
+    node.manifests.put("web", both("web", "10.96.0.20", POD1))
+    return node.ready()
+
+
+@pytest.mark.parametrize("how", ["renamed", "removed"])
+def test_forwarding_goes_on_and_what_comes_back_is_followed(node, proxy, how):
+    folder = node.manifests.path
+    elsewhere = node.folder / "elsewhere"
+    if how == "renamed":
+        folder.rename(elsewhere)
+    else:
+        shutil.copytree(folder, elsewhere)
+        shutil.rmtree(folder)
+    proxy.wait_for("error")
+    holds(lambda: node.answers(OLD) == [], for_s=LONG_ENOUGH_S, what="forwarding goes on")
+    assert proxy.process.poll() is None
+
+    elsewhere.rename(folder)
+    node.manifests.put("web", both("web", "10.96.0.20", POD2))
+    until(
+        lambda: node.answers(NEW) == [], within_s=IN_FORCE_WITHIN_S, what="the folder is followed"
+    )

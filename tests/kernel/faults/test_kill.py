@@ -1,0 +1,171 @@
+"""kill -9 at every step of an apply: traffic goes on, and the next start finishes the work."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import time
+from collections.abc import Mapping
+
+import pytest
+
+from tests.kernel.faults.cluster import both
+from tests.kernel.faults.node import LEFT, REFUSED, SILENT, Node, Word
+from tests.kernel.faults.tools import KILL_AFTER, KILL_BEFORE, KILL_DURING
+from tests.kernel.faults.waiting import until
+from tests.support.net.plan import FAR1, NODE, POD1, POD2, POD3
+from tests.support.packets.objects import ApiObject, port
+
+pytestmark = pytest.mark.kernel
+
+UNAFFECTED = "10.96.0.10:80"
+_LOCAL = {"externalTrafficPolicy": "Local"}
+_STICKY = {"sessionAffinity": "ClientIP"}
+
+OLD = (
+    *both("steady", "10.96.0.10", POD2),
+    *both("web", "10.96.0.20", POD1, ports=(port(80, node_port=30020),)),
+    *both("idle", "10.96.0.30", ports=(port(80, node_port=30030),)),
+    *both("busy", "10.96.0.40", POD1, ports=(port(80, node_port=30040),)),
+    *both("old", "10.96.0.50", POD2),
+    *both("local", "10.96.0.70", POD1, ports=(port(80, node_port=30070),), **_LOCAL),
+    *both("sticky", "10.96.0.80", POD1, **_STICKY),
+)
+NEW = (
+    *both("steady", "10.96.0.10", POD2),
+    *both("web", "10.96.0.20", POD3, FAR1, ports=(port(80, node_port=30020),)),
+    *both("idle", "10.96.0.30", POD1, ports=(port(80, node_port=30030),)),
+    *both("busy", "10.96.0.40", ports=(port(80, node_port=30040),)),
+    *both("new", "10.96.0.60", POD3),
+    *both("local", "10.96.0.70", FAR1, ports=(port(80, node_port=30070),), **_LOCAL),
+    *both("sticky", "10.96.0.80", POD3, **_STICKY),
+)
+
+
+RESTORES_OF_A_CHANGE = 3  # filter, nat, filter
+RESTORES_OF_A_NEW_SERVICE = 2  # nat, filter: it is served before the rest of its clusterIP refuses
+STEP_S = 0.015
+REPAIRED_WITHIN_S = 5
+
+Answers = Mapping[str, frozenset[Word]]
+
+
+def words(*each: str) -> frozenset[str]:
+    return frozenset(each)
+
+
+# Frontend -> what a client outside may get: before the change, and after it.
+ANSWERS = {
+    UNAFFECTED: (words(POD2), words(POD2)),
+    "10.96.0.20:80": (words(POD1), words(POD3, FAR1)),
+    f"{NODE}:30020": (words(POD1), words(POD3, FAR1)),
+    "10.96.0.30:80": (words(REFUSED), words(POD1)),
+    f"{NODE}:30030": (words(REFUSED), words(POD1)),
+    "10.96.0.40:80": (words(POD1), words(REFUSED)),
+    f"{NODE}:30040": (words(POD1), words(REFUSED)),
+    "10.96.0.50:80": (words(POD2), words(LEFT)),
+    "10.96.0.60:80": (words(LEFT), words(POD3)),
+    f"{NODE}:30070": (words(POD1), words(SILENT)),
+    "10.96.0.80:80": (words(POD1), words(POD3)),
+}
+BEFORE = {frontend: old for frontend, (old, _) in ANSWERS.items()}
+AFTER = {frontend: new for frontend, (_, new) in ANSWERS.items()}
+EITHER = {frontend: old | new for frontend, (old, new) in ANSWERS.items()}
+# The address itself comes or goes: between the two tables it is known and not yet served, or no
+# longer, so it refuses. Nothing else may be heard of it, least of all from the default gateway
+# before it is gone.
+EITHER |= {
+    frontend: EITHER[frontend] | {REFUSED} for frontend in ("10.96.0.50:80", "10.96.0.60:80")
+}
+
+
+def wanted(node: Node, objects: tuple[ApiObject, ...]) -> list[str]:
+    """Return what an apply of these objects that nobody disturbs leaves in the kernel."""
+    node.manifests.put("shop", objects)
+    node.once()
+    return node.ours()
+
+
+def finishes(node: Node, ours: list[str], answers: Answers) -> bool:
+    """Say whether traffic is as it may be now, and as it must be after another start."""
+    assert node.answers(EITHER) == []
+    node.once()
+    assert node.answers(answers) == []
+    return node.ours() == ours
+
+
+@pytest.fixture
+def changing(node):
+    """Yield the ways of a node that is told to change from one cluster to the other and back.
+
+    Each is what it will hold in the end, and how it will answer.
+    """
+    new, old = wanted(node, NEW), wanted(node, OLD)
+    assert node.answers(BEFORE) == []
+
+    def changes():
+        for objects, *then in itertools.cycle([(NEW, new, AFTER), (OLD, old, BEFORE)]):
+            node.manifests.put("shop", objects)
+            yield then
+
+    return changes()
+
+
+def kill_at(node: Node, call: int, how: str) -> None:
+    """Run an apply that is killed at one restore."""
+    node.tools.forget()
+    node.tools.at(call, how)
+    proxy = node.start("--once")
+    assert proxy.ended() == -signal.SIGKILL, proxy.said()
+
+
+def test_killed_at_any_restore_the_old_or_the_new_is_in_force_and_a_start_finishes(node, changing):
+    restores = range(1, 2 * RESTORES_OF_A_CHANGE + 1)
+    steps = [(1, KILL_BEFORE), *itertools.product(restores, (KILL_DURING, KILL_AFTER))]
+    for (call, how), (ours, answers) in zip(steps, changing, strict=False):
+        kill_at(node, call, how)
+        assert finishes(node, ours, answers), f"at restore {call}: {how}"
+
+
+def test_killed_at_any_moment_the_old_or_the_new_is_in_force_and_a_start_finishes(node, changing):
+    """Between the restores there are ipsets, settings and stale flows."""
+    for step, (ours, answers) in zip(range(6), changing, strict=False):
+        proxy = node.start("--once")
+        proxy.wait_for("writing rules with")
+        time.sleep(step * STEP_S)
+        proxy.kill()
+        assert finishes(node, ours, answers), f"{step * STEP_S} s after it was opened"
+
+
+def test_a_restore_that_outlives_its_killed_proxy_does_not_win_over_the_next_one(node, changing):
+    """The proxy is dead, and its child is about to write what is outdated by then."""
+    node.tools.forget()
+    next(changing)
+    node.tools.at(2, f'kill -9 $PPID; sleep 1; $real "$@"; touch {node.folder}/late; exit')
+    assert node.start("--once").ended() == -signal.SIGKILL
+    ours, answers = next(changing)
+    node.tools.forget()
+    node.ready()
+    until((node.folder / "late").exists, within_s=5, what="the late restore")
+    until(lambda: node.ours() == ours, within_s=REPAIRED_WITHIN_S, what="repaired")
+    assert node.answers(answers) == []
+
+
+def test_an_unchanged_start_writes_nothing(node):
+    node.manifests.put("shop", OLD)
+    node.once()
+    before = node.generation(), node.ours()
+
+    assert node.once() == 0
+    assert (node.generation(), node.ours()) == before
+
+
+def test_a_start_changes_only_what_differs(node):
+    node.manifests.put("shop", OLD)
+    node.once()
+    before = set(node.ours())
+    node.manifests.put("more", both("more", "10.96.0.90", POD3))
+
+    assert node.once() == 2 * RESTORES_OF_A_NEW_SERVICE
+    assert len(before - set(node.ours())) < 10
+    assert node.answers({**BEFORE, "10.96.0.90:80": words(POD3)}) == []

@@ -1,0 +1,90 @@
+"""The iptables data path keeps the contract of all data paths, on a real kernel."""
+
+import contextlib
+
+import pytest
+
+from backends.iptables.driver.backend import IptablesBackend
+from backends.iptables.render.renderer import Renderer
+from backends.iptables.render.rules import Options
+from backends.kernel.xtables import tools
+from kproxy.core.addresses import Family
+from tests.kernel.iptables.conftest import iptables, run, saved
+from tests.support.contract import BackendContract
+from tests.unit.run.tables import some_tables
+
+pytestmark = pytest.mark.kernel
+
+THEIRS = {
+    "filter": ("INPUT", "FORWARD", "OUTPUT"),
+    "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
+}
+
+
+class IptablesRig:
+    """A namespace in which others have rules in every built-in chain, a chain and an ipset."""
+
+    def __init__(self, family, variant):
+        self.family = family
+        self._variant = variant
+        for table, chains in THEIRS.items():
+            self._iptables(f"-t {table} -N THEIRS")
+            for chain in chains:
+                self._iptables(f"-t {table} -A {chain} -p tcp -m comment --comment x -j THEIRS")
+        run("ipset create theirs hash:net")
+
+    def backend(self):
+        renderer = Renderer(self.family, Options(counts=True))
+        return IptablesBackend(family=self.family, variant=self._variant, renderer=renderer)
+
+    def foreign(self):
+        printed = [saved(family, self._variant) for family in Family]
+        lines = [line for text in printed for line in text.splitlines() if "KPROXY-" not in line]
+        sets = [name for name in run("ipset list -n").split() if not name.startswith("kproxy-")]
+        return tuple(lines), tuple(sets)
+
+    def meddle(self):
+        self._iptables("-t nat -F KPROXY-SERVICES")
+        self._iptables("-t nat -A PREROUTING -j KPROXY-SERVICES")
+        self._iptables("-D INPUT 2")
+        self._iptables("-N KPROXY-NOBODYS")
+
+    def refusals(self):
+        yield self._with_a_set_in_the_way()
+        for transaction in (1, 2, 3):
+            yield self._with_a_bad_line_in(transaction)
+
+    @contextlib.contextmanager
+    def _with_a_set_in_the_way(self):
+        """The first step of a commit makes ipsets; one of another type has the name of one."""
+        rendered = self.backend().render(some_tables(self.family)[5].everything())
+        name = min(key for key in rendered if key.startswith("set/")).partition("/")[2]
+        run(f"ipset create {name} bitmap:port range 1-2")
+        yield self.backend()
+        run(f"ipset destroy {name}")
+
+    @contextlib.contextmanager
+    def _with_a_bad_line_in(self, transaction):
+        """The kernel's tools refuse a transaction (the first, the second, …) of each commit."""
+        count = 0
+
+        def restore(family, variant, lines):
+            nonlocal count
+            count += 1
+            bad = ["--no-such-option"] if count == transaction else []
+            *good, commit = lines
+            genuine(family, variant, [*good, *bad, commit])
+
+        genuine = tools.restore
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tools, "restore", restore)
+            yield self.backend()
+
+    def _iptables(self, rest):
+        run(f"{iptables(self.family, self._variant)} {rest}")
+
+
+class TestIptables(BackendContract):
+    @pytest.fixture
+    def rig(self, namespace, family, variant):
+        return IptablesRig(family, variant)

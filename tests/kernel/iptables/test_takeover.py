@@ -1,0 +1,125 @@
+"""Taking over removes what kube-proxy left, whatever its mode, and nothing of anybody else."""
+
+import socket
+
+import pytest
+
+from backends.kernel.xtables.tools import Variant
+from backends.kube_proxy.ipvs_leftovers import VirtualServer, kube_proxys
+from backends.kube_proxy.takeover import remove_kube_proxy
+from kproxy.core.addresses import Family
+from tests.kernel.iptables import kube_proxy
+from tests.kernel.iptables.conftest import Applied, iptables, run, saved, shop
+
+pytestmark = pytest.mark.kernel
+
+
+def load(family: Family, variant: Variant, text: str) -> None:
+    run(f"{iptables(family, variant, 'restore')} --noflush", text)
+
+
+@pytest.fixture
+def before(namespace, family, variant) -> str:
+    """Kubelet's and foreign rules, as they must stay."""
+    load(family, variant, kube_proxy.restore_input(kube_proxy.KUBELET))
+    load(family, variant, kube_proxy.restore_input(kube_proxy.FOREIGN))
+    return saved(family, variant)
+
+
+def test_the_iptables_mode_leaves_nothing_and_others_lose_nothing(before, family, variant):
+    load(family, variant, kube_proxy.iptables_mode(family))
+    assert saved(family, variant) != before
+    assert remove_kube_proxy(family) == 20 + 12
+    assert saved(family, variant) == before
+    assert remove_kube_proxy(family) == 0
+
+
+def test_the_ipvs_mode_leaves_nothing_and_others_lose_nothing(before, family, variant):
+    sets, rules = kube_proxy.ipvs_mode(family)
+    run("ipset create mine hash:ip")
+    run("ipset restore", sets)
+    load(family, variant, rules)
+    run("ip link add kube-ipvs0 type veth peer name other-end")  # the name counts, not the type
+    assert remove_kube_proxy(family) > 20
+    assert saved(family, variant) == before
+    assert run("ipset list -n") == "mine\n"
+    assert "kube-ipvs0" not in run("ip link")
+    assert remove_kube_proxy(family) == 0
+
+
+def test_the_nftables_mode_leaves_nothing_and_the_other_family_loses_nothing(before, family):
+    names = {Family.IPV4: "ip", Family.IPV6: "ip6"}
+    for name in names.values():
+        run(f"nft add table {name} kube-proxy")
+        run(f"nft add chain {name} kube-proxy services")
+        run(f"nft add table {name} mine")
+    assert remove_kube_proxy(family) == 1
+    tables = run("nft list tables")
+    for other, name in names.items():
+        assert (f"table {name} kube-proxy\n" in tables) == (other is not family)
+        assert f"table {name} mine\n" in tables
+
+
+def test_both_variants_are_searched(namespace, family):
+    for variant in Variant:
+        load(family, variant, kube_proxy.iptables_mode(family))
+    remove_kube_proxy(family)
+    for variant in Variant:
+        assert "KUBE-" not in saved(family, variant)
+
+
+def test_a_chain_that_a_foreign_rule_names_stays_with_what_it_leads_to(namespace, family, variant):
+    load(family, variant, kube_proxy.iptables_mode(family))
+    mine = "*nat\n:MINE - [0:0]\n-A MINE -p tcp -j KUBE-SVC-AAAAAAAAAAAAAAA7\nCOMMIT\n"
+    load(family, variant, mine)
+    remove_kube_proxy(family)
+    left = [line for line in saved(family, variant).splitlines() if line.startswith(":KUBE")]
+    assert left == [
+        ":KUBE-MARK-MASQ - [0:0]",
+        ":KUBE-SEP-AAAAAAAAAAAAAAA5 - [0:0]",
+        ":KUBE-SVC-AAAAAAAAAAAAAAA7 - [0:0]",
+    ]
+    assert "-A MINE -p tcp -j KUBE-SVC-AAAAAAAAAAAAAAA7" in saved(family, variant)
+
+
+@pytest.mark.parametrize(
+    ("why", "rule"),
+    [
+        ("no comment of kube-proxy's", "-A INPUT -j KUBE-FORWARD"),
+        (
+            "a condition that kube-proxy has not",
+            '-A INPUT -p tcp -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD',
+        ),
+    ],
+)
+def test_an_administrators_jump_is_not_taken_for_kube_proxys(namespace, family, variant, why, rule):
+    load(family, variant, kube_proxy.iptables_mode(family))
+    load(family, variant, f"*filter\n{rule}\nCOMMIT\n")
+    remove_kube_proxy(family)
+    left = saved(family, variant)
+    assert rule in left, why
+    assert ":KUBE-FORWARD" in left
+    assert "-A KUBE-FORWARD" in left
+
+
+def test_our_own_rules_stay(node):
+    load(node.family, node.variant, kube_proxy.iptables_mode(node.family))
+    node.apply(shop(node.family))
+    remove_kube_proxy(node.family)
+    assert node.observed() == node.want
+    assert not Applied(node.family, node.variant).apply(shop(node.family))
+
+
+def test_a_node_without_kube_proxy_is_left_alone(before, family, variant):
+    assert remove_kube_proxy(family) == 0
+    assert saved(family, variant) == before
+
+
+def test_virtual_servers_are_kube_proxys_by_address_or_node_port():
+    on_link = VirtualServer("172.30.0.1", socket.IPPROTO_TCP, 443)
+    node_port = VirtualServer("192.0.2.1", socket.IPPROTO_TCP, 30080)
+    foreign = VirtualServer("192.0.2.1", socket.IPPROTO_UDP, 30080)
+    found = kube_proxys(
+        [on_link, node_port, foreign], {"172.30.0.1"}, {(socket.IPPROTO_TCP, 30080)}
+    )
+    assert found == [on_link, node_port]

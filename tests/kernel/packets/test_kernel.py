@@ -1,0 +1,110 @@
+"""The packet table as real packets, through every data path of this kernel."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+
+from kproxy.core.addresses import Family
+from kproxy.core.objects import Protocol
+from tests.support.net import plan
+from tests.support.net.observed import Answered, Observed, Probe
+from tests.support.net.plan import in_family
+from tests.support.packets.asking import ALL_FLOWS, identify, table_of, verdict_of
+from tests.support.packets.data_paths import DATA_PATHS
+from tests.support.packets.groups import balancing
+from tests.support.packets.kernel import Kernel, is_as_expected
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    running: dict[str, Kernel] = {}
+    yield running
+    for kernel in running.values():
+        kernel.close()
+
+
+@pytest.fixture(params=DATA_PATHS)
+def kernel(request, kernels):
+    if request.param not in kernels:
+        kernels[request.param] = Kernel(DATA_PATHS[request.param])
+    return kernels[request.param]
+
+
+@pytest.fixture(params=Family, ids=lambda family: family.value)
+def family(request):
+    return request.param
+
+
+@pytest.mark.parametrize("flow", ALL_FLOWS, ids=identify)
+def test_the_kernel_agrees_with_the_packet_table(kernel, flow):
+    outcome = kernel.outcome(flow)
+
+    assert is_as_expected(flow, outcome), (
+        f"{flow}\n  expected {flow.expected}\n  seen     {outcome}"
+        f"\n  resolve: {verdict_of(flow).reason}"
+    )
+
+
+def probe(source: str, to: str, family: Family, protocol: Protocol = Protocol.TCP) -> Probe:
+    address, _, port = to.rpartition(":")
+    return Probe(in_family(source, family), in_family(address, family), int(port), protocol)
+
+
+@pytest.mark.parametrize(
+    ("to", "targets"),
+    [(balancing.FEW, balancing.FEW_TARGETS), (balancing.MANY, balancing.MANY_TARGETS)],
+    ids=["few", "many"],
+)
+def test_endpoints_get_equal_shares(kernel, family, to, targets):
+    kernel.program(table_of(balancing.SPREAD, family))
+    share = 100
+    count = share * len(targets)
+    observed = kernel.network.send([probe(plan.POD3, to, family)] * count)
+
+    shares = Counter(seen.by if isinstance(seen, Answered) else seen for seen in observed)
+    six_sigma = 6 * (share * (1 - 1 / len(targets))) ** 0.5
+    assert set(shares) == set(in_family(targets, family))
+    assert all(abs(got - share) <= six_sigma for got in shares.values()), shares
+
+
+# None shares a namespace with an endpoint: the answer has to come back through the node.
+CLIENTS = (
+    plan.CLIENT,
+    plan.CLIENT2,
+    plan.OUTSIDE,
+    plan.FAR_CLIENT,
+    plan.NODE_POD_SIDE,
+    plan.NODE,
+    plan.NODE_SECOND,
+    plan.POD3,
+)
+
+
+def endpoints_met(kernel: Kernel, to: str) -> list[str | Observed]:
+    """Return which endpoint each client meets, over both families."""
+    return [
+        seen.by if isinstance(seen, Answered) else seen
+        for seen in kernel.network.send(
+            [probe(client, to, family) for family in Family for client in CLIENTS]
+        )
+    ]
+
+
+def test_affinity_keeps_a_client_at_its_endpoint_until_it_pauses(kernel):
+    """One client, one endpoint, whatever frontend it uses; each connection renews the term."""
+    for family in Family:
+        kernel.program(table_of(balancing.AFFINITY, family))
+    met = endpoints_met(kernel, balancing.STICKY[0])
+    assert len(set(met)) > 2
+
+    # Only the kernel's clock can make these terms pass.
+    for to in balancing.STICKY * 2:
+        time.sleep(balancing.AFFINITY_TIMEOUT_S / 4)
+        assert endpoints_met(kernel, to) == met
+    time.sleep(balancing.AFFINITY_TIMEOUT_S + 1)
+    assert endpoints_met(kernel, balancing.STICKY[0]) != met

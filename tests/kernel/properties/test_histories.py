@@ -1,0 +1,144 @@
+"""The kernel's state is what the last objects say, whatever way led there."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kproxy.core.addresses import Family
+from kproxy.core.compile import Compiler
+from kproxy.core.objects import Kind
+from kproxy.core.store import Replaced, Store, Upserted
+from kproxy.run.loop.reconcile import Reconciler
+from tests.support.effort import examples
+from tests.support.net.namespace import Namespace
+from tests.support.packets.data_paths import DATA_PATHS
+from tests.unit.core.universe import CHANGES, CLUSTERS, SETTINGS, batches
+
+# A failure is made small for up to 300 s before it is shown.
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(420)]
+
+FAMILIES = st.sampled_from(Family)
+
+
+@pytest.fixture(scope="module", params=DATA_PATHS)
+def data_path(request):
+    return request.param
+
+
+class Machine:
+    """A kernel of its own that follows objects, as one process after the other does."""
+
+    def __init__(self, data_path: str, family: Family, options) -> None:
+        self._data_path, self._options = data_path, options
+        self.family = family
+        self.namespace = Namespace("machine")
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything but what the kernel holds."""
+        with self.namespace.entered():
+            self.backend = DATA_PATHS[self._data_path](self.namespace, self.family)
+        self.reconciler = Reconciler(self.backend, lambda: ())
+        self.compiler = Compiler(self._options, [self.family])
+
+    def follow(self, changes) -> int:
+        """Take a batch of changes in; return how many kernel objects were written."""
+        written = 0
+        with self.namespace.entered():
+            for changed in self.compiler.apply(changes).values():
+                written += self.reconciler.apply(changed).written
+        return written
+
+    def state(self) -> list[str]:
+        """Return our chains, jumps and sets as the tools print them, in an order of its own.
+
+        The rules of a chain keep theirs; that of chains, and of jumps in a chain, means nothing.
+        """
+        _, _, variant = self._data_path.rpartition("-")
+        stem = "iptables" if self.family is Family.IPV4 else "ip6tables"
+        lines = self._run(f"{stem}-{variant}-save")
+        ours = [line.split(" [")[0] for line in lines if "KPROXY-" in line]
+        chains = itertools.groupby(sorted(ours, key=_chain), key=_chain)
+        rules = [
+            line
+            for chain, found in chains
+            for line in (found if chain.startswith("KPROXY-") else sorted(found))
+        ]
+        return rules + sorted(self._run("ipset list -n"))
+
+    def image(self):
+        """Return what the data path reads back."""
+        with self.namespace.entered():
+            return self.backend.observe()
+
+    def _run(self, command: str) -> list[str]:
+        with self.namespace.entered():
+            done = subprocess.run(command.split(), capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+
+def _chain(line: str) -> str:
+    return line.removeprefix("-A ").removeprefix(":").split()[0]
+
+
+@contextmanager
+def machines(data_path, family, options, count):
+    made = [Machine(data_path, family, options) for _ in range(count)]
+    try:
+        yield made
+    finally:
+        for machine in made:
+            machine.namespace.close()
+
+
+def listed(store):
+    return [Replaced(kind, tuple(store.all(kind))) for kind in Kind]
+
+
+@examples(30)
+@given(st.data(), FAMILIES, SETTINGS, CLUSTERS, CHANGES)
+def test_the_way_does_not_show(data_path, data, family, options, cluster, changes):
+    """In any order, coalesced in any way, and with restarts in between."""
+    store = Store()
+    for change in [*cluster, *changes]:
+        store.apply(change)
+    objects = [Upserted(each) for kind in Kind for each in store.all(kind)]
+    with machines(data_path, family, options, 3) as (fresh, travelled, gathered):
+        fresh.follow(listed(store))
+
+        so_far = Store()
+        for batch in data.draw(batches([*cluster, *changes])):
+            travelled.follow(batch)
+            for change in batch:
+                so_far.apply(change)
+            if travelled.compiler.ready and data.draw(st.booleans()):
+                travelled.restart()
+                assert travelled.follow(listed(so_far)) == 0
+        gathered.follow([Replaced(kind, ()) for kind in Kind])
+        for batch in data.draw(batches(data.draw(st.permutations(objects)))):
+            gathered.follow(batch)
+
+        assert travelled.state() == fresh.state()
+        assert gathered.state() == fresh.state()
+        assert travelled.image() == gathered.image() == fresh.image()
+
+
+@examples(30)
+@given(FAMILIES, SETTINGS, CLUSTERS, CLUSTERS)
+def test_twice_is_once_and_there_and_back_is_the_same(data_path, family, options, here, there):
+    with machines(data_path, family, options, 1) as (machine,):
+        machine.follow(here)
+        before = machine.state()
+        with machine.namespace.entered():
+            assert machine.reconciler.audit().written == 0
+        machine.follow(there)
+        machine.follow(here)
+        assert machine.state() == before
+        machine.restart()
+        assert machine.follow(here) == 0

@@ -1,0 +1,56 @@
+"""Random packets into random clusters: the kernel does what the reference says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kproxy.core.addresses import Family
+from tests.kernel.properties import clusters
+from tests.support.effort import examples
+from tests.support.net.observed import Answered
+from tests.support.packets.data_paths import DATA_PATHS
+from tests.support.packets.kernel import Kernel, Outcome, is_as_expected
+from tests.support.packets.table import Flow, ForwardTo
+
+# A failure is made small for up to 300 s before it is shown.
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(420)]
+
+
+@pytest.fixture(scope="module", params=DATA_PATHS)
+def kernel(request):
+    kernel = Kernel(DATA_PATHS[request.param])
+    kernel.network.serve(clusters.PORTS)
+    yield kernel
+    kernel.close()
+
+
+def is_as_the_reference_says(flow: Flow, outcome: Outcome) -> bool:
+    """Compare, knowing that nothing can masquerade what is delivered on the node itself."""
+    observed, expected = outcome.observed, flow.expected
+    if (
+        isinstance(expected, ForwardTo)
+        and isinstance(observed, Answered)
+        and observed.place == "node"
+        and observed.source.startswith((flow.source, f"[{flow.source}]"))
+    ):
+        return observed.by in expected.targets
+    return is_as_expected(flow, outcome)
+
+
+@pytest.mark.parametrize("family", Family, ids=lambda family: family.value)
+@examples(60)
+@given(data=st.data())
+def test_every_packet_gets_what_the_reference_says(kernel, family, data):
+    table = data.draw(clusters.tables(family))
+    flows = data.draw(clusters.flows(table))
+    kernel.program(table)
+    outcomes = kernel.ask(flows, family)
+
+    wrong = [
+        f"{flow}\n  expected {flow.expected}: {flow.why}\n  seen     {outcomes[flow]}"
+        for flow in flows
+        if not is_as_the_reference_says(flow, outcomes[flow])
+    ]
+    assert not wrong, "\n".join(wrong)

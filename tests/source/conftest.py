@@ -1,5 +1,0 @@
-"""The servers that the source follows."""
-
-from tests.fake_api.fixtures import fake, server
-
-__all__ = ["fake", "server"]

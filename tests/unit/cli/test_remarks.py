@@ -1,0 +1,76 @@
+"""What is said once about the limits of a configuration."""
+
+import ipaddress
+from dataclasses import replace
+
+import pytest
+
+from kproxy.core.addresses import Family
+from kproxy.core.compile import Compiler
+from kproxy.core.objects import Kind
+from kproxy.core.parse import from_builtins
+from kproxy.core.settings import Mode, Settings
+from kproxy.core.store import Replaced
+from kproxy.proxy.remarks import conflict_lines, limit_lines
+
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "web"},
+    "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+}
+PODS = (ipaddress.ip_network("10.1.0.0/16"),)
+
+
+def lines(settings, *services):
+    compiler = Compiler(settings)
+    objects = tuple(from_builtins(service) for service in services)
+    compiler.apply([Replaced(Kind.SERVICE, objects), Replaced(Kind.ENDPOINT_SLICE, ())])
+    return list(limit_lines(settings.mode, compiler.tables))
+
+
+def test_pods_that_cannot_be_recognised_are_said_where_services_are():
+    said = lines(Settings("n", localhost_node_ports=False), SERVICE)
+    assert [line[:5] for line in said] == ["IPv4:"]
+    assert "clusterCIDR names no IPv4 network" in said[0]
+
+
+def test_nothing_is_said_where_pods_are_recognised_and_localhost_is_off():
+    assert lines(Settings("n", cluster_cidrs=PODS, localhost_node_ports=False), SERVICE) == []
+
+
+@pytest.mark.parametrize(("mode", "said"), [(Mode.IPTABLES, 1), (Mode.EBPF, 0)])
+def test_the_iptables_mode_says_that_it_cannot_serve_the_ipv6_loopback(mode, said):
+    settings = replace(Settings("n", cluster_cidrs=PODS), mode=mode)
+    assert len(lines(settings)) == said
+    assert all("::1" in line for line in lines(settings))
+
+
+def test_the_ipv6_loopback_is_no_topic_without_ipv6():
+    compiler = Compiler(Settings("n", cluster_cidrs=PODS), [Family.IPV4])
+    assert list(limit_lines(Mode.IPTABLES, compiler.tables)) == []
+
+
+def test_of_thousands_of_conflicts_a_few_are_named_and_the_rest_is_counted():
+    compiler = Compiler(Settings("n"))
+    spec = {**SERVICE["spec"], "externalIPs": ["192.0.2.7"]}
+    made = [
+        from_builtins(
+            {
+                **SERVICE,
+                "metadata": {"name": f"s{number:03}"},
+                "spec": {**spec, "clusterIP": f"10.96.1.{number}"},
+            }
+        )
+        for number in range(200)
+    ]
+    compiler.apply([Replaced(Kind.SERVICE, tuple(made)), Replaced(Kind.ENDPOINT_SLICE, ())])
+
+    *named, rest = conflict_lines(compiler.conflicts())
+
+    assert len(named) == 50
+    assert named[0] == (
+        "192.0.2.7:80 TCP is claimed twice: default/s000 has it, default/s001 does not"
+    )
+    assert rest == "149 more frontends are claimed twice"
+    assert list(conflict_lines([])) == []

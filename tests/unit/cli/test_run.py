@@ -1,0 +1,256 @@
+"""`kproxy run`, `check` and `cleanup` on a real kernel, in a network namespace of their own."""
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("iptables-nft-save") is None,
+        reason="needs root and iptables",
+    ),
+]
+
+NODE = ("--node-name", "node-1")
+DEADLINE_S = 20
+
+# What `nfacct add` would do, which is rarely installed.
+_ENSURE = (
+    "from backends.iptables.driver.accounting import ensure\n"
+    "from kproxy.core.addresses import Family\n"
+    "ensure(Family.{})"
+)
+COUNTERS = {"ipv4": _ENSURE.format("IPV4"), "ipv6": _ENSURE.format("IPV6")}
+
+
+@pytest.fixture(params=["nft", "legacy"])
+def variant(request):
+    """Run the test with both variants of iptables."""
+    return request.param
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """Make a network namespace; return the words that run a command in it."""
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+    name = f"kp-cli-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    yield ("ip", "netns", "exec", name)
+    subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.fixture
+def kproxy(spawn, node):
+    """Run a command in the namespace to its end; return exit code, output and errors."""
+
+    def call(*arguments, **options):
+        process = spawn(*arguments, prefix=node, **options)
+        stdout, stderr = process.communicate(timeout=DEADLINE_S)
+        return process.returncode, stdout.decode(), stderr.decode()
+
+    return call
+
+
+@pytest.fixture
+def rules(node, variant):
+    """Return the rules of a family as the save program prints them, without its remarks."""
+
+    def rules(stem="iptables"):
+        command = [*node, f"{stem}-{variant}-save"]
+        saved = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return [line.split(" [0:")[0] for line in saved.splitlines() if line[0] in "*:-"]
+
+    return rules
+
+
+class Log:
+    """The JSON log of a running process, read as it comes."""
+
+    def __init__(self, stream):
+        self._stream = stream
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(stream, selectors.EVENT_READ)
+        os.set_blocking(stream.fileno(), False)
+        self._rest = b""
+        self.messages = []
+
+    def wait_for(self, words):
+        """Return the first message with these words in it that was not returned before."""
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            while self.messages:
+                message = self.messages.pop(0)
+                if words in message:
+                    return message
+            self._selector.select(timeout=deadline - time.monotonic())
+            lines = (self._rest + (self._stream.read() or b"")).split(b"\n")
+            self._rest = lines.pop()
+            self.messages += [json.loads(line)["message"] for line in lines]
+        raise AssertionError(f"no log line with {words!r} within {DEADLINE_S} s")
+
+
+@pytest.fixture
+def running(spawn, node, manifests, variant):
+    """Start `kproxy run` and wait until it is ready; return the process and its log."""
+    arguments = ("run", "--manifests", manifests, *NODE, "--log-format", "json")
+    process = spawn(*arguments, "--iptables-variant", variant, prefix=node, bufsize=0)
+    log = Log(process.stderr)
+    log.ready = log.wait_for("ready: ")
+    return process, log
+
+
+def eventually(condition):
+    """Wait until `condition` holds."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_when_it_is_ready_and_leaves_the_rules_at_the_end(running, rules, number):
+    process, log = running
+    counts = "2 Services with 2 ports and 3 endpoints in the kernel for IPv4 and IPv6"
+    assert log.ready.startswith(f"ready: {counts}, ")
+    before = rules(), rules("ip6tables")
+    process.send_signal(number)
+    assert process.wait(timeout=DEADLINE_S) == 0
+    assert (rules(), rules("ip6tables")) == before
+    assert any("10.1.0.9:8080" in line for line in before[0])
+    assert any("[fd00:1::9]:8080" in line for line in before[1])
+
+
+def test_it_follows_the_manifests(running, rules, manifests):
+    text = (manifests / "all.yaml").read_text().replace("10.1.0.9", "10.1.0.77")
+    (manifests / "all.yaml").write_text(text)
+    eventually(lambda: any("10.1.0.77:8080" in line for line in rules()))
+    assert not any("10.1.0.9:8080" in line for line in rules())
+
+
+def test_a_second_start_finds_nothing_to_write(kproxy, manifests, variant, rules):
+    once = ("run", "--manifests", manifests, *NODE, "--once", "--iptables-variant", variant)
+    code, _, first = kproxy(*once)
+    assert code == 0, first
+    before = rules()
+    code, _, second = kproxy(*once)
+    assert code == 0, second
+    assert rules() == before
+    assert "IPv4: wrote 0 kernel objects" in second
+    assert "IPv6: wrote 0 kernel objects" in second
+
+
+def test_verbose_tells_of_our_own_doings_and_not_of_every_netlink_message(kproxy, manifests):
+    once = ("run", "--manifests", manifests, *NODE, "--once", "-v")
+    code, _, stderr = kproxy(*once)
+    assert code == 0, stderr
+    assert "NLMSG" not in stderr
+    assert len(stderr.splitlines()) < 50
+
+
+def test_applied_names_the_families_that_have_it(kproxy, manifests, node, variant):
+    off = "net.ipv6.conf.all.disable_ipv6=1"
+    subprocess.run([*node, "sysctl", "-qw", off], check=True)
+    once = ("run", "--manifests", manifests, *NODE, "--once", "--iptables-variant", variant)
+    code, _, stderr = kproxy(*once)
+    assert code == 0, stderr
+    assert "with 2 ports and 2 endpoints in the kernel for IPv4\n" in stderr
+
+
+def test_the_other_variant_keeps_nothing_of_an_earlier_run(kproxy, node, manifests, variant, rules):
+    other = {"nft": "legacy", "legacy": "nft"}[variant]
+    for each in (other, variant):
+        once = ("run", "--manifests", manifests, *NODE, "--once", "--iptables-variant", each)
+        code, _, stderr = kproxy(*once)
+        assert code == 0, stderr
+    assert any("10.1.0.9:8080" in line for line in rules())
+    save = [*node, f"iptables-{other}-save"]
+    left = subprocess.run(save, check=True, capture_output=True, text=True).stdout
+    assert "KPROXY" not in left
+    sysctl = [*node, "sysctl", "-n", "net.ipv4.conf.all.route_localnet"]
+    assert subprocess.run(sysctl, check=True, capture_output=True).stdout == b"1\n"
+
+
+def test_once_with_a_bad_manifest_applies_the_rest_and_is_code_3(kproxy, manifests, variant, rules):
+    (manifests / "bad.yaml").write_text("a: [")
+    once = ("run", "--manifests", manifests, *NODE, "--once", "--iptables-variant", variant)
+    code, stdout, stderr = kproxy(*once)
+    assert (code, stdout) == (3, "")
+    assert "bad.yaml" in stderr
+    assert any("10.1.0.9:8080" in line for line in rules())
+
+
+def test_what_render_prints_is_what_run_would_write(kproxy, node, manifests, variant):
+    for family, stem in (("ipv4", "iptables"), ("ipv6", "ip6tables")):
+        code, text, _ = kproxy("render", "--manifests", manifests, *NODE, "--family", family)
+        assert code == 0
+        assert "# nfacct add kproxy-" in text
+        subprocess.run([*node, sys.executable, "-c", COUNTERS[family]], check=True)
+        command = [*node, f"{stem}-{variant}-restore", "--noflush"]
+        subprocess.run(command, input=text, text=True, check=True, capture_output=True)
+        settings = [line.removeprefix("# sysctl -w ") for line in text.splitlines()]
+        settings = [line for line in settings if line.startswith("net.")]
+        assert settings
+        subprocess.run([*node, "sysctl", "-qw", *settings], check=True)
+    once = ("run", "--manifests", manifests, *NODE, "--once", "--iptables-variant", variant)
+    code, _, stderr = kproxy(*once)
+    assert code == 0
+    assert "IPv4: wrote 0 kernel objects" in stderr
+    assert "IPv6: wrote 0 kernel objects" in stderr
+
+
+def test_cleanup_removes_all_of_ours_and_nothing_else(kproxy, node, manifests, variant, rules):
+    foreign = "*filter\n:MINE - [0:0]\n-A INPUT -j MINE\n-A MINE -p udp -j DROP\nCOMMIT\n"
+    command = [*node, f"iptables-{variant}-restore", "--noflush"]
+    subprocess.run(command, input=foreign, text=True, check=True)
+    assert kproxy("run", "--manifests", manifests, *NODE, "--once", "--iptables-variant", variant)
+    assert any("KPROXY" in line for line in rules())
+    code, stdout, stderr = kproxy("cleanup")
+    assert (code, stderr) == (0, "")
+    assert [line.partition(": removed")[0] for line in stdout.splitlines()] == [
+        "iptables IPv4",
+        "iptables IPv6",
+    ]
+    assert [line for line in rules() if line.startswith("-A")] == [
+        "-A INPUT -j MINE",
+        "-A MINE -p udp -j DROP",
+    ]
+    assert not any("KPROXY" in line for line in rules() + rules("ip6tables"))
+    assert ": removed 0 kernel objects" in kproxy("cleanup")[1]
+
+
+def test_check_says_that_iptables_can_work_here(kproxy, node):
+    subprocess.run([*node, "ip", "link", "set", "lo", "up"], check=True)
+    code, stdout, stderr = kproxy("check")
+    assert stderr == ""
+    assert "ok   nft DNAT" in stdout
+    assert [line for line in stdout.splitlines() if line.endswith(":") and line[0] != " "] == [
+        "this host:",
+        "iptables, IPv4:",
+        "iptables, IPv6:",
+        "ipvs (not available yet in this version):",
+        "nftables (not available yet in this version):",
+        "ebpf (not available yet in this version):",
+    ]
+    assert code == 0
+
+
+def test_check_of_a_data_path_to_come_is_code_1(kproxy):
+    code, stdout, _ = kproxy("check", "--proxy-mode", "ebpf")
+    assert code == 1
+    assert "iptables" not in stdout
+
+
+def test_without_privilege_run_and_cleanup_say_so(spawn, manifests):
+    for arguments in (("run", "--manifests", "/", *NODE), ("cleanup",)):
+        process = spawn(*arguments, user=65534, group=65534)
+        assert process.wait(timeout=20) == 1
+        (line,) = process.stderr.read().decode().splitlines()
+        assert line.startswith("kproxy: needs CAP_NET_ADMIN")

@@ -1,0 +1,102 @@
+"""The rules give every packet what the reference says, in a simulated kernel."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.iptables.render.services import affinity_sets
+from kproxy.core.addresses import Family
+from kproxy.core.compile import Compiler
+from kproxy.core.objects import Protocol
+from kproxy.core.resolve import Forward, Packet, resolve
+from tests.support.effort import examples
+from tests.unit.core.universe import (
+    CLUSTER_IPS,
+    CLUSTERS,
+    EXTERNAL_IPS,
+    NODE_ADDRESSES,
+    NODE_PORTS,
+    NUMBERS,
+    POD_IPS,
+    SETTINGS,
+    rarely,
+)
+from tests.unit.iptables.world import World, check, fates
+
+CLIENTS = {Family.IPV4: "203.0.113.77", Family.IPV6: "2001:db8:9::77"}
+NOBODY = {Family.IPV4: ("10.96.0.77", "8.8.8.8"), Family.IPV6: ("fd00:96::77", "2606::1")}
+LOOPBACK = {Family.IPV4: "127.0.0.1", Family.IPV6: "::1"}
+PORTS = (*NUMBERS, *NODE_PORTS[1:], 8080, 1)
+
+
+def frontends(table):
+    """Every (address, protocol, port) that somebody owns; NodePorts at the node's address."""
+    own = NODE_ADDRESSES[table.family]
+    return [
+        *table.vips,
+        *((own, protocol, port) for protocol, port in table.node_ports),
+        *((LOOPBACK[table.family], protocol, port) for protocol, port in table.node_ports),
+    ]
+
+
+@st.composite
+def packets(draw, table, local):
+    """A packet that may well meet a frontend, from a client of any kind."""
+    family = table.family
+    destinations = (
+        *CLUSTER_IPS[family],
+        *EXTERNAL_IPS[family],
+        *NOBODY[family],
+        *local,
+        LOOPBACK[family],
+    )
+    anything = st.tuples(
+        st.sampled_from(destinations), st.sampled_from(Protocol), st.sampled_from(PORTS)
+    )
+    known = frontends(table)
+    where = draw(rarely(st.sampled_from(known), anything) if known else anything)
+    if draw(st.booleans()):
+        source = draw(st.sampled_from([LOOPBACK[family], *local]))
+        return Packet(source, where[0], where[2], where[1], None)
+    strangers = [ip for ip in (*POD_IPS[family], CLIENTS[family]) if ip not in local]
+    interface = draw(st.sampled_from(["eth0", "pods0", "pod7"]))
+    return Packet(draw(st.sampled_from(strangers)), where[0], where[2], where[1], interface)
+
+
+@examples(120)
+@given(st.data(), st.sampled_from(Family), SETTINGS, CLUSTERS)
+def test_every_packet_gets_what_the_reference_says(data, family, settings, cluster):
+    compiler = Compiler(settings, [family])
+    compiler.apply(cluster)
+    table = compiler.tables[family]
+    tables = World.of(table).tables()
+    bound_here = data.draw(st.sampled_from([(), EXTERNAL_IPS[family][:1], CLUSTER_IPS[family][:1]]))
+    local = (NODE_ADDRESSES[family], *bound_here)
+
+    for packet in data.draw(st.lists(packets(table, local), min_size=8, max_size=12)):
+        check(tables, table, packet, local)
+
+
+@examples(60)
+@given(st.data(), st.sampled_from(Family), SETTINGS, CLUSTERS)
+def test_a_remembered_client_goes_where_it_was(data, family, settings, cluster):
+    compiler = Compiler(settings, [family])
+    compiler.apply(cluster)
+    table = compiler.tables[family]
+    local = (NODE_ADDRESSES[family],)
+    tables = World.of(table).tables()
+
+    for packet in data.draw(st.lists(packets(table, local), min_size=4, max_size=8)):
+        verdict = resolve(table, packet, local)
+        if not isinstance(verdict, Forward) or verdict.affinity_timeout_s is None:
+            continue
+        target = data.draw(st.sampled_from(verdict.targets))
+        (fate, *more) = fates(tables, packet, local)
+        sets = {}
+        for each in (fate, *more):
+            sets[each.target] = each.remembered[0]
+        known = {each.name for each in affinity_sets(table.service_ports[verdict.service], family)}
+        assert set(sets.values()) <= known
+
+        again = list(fates(tables, packet, local, [sets[str(target)]]))
+        assert {each.target for each in again} == {str(target)}
+        assert {each.remembered for each in again} == {(sets[str(target)],)}

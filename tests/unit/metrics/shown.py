@@ -1,0 +1,41 @@
+"""What a page of each mode shows once everything has happened that can happen."""
+
+from __future__ import annotations
+
+import asyncio
+
+from backends.iptables.driver import counters
+from kproxy.core.addresses import Family
+from kproxy.core.settings import Mode
+from kproxy.ports.data_path import Sample
+from kproxy.run.loop.agent import Ended
+from kproxy.run.loop.worker import Job, Polled
+from tests.unit.metrics.watched import SOURCE, watched
+from tests.unit.run.tables import listed
+from tests.unit.run.virtual import run
+
+
+def shapes(mode):
+    """Return the shapes of all metrics by name, those of the mode's data path included."""
+
+    async def scene():
+        async with watched(mode=mode, source=SOURCE) as it:
+            it.source.push(listed(1))
+            await asyncio.sleep(3)
+            it.metrics.request("GET", 200, "127.0.0.1:6443", 0.1)
+            polled = Polled(disturbed=False, counted=_told_by(mode))
+            for family in Family:
+                job = Job(None, look=False, takes=False)
+                it.metrics.done(Ended(family, job, polled, 0.0))
+            return it.page().shapes()
+
+    return run(scene)
+
+
+def _told_by(mode):
+    """Return samples of every metric that the data path of a mode has."""
+    if mode is not Mode.IPTABLES:
+        return ()
+    of_tables = [Sample(metric, ("nat",), 1.0) for metric in (counters.RULES, counters.WRITTEN)]
+    of_packets = [Sample(metric, (), 1.0) for metric in counters.PACKETS.values()]
+    return (*of_tables, *of_packets, Sample(counters.VARIANT, ("legacy",), 1.0))

@@ -1,0 +1,102 @@
+"""One kind that is followed as the source follows it, without an event loop."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+
+from kproxy.core.objects import Kind
+from kproxy.core.store import Store
+from kproxy.watch.api.condition import Condition
+from kproxy.watch.api.inbox import Inbox
+from kproxy.watch.api.reflector import Abilities, Reflector
+from kproxy.watch.api.resources import followed
+from kproxy.watch.api.stream import ResourceReader
+from kproxy.watch.api.times import Times
+
+NODE_NAME = "n1"
+PATIENCE_S = 10.0
+QUICK = {
+    "answer_s": 2.0,
+    "idle_s": 5.0,
+    "hasty_s": 0.05,
+    "backoff_first_s": 0.01,
+    "backoff_most_s": 0.05,
+    "missing_first_s": 0.05,
+    "doubted_s": 0.0,
+    "node_s": PATIENCE_S,
+}
+
+
+class Following:
+    """A thread that follows one kind, and what it brought so far."""
+
+    def __init__(self, api, kind: Kind, **times) -> None:
+        self.store = Store()
+        self.batches = []
+        self.abilities = Abilities(logging.getLogger("test"))
+        self._kind = kind
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+        self._session = api.session()
+        self._inbox = Inbox(self._woken.set)
+        self._condition = Condition(kind, log=logging.getLogger("test"), now=time.time)
+        made = Times(**{**QUICK, **times})
+        (resource,) = (each for each in followed(NODE_NAME) if each.kind is kind)
+        clock, chance = time.monotonic, random.random
+        reflector = Reflector(
+            resource,
+            ResourceReader(resource, self._session, made, clock=clock, chance=chance),
+            self._inbox,
+            self._condition,
+            abilities=self.abilities,
+            times=made,
+            clock=clock,
+            chance=chance,
+        )
+        self._thread = threading.Thread(target=reflector.run, args=(self._stopping,))
+        self._thread.start()
+
+    @property
+    def status(self):
+        return self._condition.status
+
+    @property
+    def objects(self):
+        """The objects in force, by name."""
+        self._take()
+        return {each.key.name: each for each in self.store.all(self._kind)}
+
+    def until(self, true) -> None:
+        """Wait until something holds of this."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not true(self):
+            left_s = deadline - time.monotonic()
+            assert left_s > 0, (self.objects, self.status)
+            self._woken.wait(min(left_s, 0.02))  # a status changes without a word
+            self._woken.clear()
+
+    def until_names(self, *names) -> None:
+        """Wait until these are the objects."""
+        self.until(lambda following: following.objects.keys() == set(names))
+
+    def until_state(self, state) -> None:
+        self.until(lambda following: following.status.state is state)
+
+    def close(self) -> float:
+        """Stop, and return how long that took."""
+        started = time.monotonic()
+        self._stopping.set()
+        self._session.close()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+        return time.monotonic() - started
+
+    def _take(self) -> None:
+        batch = self._inbox.take()
+        if batch:
+            self.batches.append(batch)
+        for change in batch:
+            self.store.apply(change)

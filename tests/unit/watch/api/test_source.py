@@ -1,0 +1,308 @@
+"""The source as the loop sees it: what comes first, what comes together, and how it ends."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+
+import pytest
+
+from kproxy.core.objects import Kind
+from kproxy.core.store import Replaced, Store, Upserted
+from kproxy.ports.source import SourceState
+from kproxy.watch.api.access import Access, connect
+from kproxy.watch.api.source import ApiSource
+from kproxy.watch.api.times import Times
+from tests.support.fake_api import faults
+from tests.support.fake_api.samples import endpoint_slice, node, service
+from tests.unit.watch.api.following import NODE_NAME, PATIENCE_S, QUICK
+
+ADDRESSES = {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}
+
+
+def a_node(**fields):
+    return {**node(NODE_NAME), **fields}
+
+
+def fill(fake):
+    fake.fake.put("services", service("web"))
+    fake.fake.put("endpointslices", endpoint_slice("web-1"))
+    fake.fake.put("nodes", a_node(status=ADDRESSES))
+
+
+def run(api, story, **times):
+    """Let `story` use the batches of a source, then end them."""
+
+    async def main():
+        source = ApiSource(
+            api,
+            node_name=NODE_NAME,
+            log=logging.getLogger("test"),
+            times=Times(**{**QUICK, **times}),
+        )
+        async with contextlib.aclosing(source.batches()) as batches:
+            async with asyncio.timeout(PATIENCE_S):
+                await story(batches, source)
+
+    asyncio.run(main())
+
+
+def kinds(batch):
+    return {change.kind for change in batch if isinstance(change, Replaced)}
+
+
+def states(source):
+    return {status.kind: status.state for status in source.status()}
+
+
+async def until(true):
+    for _ in range(1000):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("waited for 10 s")
+
+
+def threads():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("follow ")]
+
+
+def test_the_first_batch_lists_every_kind(fake, api):
+    fill(fake)
+
+    async def story(batches, source):
+        first = await anext(batches)
+        assert [type(change) for change in first] == [Replaced] * 4
+        assert kinds(first) == set(Kind)
+        assert all(change.objects for change in first)
+        assert set(states(source).values()) == {SourceState.FOLLOWING}
+        assert all(thread.daemon for thread in threading.enumerate() if "follow" in thread.name)
+        assert sorted(threads()) == sorted(f"follow {kind.value}" for kind in Kind)
+
+    run(api, story)
+
+
+@pytest.mark.parametrize("last", ["services", "endpointslices"])
+def test_nothing_comes_before_services_and_slices_are_listed(fake, api, last):
+    fill(fake)
+
+    async def story(batches, source):
+        first = asyncio.ensure_future(anext(batches))
+        with fake.fake.during(last, faults.unavailable()) as rule:
+            await until(lambda: rule.used >= 5)
+            assert not first.done()
+        assert kinds(await first) == set(Kind)
+
+    run(api, story, node_s=0.0)
+
+
+def test_the_node_is_waited_for_until_it_has_an_address(fake, api, caplog):
+    fill(fake)
+    fake.fake.put("nodes", a_node())
+
+    async def story(batches, source):
+        first = asyncio.ensure_future(anext(batches))
+        await until(lambda: all(status.lists for status in source.status()))
+        assert not first.done()
+        fake.fake.put("nodes", a_node(status=ADDRESSES))
+        (nodes,) = [change for change in await first if change.kind is Kind.NODE]
+        assert nodes.objects[0].addresses == ("192.0.2.1",)
+
+    run(api, story, node_s=PATIENCE_S)
+    assert "shows no Node" not in caplog.text
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_node_is_not_waited_for_for_ever(fake, api, caplog, there):
+    fake.fake.put("services", service("web"))
+    if there:
+        fake.fake.put("nodes", a_node())
+
+    async def story(batches, source):
+        started = time.monotonic()
+        first = await anext(batches)
+        assert time.monotonic() - started >= 0.2
+        assert kinds(first) == set(Kind)
+        fake.fake.put("nodes", a_node(status=ADDRESSES))
+        (change,) = await anext(batches)
+        assert change.object.addresses == ("192.0.2.1",)
+
+    run(api, story, node_s=0.2)
+    (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert said.startswith(f"the API server shows no Node named {NODE_NAME} with an address")
+
+
+def test_a_node_that_cannot_be_listed_comes_later(fake, api):
+    fill(fake)
+    fake.fake.forbid("nodes")
+
+    async def story(batches, source):
+        assert kinds(await anext(batches)) == set(Kind) - {Kind.NODE}
+        assert states(source)[Kind.NODE] is SourceState.FAILING
+        fake.fake.permit("nodes")
+        assert kinds(await anext(batches)) == {Kind.NODE}
+
+    run(api, story, node_s=0.3)
+
+
+def test_service_cidrs_are_waited_for_until_they_are_answered(fake, api):
+    fill(fake)
+
+    async def story(batches, source):
+        first = asyncio.ensure_future(anext(batches))
+        await until(lambda: sum(status.lists for status in source.status()) == 3)
+        assert not first.done()
+        assert kinds(await first) == set(Kind) - {Kind.SERVICE_CIDR}
+        assert states(source)[Kind.SERVICE_CIDR] is SourceState.FAILING
+
+    with fake.fake.during("servicecidrs", faults.Hang()):
+        run(api, story, answer_s=0.3, node_s=PATIENCE_S)
+
+
+def test_service_cidrs_that_are_not_to_be_had_are_an_empty_list(fake, api):
+    fill(fake)
+    fake.fake.remove("servicecidrs")
+
+    async def story(batches, source):
+        first = await anext(batches)
+        assert Replaced(Kind.SERVICE_CIDR, ()) in first
+        assert states(source)[Kind.SERVICE_CIDR] is SourceState.OFF
+
+    run(api, story)
+
+
+def test_what_changed_meanwhile_comes_together(fake, api):
+    fill(fake)
+
+    async def story(batches, source):
+        await anext(batches)
+        fake.fake.put("services", service("web", "10.96.1.9"), service("new", "10.96.1.2"))
+        fake.fake.put("services", service("web", "10.96.1.8"), service("bad", "127.0.0.1"))
+        await until(lambda: source.status()[0].refused == 1)
+        batch = await anext(batches)
+        told = [change.object for change in batch if isinstance(change, Upserted)]
+        assert {each.key.name: each.cluster_ips[0] for each in told} == {
+            "web": "10.96.1.8",
+            "new": "10.96.1.2",
+        }
+        assert len(told) == 2
+
+    run(api, story)
+
+
+def test_a_slow_reader_sees_the_same_in_the_end(fake, api):
+    fill(fake)
+
+    async def story(batches, source):
+        store = Store()
+        for number in range(200):
+            fake.fake.put("services", service(f"s{number % 20}", f"10.96.2.{number}"))
+            if number % 50 == 0:
+                for change in await anext(batches):
+                    store.apply(change)
+        expected = {f"s{n % 20}": f"10.96.2.{n}" for n in range(180, 200)} | {"web": "10.96.1.1"}
+        count = 0
+        while expected != {e.key.name: e.cluster_ips[0] for e in store.all(Kind.SERVICE)}:
+            for change in await anext(batches):
+                count += isinstance(change, Upserted)
+                store.apply(change)
+        assert count < 150, "each of twenty counts once"
+
+    run(api, story)
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled"])
+def test_when_it_ends_threads_and_connections_end(fake, api, how):
+    fill(fake)
+
+    async def story(batches, source):
+        await anext(batches)
+        if how == "cancelled":
+            waiting = asyncio.ensure_future(anext(batches))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+    run(api, story)
+    deadline = time.monotonic() + 1.0
+    while threads() or fake.fake.watching("services") or fake.fake.watching("nodes"):
+        assert time.monotonic() < deadline, threads()
+
+
+def test_it_ends_promptly_though_the_server_does_not_answer(fake, api):
+    async def story(batches, source):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await anext(batches)
+
+    with fake.fake.during(None, faults.Hang()):
+        run(api, story)
+    deadline = time.monotonic() + 1.0
+    while threads():
+        assert time.monotonic() < deadline, threads()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_a_thread_ends_the_source(fake, api, monkeypatch):
+    fill(fake)
+
+    async def story(batches, source):
+        await anext(batches)
+        monkeypatch.setattr("kproxy.watch.api.reflector.from_json", lambda kind, raw: 1 / 0)
+        fake.fake.put("services", service("web", "10.96.1.9"))
+        with pytest.raises(RuntimeError, match="died of a bug"):
+            await anext(batches)
+
+    run(api, story)
+
+
+def test_a_cluster_that_is_away_for_a_while_changes_nothing(fake, api):
+    fill(fake)
+
+    async def story(batches, source):
+        await anext(batches)
+        fake.fake.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                pytest.fail(f"nothing has changed: {await anext(batches)}")
+        assert set(states(source).values()) == {SourceState.FAILING}
+
+    run(api, story)
+
+
+@pytest.mark.parametrize("away", ["cut off", "cut off for a long time"])
+def test_a_real_server_is_followed_as_the_fake_is(server, tmp_path, away):
+    """The same story for both: objects come, change and go, also while nobody watches."""
+    server.put(service("web"), service("old", "10.96.1.3"), endpoint_slice("web-1"), a_node())
+    api = connect(Access(kubeconfig=str(server.write_kubeconfig(tmp_path / "kubeconfig"))))
+
+    async def story(batches, source):
+        store = Store()
+
+        async def until_services(**expected):
+            while expected != {
+                each.key.name: each.cluster_ips[0]
+                for each in store.all(Kind.SERVICE)
+                if each.key.name != "kubernetes"
+            }:
+                for change in await anext(batches):
+                    store.apply(change)
+
+        await until_services(web="10.96.1.1", old="10.96.1.3")
+        assert [each.key.name for each in store.all(Kind.NODE)] == [NODE_NAME]
+        assert [each.key.name for each in store.all(Kind.SERVICE_CIDR)] == ["kubernetes"]
+        assert [each.key.name for each in store.all(Kind.ENDPOINT_SLICE)][-1] == "web-1"
+        server.put(service("new", "10.96.1.2"))
+        await until_services(web="10.96.1.1", old="10.96.1.3", new="10.96.1.2")
+        server.leave()
+        server.delete(service("old"))
+        server.put(service("newer", "10.96.1.4"))
+        if away == "cut off for a long time":
+            server.forget_history()
+        server.come_back()
+        await until_services(web="10.96.1.1", new="10.96.1.2", newer="10.96.1.4")
+        assert source.status()[0].lists == (1 if away == "cut off" else 2)
+
+    run(api, story, node_s=0.1)
