@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
+
+import pytest
 
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
@@ -38,13 +41,25 @@ ALL_FLOWS = [
     flow for group in GROUPS for family in families(group) for flow in flows(group, family)
 ]
 
+# A test asks one group over one family: as many tests as there are flows would say no more.
+ASKED = [
+    pytest.param(group.name, family, id=f"{family.value}, {group.name}")
+    for group in GROUPS
+    for family in families(group)
+]
+
 _GROUP = {group.name: group for group in GROUPS}
 _PLACE = {**plan.PLACES, **{plan.ipv6_of(a): place for a, place in plan.PLACES.items()}}
 
 
-def identify(flow: Flow) -> str:
-    """Return a test's name."""
-    return f"{flow.family.value}, {flow.group}: {flow.why}"
+def flows_of(group_name: str, family: Family) -> list[Flow]:
+    """Return the flows of a group over a family."""
+    return flows(_GROUP[group_name], family)
+
+
+def listed(mismatches: Iterable[str]) -> str:
+    """Return what to tell of the flows that went wrong, all of them."""
+    return "\n" + "\n".join(mismatches)
 
 
 def place_of(address: str) -> str | None:

@@ -12,7 +12,7 @@ from kproxy.ports.data_path import Backend
 from tests.support.net import plan
 from tests.support.net.network import Network
 from tests.support.net.observed import Answered, Left, Observed, Probe, Refused, Silent
-from tests.support.packets.asking import ALL_FLOWS, CONTROL, LOCAL_ADDRESSES, place_of, table_of
+from tests.support.packets.asking import ALL_FLOWS, CONTROL, LOCAL_ADDRESSES, place_of
 from tests.support.packets.data_paths import DataPath
 from tests.support.packets.table import Dropped, Flow, ForwardTo, Passed, Rejected
 
@@ -33,24 +33,13 @@ class Outcome:
 
 
 class Kernel:
-    """One data path on a node of its own, and the outcome of each group that was asked for."""
+    """One data path on a node of its own."""
 
     def __init__(self, data_path: DataPath) -> None:
         self._data_path = data_path
-        self._outcomes: dict[tuple[str, Family], dict[Flow, Outcome]] = {}
         self.network = Network()
         self.network.serve(_target_ports())
         self.network.serve(_node_ports(), at=("node",))
-
-    def outcome(self, flow: Flow) -> Outcome:
-        """Return what became of a flow; all flows of its group are sent together, once."""
-        key = (flow.group, flow.family)
-        if key not in self._outcomes:
-            self.program(table_of(*key))
-            self._outcomes[key] = self.ask(
-                [f for f in ALL_FLOWS if (f.group, f.family) == key], flow.family
-            )
-        return self._outcomes[key][flow]
 
     def program(self, table: ForwardingTable) -> None:
         """Make the node forward by this table, as a process that has just been started does."""
