@@ -65,7 +65,8 @@ _RELEASE_PAUSE_S = 0.01
 _BATCH = 64  # requests at once; their answers fit into the smallest receive buffer
 
 
-_SPARE = "kproxy-spare"
+# One for each family: both may swap at the same time.
+_SPARE = {Family.IPV4: "kproxy-4-spare", Family.IPV6: "kproxy-6-spare"}
 
 _Item = TypeVar("_Item")
 
@@ -170,9 +171,10 @@ def _destroy(netlink: Netlink, names: list[str]) -> tuple[int, list[str]]:
 
 def _swap(netlink: Netlink, wanted: TimedSet) -> None:
     # Rules hold the set by its index, so a set in use can be exchanged but not made again.
-    exchange = text_attribute(_NAME, _SPARE) + text_attribute(_OTHER_NAME, wanted.name)
+    spare = _SPARE[wanted.family]
+    exchange = text_attribute(_NAME, spare) + text_attribute(_OTHER_NAME, wanted.name)
     swapping = _request(_SWAP, ACK, exchange)
-    steps = [_removal(_SPARE), _creation(wanted, _SPARE), swapping, _removal(_SPARE)]
+    steps = [_removal(spare), _creation(wanted, spare), swapping, _removal(spare)]
     _, *codes = _send(netlink, steps)
     for code in filter(None, codes):
         raise _refusal(f"replacing the ipset {wanted.name}", code)

@@ -13,6 +13,7 @@ import importlib
 import itertools
 import re
 import sys
+import threading
 import types
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -27,6 +28,10 @@ from kproxy.ports.data_path import BackendError
 _NAME_AT, _REVISION_AT = 2, 31
 
 _FINGERPRINT = re.compile(re.escape(COMMENT_PREFIX.encode()) + rb"([0-9a-z]+:[0-9]+)")
+
+
+# Both families' threads read, and neither python-iptables nor libiptc promises to be safe for that.
+_one_reader = threading.Lock()
 
 
 class _Chain(Protocol):
@@ -50,7 +55,7 @@ class _Table(Protocol):
 def available() -> bool:
     """Say whether python-iptables finds what it wraps: it asks ldconfig, and loads libiptc."""
     try:
-        with _no_setuptools():
+        with _one_reader, _no_setuptools():
             importlib.import_module("iptc")  # not before it is needed, because it runs modprobe
     except (ImportError, OSError, AttributeError):
         return False
@@ -65,16 +70,17 @@ def read(family: Family, table: str) -> Seen:
     import iptc
 
     kind = iptc.Table if family is Family.IPV4 else iptc.Table6
-    try:
-        handle: _Table = kind(table, autocommit=False)
-        handle.refresh()  # the object is cached for each name, with what it read the last time
-    except iptc.IPTCError as error:
-        doing = f"reading the legacy table {table}"
-        raise BackendError(doing, str(error), transient=True) from error
-    try:
-        return _read(handle, table)
-    finally:
-        handle.close()
+    with _one_reader:
+        try:
+            handle: _Table = kind(table, autocommit=False)
+            handle.refresh()  # the object is cached for each name, with what it read the last time
+        except iptc.IPTCError as error:
+            doing = f"reading the legacy table {table}"
+            raise BackendError(doing, str(error), transient=True) from error
+        try:
+            return _read(handle, table)
+        finally:
+            handle.close()
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def test_a_set_that_exists_as_wanted_keeps_its_clients():
 
 
 def test_a_set_of_another_shape_is_replaced_whatever_lies_in_the_way():
-    ipset.ensure([affinity(), affinity(5, name="kproxy-spare")])
+    ipset.ensure([affinity(), affinity(5, name="kproxy-4-spare")])
     ipset.ensure([affinity(120), affinity(name="kproxy-4-other")])
     assert ipset.observe("kproxy-", Family.IPV4) == {
         NAME: b"hash:ip:inet:120",

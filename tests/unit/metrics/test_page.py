@@ -8,6 +8,7 @@ import threading
 import time
 
 from backends.memory import OBJECTS, STEPS, Call
+
 from kproxy import __version__
 from kproxy.core.addresses import Family
 from kproxy.core.settings import Mode

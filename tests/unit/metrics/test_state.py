@@ -6,8 +6,8 @@ import asyncio
 import dataclasses
 
 import pytest
-
 from backends.memory import Call
+
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Endpoint, Kind, Node, ObjectKey, PortSpec, Protocol
 from kproxy.core.store import Replaced

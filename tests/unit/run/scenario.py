@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 from backends.memory import Kernel, Memory
+
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.settings import Settings

@@ -8,8 +8,8 @@ import logging
 from collections import Counter
 
 import pytest
-
 from backends.memory import Call
+
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Flow
 from kproxy.core.objects import Endpoint

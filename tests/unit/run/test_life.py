@@ -6,8 +6,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from backends.memory import Call, Kernel, Memory
+
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.settings import Settings

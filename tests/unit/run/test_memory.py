@@ -3,8 +3,8 @@
 import contextlib
 
 import pytest
-
 from backends.memory import Call, Kernel, Memory, Refused
+
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Key

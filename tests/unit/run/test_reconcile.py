@@ -1,10 +1,10 @@
 """Reconciling: one code path for start, change and repair."""
 
 import pytest
+from backends.memory import Call, Kernel, Memory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.memory import Call, Kernel, Memory
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Flow
 from kproxy.core.objects import Protocol
