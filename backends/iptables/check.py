@@ -24,7 +24,7 @@ _AF = {Family.IPV4: 2, Family.IPV6: 10}
 _INSTALL = "install the Debian package iptables"
 
 
-def check(family: Family, *, wanted: str = variant.AUTO) -> list[Finding]:
+def check(family: Family, *, wanted: Variant | None = None) -> list[Finding]:
     """Return what was found, one line for each subject; a miss comes with its remedy."""
     tools_found = list(_tools(family))
     findings = list(tools_found)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
 from backends.iptables import check, cleanup
 from backends.iptables.driver import accounting, prepare, variant
 from backends.iptables.driver.backend import IptablesBackend
+from backends.iptables.options import IptablesOptions
 from backends.iptables.preview import preview
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Options
 from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy import takeover
-from kproxy.config.fields import Configuration
 from kproxy.core.addresses import Family
 from kproxy.core.table import ForwardingTable, NodeRules
 from kproxy.ports.data_path import Backend, Finding
@@ -26,10 +27,8 @@ _BE_LIBERAL = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal")
 class IptablesPath:
     """Both variants of iptables, IPv4 and IPv6."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._bit = configuration.iptables.masquerade_bit
-        self._variant = configuration.kproxy.iptables.variant.value
-        self._takes_over = configuration.kproxy.take_over
+    def __init__(self, options: IptablesOptions) -> None:
+        self._options = options
         self._chosen: dict[Family, Variant] = {}
 
     def backend(self, family: Family) -> Backend:
@@ -38,16 +37,19 @@ class IptablesPath:
 
     def prepare(self, family: Family, rules: NodeRules) -> int:
         """Set what a process with CAP_NET_ADMIN alone could not; return how much was missing."""
-        return prepare.prepare(self._backend(family), rules)
+        with contextlib.closing(self._backend(family)) as backend:
+            return prepare.prepare(backend, rules)
 
     def _backend(self, family: Family) -> IptablesBackend:
-        chosen = variant.choose(family, wanted=self._variant)
+        chosen = variant.choose(family, wanted=self._options.variant)
         log.info("%s: writing rules with iptables %s", family.value, chosen.value)
         self._chosen[family] = chosen
         counts = accounting.usable(family, chosen)
         if not counts:
             log.info("%s: two packet counters will be missing: nfacct is not there", family.value)
-        options = Options(masquerade_bit=self._bit, drop_invalid=not _liberal(), counts=counts)
+        options = Options(
+            masquerade_bit=self._options.masquerade_bit, drop_invalid=not _liberal(), counts=counts
+        )
         return IptablesBackend(family=family, variant=chosen, renderer=Renderer(family, options))
 
     def in_force(self, family: Family) -> None:
@@ -61,17 +63,17 @@ class IptablesPath:
                     removed,
                     other.value,
                 )
-        removed = takeover.remove_kube_proxy(family) if self._takes_over else 0
+        removed = takeover.remove_kube_proxy(family) if self._options.take_over else 0
         if removed:
             log.info("%s: removed %d objects that kube-proxy left", family.value, removed)
 
     def preview(self, table: ForwardingTable) -> str:
         """Return the input of iptables-restore that makes a table true."""
-        return preview(table, Options(masquerade_bit=self._bit, counts=True))
+        return preview(table, Options(masquerade_bit=self._options.masquerade_bit, counts=True))
 
     def check(self, family: Family) -> list[Finding]:
         """Return what this host offers to iptables."""
-        return check.check(family)
+        return check.check(family, wanted=self._options.variant)
 
     def clean_up(self, family: Family) -> int:
         """Remove everything of ours, in both variants; return how many objects there were."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from kproxy.proxy.startup import (
     stop_at_once,
     until_changed,
 )
+from kproxy.run.loop.threads import family_threads
 from kproxy.run.metrics import Metrics
 from kproxy.watch.manifests.problems import Severity, is_error
 from kproxy.watch.manifests.source import FolderLost, ManifestSource, load, missing_node
@@ -43,7 +43,6 @@ from kproxy.watch.manifests.source import FolderLost, ManifestSource, load, miss
 log = logging.getLogger(__name__)
 
 _DEBUG_VERBOSITY = 4
-_ONE_THREAD = 1
 
 
 @click.command(no_args_is_help=True)
@@ -150,9 +149,9 @@ def _follow_folder(
     # Without a word about it in the file, a host's connection tracking is its owner's.
     ours = configuration.conntrack != Conntrack() and not once
     missing = set_up_conntrack(configuration) if ours else []
-    with ThreadPoolExecutor(_ONE_THREAD, "kernel") as executor:
+    with family_threads(families) as executors:
         around = Around(
-            executor,
+            executors,
             source,
             metrics,
             listed=lambda node: None,

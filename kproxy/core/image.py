@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NewType
 
-Key = NewType("Key", str)
+Key = str | bytes  # the name of a kernel object; bytes: the key of a map's entry
 Image = Mapping[Key, bytes]  # the value itself, or a digest where the kernel reformats text
 
 

@@ -1,4 +1,4 @@
-"""The port that a data path implements: one object for each IP family."""
+"""The port that a data path implements: one object for all of it, and one for each IP family."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
-from kproxy.core.table import TableChanges
+from kproxy.core.table import ForwardingTable, NodeRules, TableChanges
 
 
 class BackendError(Exception):
@@ -62,7 +62,8 @@ class Sample(NamedTuple):
 class Backend(Protocol):
     """A data path of one family that can be brought in line with a forwarding table.
 
-    Calls come from one thread, one at a time. Any of them but `render` may raise BackendError.
+    Calls come from one thread, one at a time; those to another family's come from another thread,
+    at the same time. Any of them but `render`, `describe` and `counters` may raise BackendError.
     """
 
     family: Family
@@ -109,3 +110,56 @@ class Backend(Protocol):
 
         Leaves out what cannot be read, and raises nothing.
         """
+
+    def describe(self, key: Key) -> str:
+        """Return what a kernel object is, for logs: of any key that was rendered or observed."""
+
+    def fileno(self) -> int | None:
+        """Return the descriptor that gets readable when there is something to tend, if any.
+
+        It may be another one after each `tend`.
+        """
+
+    def tend(self, budget_s: float) -> bool:
+        """Do what no table asks for: follow devices, let go of what has expired or drained.
+
+        Asked first after a first commit, then when `fileno` is readable and, in any case, each
+        second. Ends soon after `budget_s`, so that no change waits for it. Returns whether there
+        is more to do: then it is asked again at once.
+        """
+
+    def close(self) -> None:
+        """Let go of what this process holds: the last call. The kernel's objects stay."""
+
+
+class DataPath(Protocol):
+    """A data path around its families' backends; it is made from options of its own.
+
+    Any method but `preview` may raise BackendError. `backend` and `in_force` are called in the
+    family's thread, at the same time as for another family.
+    """
+
+    def backend(self, family: Family) -> Backend:
+        """Return the data path of a family."""
+
+    def prepare(self, family: Family, rules: NodeRules) -> int:
+        """Set what only a privileged process may, for one that has CAP_NET_ADMIN alone.
+
+        Rules of an earlier run stay as they are. Returns how many kernel objects were missing.
+        """
+
+    def in_force(self, family: Family) -> None:
+        """Remove what would contradict a family's rules, now that the kernel holds them.
+
+        That is what an earlier run left elsewhere and, if the options say so, what kube-proxy
+        left, in every mode of its.
+        """
+
+    def preview(self, table: ForwardingTable) -> str:
+        """Return what would be programmed for a table."""
+
+    def check(self, family: Family) -> list[Finding]:
+        """Return what this host offers to it."""
+
+    def clean_up(self, family: Family) -> int:
+        """Remove everything of ours; return how many kernel objects there were."""

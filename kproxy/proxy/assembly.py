@@ -19,9 +19,8 @@ from kproxy.core.settings import Mode
 from kproxy.core.store import Change
 from kproxy.core.table import TableChanges
 from kproxy.node import heap
-from kproxy.ports.data_path import Backend, BackendError
+from kproxy.ports.data_path import Backend, BackendError, DataPath
 from kproxy.ports.source import Source
-from kproxy.proxy.data_paths import DataPath
 from kproxy.proxy.host import host_addresses
 from kproxy.proxy.remarks import conflict_lines, counts_line, limit_lines, node_lines
 from kproxy.run.http.connection import Limits
@@ -46,14 +45,14 @@ _HEALTH_CONNECTIONS = 512  # over all healthCheckNodePorts
 class Around:
     """What a proxy stands in.
 
-    - `executor` has one thread.
+    - `executors` have one thread each.
     - `listed` is told of the Node object, None if there is none, when everything was listed once.
     - `ready` is called when every family was tried once.
     - `port_failed` is told of a Service whose healthCheckNodePort cannot be had, and why.
     - `node_may_lack`: the node takes part although there is no Node object of its name.
     """
 
-    executor: Executor
+    executors: Mapping[Family, Executor]
     source: Source
     metrics: Metrics
     listed: Callable[[Node | None], None]
@@ -84,7 +83,7 @@ def build(
 
     A family that the host cannot serve is logged and left out. Raises BackendError if none is left.
     """
-    opened = _open(path, families)
+    opened = _open(path, families, around.executors)
     compiler = Compiler(to_settings(configuration, node_name), opened)
     settings = loop_settings(configuration)
     telling = _Telling(compiler, configuration.mode, around)
@@ -92,7 +91,7 @@ def build(
         compiler,
         list(opened.values()),
         settings,
-        host=Host(around.executor, host_addresses, random.random),
+        host=Host(around.executors, host_addresses, random.random),
         hooks=Hooks(
             differed=around.metrics.differed,
             took=around.metrics.took,
@@ -143,13 +142,16 @@ def _probes(health: ProxyHealth) -> Mapping[tuple[str, int], int]:
     return {(name, code): n for name, codes in answers.items() for code, n in codes.items()}
 
 
-def _open(path: DataPath, families: Iterable[Family]) -> dict[Family, Backend]:
+def _open(
+    path: DataPath, families: Iterable[Family], executors: Mapping[Family, Executor]
+) -> dict[Family, Backend]:
     """Return the backend of every family that has one, IPv4 and IPv6 apart."""
     opened: dict[Family, Backend] = {}
     failure: BackendError | None = None
-    for family in families:
+    opening = {family: executors[family].submit(_open_family, path, family) for family in families}
+    for family, future in opening.items():
         try:
-            opened[family] = _open_family(path, family)
+            opened[family] = future.result()
         except BackendError as error:
             log.error("%s will not be served: %s", family.value, error)
             failure = error

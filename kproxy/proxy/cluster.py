@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 
 from kproxy.config.families import family_complaints
 from kproxy.config.fields import Configuration
@@ -36,6 +35,7 @@ from kproxy.proxy.startup import (
     stop_at_once,
     until_changed,
 )
+from kproxy.run.loop.threads import family_threads
 from kproxy.run.metrics import Metrics
 from kproxy.watch.api.access import Access, Api, connect
 from kproxy.watch.api.errors import ApiError
@@ -74,9 +74,9 @@ def serve(options: CommandLine) -> int:
         missing = set_up_conntrack(configuration)
         # Less than what the kubelet gave takes a privilege of its own, and what it gave will do.
         set_up_node([oom_score_setting(configuration.oom_score_adj)], level=logging.INFO)
-        with ThreadPoolExecutor(1, "kernel") as executor:
+        with family_threads(families) as executors:
             around = Around(
-                executor,
+                executors,
                 source,
                 metrics,
                 listed=lambda node: _complain(configuration, node, families),

@@ -25,10 +25,10 @@ from kproxy.core.addresses import Family
 from kproxy.node import lock as node_lock
 from kproxy.node.features import has_net_admin, ip_families
 from kproxy.node.settings import Setting, conntrack_settings, online_cpus, put_in_force
-from kproxy.ports.data_path import BackendError
+from kproxy.ports.data_path import BackendError, DataPath
 from kproxy.ports.source import Source
 from kproxy.proxy.assembly import Around, Proxy, build
-from kproxy.proxy.data_paths import DataPath, NotAvailable, data_path
+from kproxy.proxy.data_paths import NotAvailable, data_path
 from kproxy.proxy.failures import BadUsage, Failed
 from kproxy.proxy.logs import configure
 from kproxy.proxy.serving import Duties, follow, never

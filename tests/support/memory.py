@@ -7,7 +7,9 @@ faults says.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -35,16 +37,43 @@ class Refused(Exception):
     """The kernel's answer to a request that would leave a dangling reference."""
 
 
+class Bell:
+    """A descriptor that is readable from each `ring` to the next `answer`."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe2(os.O_NONBLOCK)
+
+    def __enter__(self) -> Bell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def fileno(self) -> int:
+        return self._reading
+
+    def ring(self) -> None:
+        os.write(self._writing, b"!")
+
+    def answer(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reading, 4096)
+
+
 class Kernel:
     """One family's named objects with references between them, and its tracked UDP flows.
 
     It outlives every `Memory` that writes to it, as a kernel outlives a process, and others may
-    write to it too. `writes` counts every change that anybody made.
+    write to it too. `writes` counts every change that anybody made, `expired` what is to be
+    tended; with a bell, the kernel tells when something expires.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bell: Bell | None = None) -> None:
+        self.bell = bell
         self.objects: dict[str, bytes] = {}
         self.flows: set[Flow] = set()
+        self.expired = 0
         self.writes = 0
         self._referrers: Counter[str] = Counter()
 
@@ -68,6 +97,12 @@ class Kernel:
         self._referrers.subtract(_references(self.objects.pop(name)))
         self.writes += 1
 
+    def expire(self, count: int) -> None:
+        """Let so many things expire."""
+        self.expired += count
+        if self.bell is not None:
+            self.bell.ring()
+
     def flush(self, prefix: str) -> None:
         """Remove every object whose name begins with `prefix`, and what else refers to them."""
         doomed = {name for name in self.objects if name.startswith(prefix)}
@@ -88,6 +123,8 @@ class Call(enum.Enum):
     COMMIT = "commit"
     DISTURBED = "disturbed"
     FLOWS = "flows"
+    TEND = "tend"
+    CLOSE = "close"
 
 
 class Memory:
@@ -138,7 +175,7 @@ class Memory:
         self._call(Call.OBSERVE)
         self._seen = self._kernel.writes
         objects = self._kernel.objects.items()
-        return {Key(name): value for name, value in objects if name.startswith(f"{_OURS}/")}
+        return {name: value for name, value in objects if name.startswith(f"{_OURS}/")}
 
     def commit(self, changes: Changes) -> None:
         """Write one object after another: what is pointed at comes first and goes last."""
@@ -177,6 +214,27 @@ class Memory:
         kinds = Counter(kind for owner, kind, *_ in names if owner == _OURS)
         yield from (Sample(OBJECTS, (kind,), float(kinds[kind])) for kind in _KINDS)
         yield Sample(STEPS, (), float(self.steps))
+
+    def describe(self, key: Key) -> str:
+        """Return what an object is."""
+        assert isinstance(key, str)
+        return key.removeprefix(f"{_OURS}/")
+
+    def fileno(self) -> int | None:
+        """Return the kernel's bell, if it has one."""
+        return None if self._kernel.bell is None else self._kernel.bell.fileno()
+
+    def tend(self, budget_s: float) -> bool:
+        """Let go of one thing that expired, however much time there is."""
+        self._call(Call.TEND)
+        if self._kernel.bell is not None:
+            self._kernel.bell.answer()
+        self._kernel.expired -= min(1, self._kernel.expired)
+        return self._kernel.expired > 0
+
+    def close(self) -> None:
+        """Note that nothing more is asked."""
+        self._call(Call.CLOSE)
 
     def _call(self, call: Call) -> int | None:
         """Count a call and return the step to refuse; reads have a single step."""
@@ -224,7 +282,7 @@ class Memory:
 
 
 def _key(kind: str, rest: str) -> Key:
-    return Key(f"{_OURS}/{kind}/{rest}")
+    return f"{_OURS}/{kind}/{rest}"
 
 
 def _target_key(target: Target) -> Key:

@@ -11,7 +11,7 @@ from backends.iptables.driver.localnet import GUARD as LOCALNET_GUARD
 from backends.iptables.driver.saved import Seen
 from backends.iptables.driver.sysctls import LOCALNET, Sysctls
 from backends.iptables.driver.texts import Texts
-from backends.iptables.render import restore
+from backends.iptables.render import restore, rules
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.restore import RestoreInput, TableEdit
 from backends.iptables.render.rules import SET_PREFIX, TABLES, set_key, split_key
@@ -101,6 +101,21 @@ class IptablesBackend:
         yield from self._counts.samples()
         if self._renderer.counts:
             yield from packet_samples(self.family)
+
+    def describe(self, key: Key) -> str:
+        """Return what an object is, for logs."""
+        return rules.describe(key)
+
+    def fileno(self) -> int | None:
+        """Return None: the kernel's rules follow addresses and devices by themselves."""
+        return None
+
+    def tend(self, budget_s: float) -> bool:
+        """Do nothing: what the rules leave behind goes within a commit."""
+        return False
+
+    def close(self) -> None:
+        """Do nothing: no descriptor is held between calls."""
 
     def _tell_affinity(
         self, before: frozenset[ServicePortKey], now: frozenset[ServicePortKey]

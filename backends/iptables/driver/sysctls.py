@@ -33,7 +33,9 @@ class Sysctls:
     def render(self, *, localhost: bool) -> dict[Key, bytes | None]:
         """Return the image entries that differ from those of the last call, None where gone."""
         before = self._wanted
-        self._wanted = {self.forwarding: _ON} | ({LOCALNET: _ON} if localhost else {})
+        self._wanted = {self.forwarding: _ON}
+        if localhost:
+            self._wanted[LOCALNET] = _ON
         gone: dict[Key, bytes | None] = dict.fromkeys(before.keys() - self._wanted)
         return gone | {key: value for key, value in self._wanted.items() if key not in before}
 

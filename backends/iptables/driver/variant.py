@@ -10,23 +10,21 @@ from backends.kernel.xtables.rulesets import Table
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 
-AUTO = "auto"
-
 # Kubelet makes these in the variant that it found (KEP-3178).
 _KUBELETS_CHAINS = frozenset({"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"})
 
 Tables = Mapping[str, Table]
 
 
-def choose(family: Family, *, wanted: str = AUTO) -> Variant:
-    """Return the variant to use for a family: `wanted` (legacy or nft), unless that is "auto".
+def choose(family: Family, *, wanted: Variant | None = None) -> Variant:
+    """Return the variant to use for a family: `wanted`, if there is one.
 
-    Then it is the variant that holds our chains; else the one where kubelet left its hint; else
+    Else it is the variant that holds our chains; else the one where kubelet left its hint; else
     the one with more rules, since others on this node use it; else what the other family's
     rules say; else what `iptables` itself is. Raises BackendError.
     """
-    if wanted != AUTO:
-        return Variant(wanted)
+    if wanted is not None:
+        return wanted
     other = Family.IPV6 if family is Family.IPV4 else Family.IPV4
     return _by_rules(family) or _by_rules(other) or _default(family)
 

@@ -63,24 +63,24 @@ ACCOUNTS = {
 }
 
 
-def chain_key(table: str, chain: str) -> Key:
+def chain_key(table: str, chain: str) -> str:
     """Return the image key of one of our chains."""
-    return Key(f"{table}/{chain}")
+    return f"{table}/{chain}"
 
 
-def jump_key(table: str, base: str, chain: str) -> Key:
+def jump_key(table: str, base: str, chain: str) -> str:
     """Return the image key of our jump from a built-in chain."""
-    return Key(f"jump/{table}/{base}/{chain}")
+    return f"jump/{table}/{base}/{chain}"
 
 
-def set_key(name: str) -> Key:
+def set_key(name: str) -> str:
     """Return the image key of an ipset."""
-    return Key(f"set/{name}")
+    return f"set/{name}"
 
 
-def sysctl_key(name: str) -> Key:
+def sysctl_key(name: str) -> str:
     """Return the image key of a setting of the node, by the name that sysctl(8) knows."""
-    return Key(f"sysctl/{name}")
+    return f"sysctl/{name}"
 
 
 def split_key(key: Key) -> tuple[str, ...]:
@@ -88,7 +88,23 @@ def split_key(key: Key) -> tuple[str, ...]:
 
     (table, chain), ("jump", table, base, chain), ("set", name) or ("sysctl", name).
     """
+    assert isinstance(key, str), "the keys of this data path are text"
     return tuple(key.split("/"))
+
+
+def describe(key: Key) -> str:
+    """Return what an object is, for a person."""
+    match split_key(key):
+        case ("jump", table, base, chain):
+            return f"the jump from {base} to {chain} in table {table}"
+        case ("set", name):
+            return f"the ipset {name}"
+        case ("sysctl", name):
+            return f"the setting {name}"
+        case (table, chain):
+            return f"the chain {chain} in table {table}"
+        case _:
+            raise ValueError(f"no object has the key {key!r}")
 
 
 def set_value(affinity: AffinitySet) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
@@ -17,10 +18,13 @@ from kproxy.core.store import Change, Difference
 from kproxy.core.table import TableChanges
 from kproxy.ports.data_path import Backend, BackendError
 from kproxy.run.loop.lane import Lane
-from kproxy.run.loop.reconcile import Applied, Reconciler
+from kproxy.run.loop.reconcile import Applied
 from kproxy.run.loop.settings import LoopSettings
 from kproxy.run.loop.status import FamilyStatus
+from kproxy.run.loop.tending import TEND_BUDGET_S
 from kproxy.run.loop.worker import Job, Outcome, Polled, Refused, Worker, Written
+
+_Result = TypeVar("_Result")
 
 _ATTEMPTS_ONCE = 3  # of one family that is refused for a reason that may pass
 
@@ -33,14 +37,15 @@ class SourceEnded(Exception):
 class Host:
     """What the loop needs of the world around it.
 
-    - `executor` has a single thread and outlives the agent: everything that blocks runs there.
-    - `local_addresses` returns the node's addresses now, canonical; it runs in that thread and may
-      raise BackendError.
+    - `executors`: one for each family, of a single thread, that outlives the agent. Everything
+      that blocks runs there, so that no family waits for what blocks another.
+    - `local_addresses` returns the node's addresses now, canonical; it runs in those threads and
+      may raise BackendError.
     - `random` returns numbers from 0 to 1.
-    - `clock` measures in that thread how long something takes, in seconds.
+    - `clock` measures in those threads how long something takes, in seconds.
     """
 
-    executor: Executor
+    executors: Mapping[Family, Executor]
     local_addresses: Callable[[Family], Collection[str]]
     random: Callable[[], float]
     clock: Callable[[], float] = time.monotonic
@@ -62,10 +67,10 @@ class Hooks:
 
     - `differed`: an object was added, altered or removed; it is about to be compiled.
     - `took`: a batch was compiled into these changes, if any, in so many seconds.
-    - `began`, `done`: of each job of each family, before and after it runs.
+    - `began`, `done`: of each job of each family, before and after it runs; tending is none.
     - `compiled`: changes were compiled; the tables are up to date, the kernel is not yet.
-    - `first_commit`: the kernel holds a family's rules for the first time. Runs in the worker
-      thread, may raise BackendError, and is then called again later.
+    - `first_commit`: the kernel holds a family's rules for the first time. Runs in the family's
+      thread, at the same time as another's, may raise BackendError, and is then called again later.
     - `ready`: every family was tried once; the statuses say what came of it.
     """
 
@@ -81,9 +86,9 @@ class Hooks:
 class Agent:
     """Compiles changes as they come and keeps every family's data path in step.
 
-    Compiling happens in the event loop, everything that blocks in the one worker thread, one job
-    at a time. Each family has its own pace: one that the kernel refuses backs off alone. There is
-    a backend for each family that `compiler` compiles.
+    Compiling happens in the event loop, everything that blocks in a thread for each family, one
+    job at a time. Each family has its own pace: one that the kernel refuses backs off alone. There
+    is a backend for each family that `compiler` compiles; it is closed at the end.
     """
 
     def __init__(
@@ -105,33 +110,37 @@ class Agent:
         }
         self._ready = False
         self._stopping = False
-        self._wake = asyncio.Event()
 
     def status(self) -> tuple[FamilyStatus, ...]:
         """Return how every family is doing."""
         return tuple(lane.status for lane in self._lanes.values())
 
     def stop(self) -> None:
-        """Let `run` return as soon as the write in flight is done. The rules stay."""
+        """Let `run` return as soon as the writes in flight are done. The rules stay."""
         self._stopping = True
-        self._wake.set()
+        for lane in self._lanes.values():
+            lane.woken.set()
 
     async def run(self, batches: AsyncIterator[tuple[Change, ...]]) -> None:
         """Follow `batches` until `stop`.
 
-        A write in flight is finished before this returns, raises or is cancelled. Raises what the
+        Writes in flight are finished before this returns, raises or is cancelled. Raises what the
         source raised, and SourceEnded if it just ended.
         """
         follower = asyncio.create_task(self._follow(batches), name="follow the source")
-        writer = asyncio.create_task(self._serve(), name="serve the kernel")
+        servers = [
+            asyncio.create_task(self._serve(lane), name=f"serve {family.value}")
+            for family, lane in self._lanes.items()
+        ]
+        tasks = [*servers, follower]
         try:
-            await asyncio.wait({follower, writer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.stop()
             follower.cancel()
-            await _end_of(follower)
-            await _end_of(writer)
-        for task in (writer, follower):
+            for task in tasks:
+                await _end_of(task)
+        for task in tasks:
             if not task.cancelled():
                 task.result()
 
@@ -148,14 +157,15 @@ class Agent:
                 break
         else:
             raise SourceEnded("the source ended before it listed Services and EndpointSlices")
-        return {family: await self._try(lane) for family, lane in self._lanes.items()}
+        lanes = self._lanes.values()
+        outcomes = await asyncio.gather(*(self._once(lane) for lane in lanes))
+        return dict(zip(self._lanes, outcomes, strict=True))
 
     def _worker(self, backend: Backend) -> Worker:
-        local_addresses = partial(self._host.local_addresses, backend.family)
         return Worker(
-            Reconciler(backend, local_addresses),
+            backend,
+            local_addresses=partial(self._host.local_addresses, backend.family),
             after_first_commit=partial(self._hooks.first_commit, backend.family),
-            counters=backend.counters,
             clock=self._host.clock,
         )
 
@@ -180,48 +190,63 @@ class Agent:
             return
         for family, changes in changed.items():
             self._lanes[family].add(changes, now)
-        self._wake.set()
         self._hooks.compiled(changed)
 
-    async def _serve(self) -> None:
-        """Do whatever is due, the longest overdue first, until told to stop.
-
-        Whatever a job did is due again only after its end, so no family keeps another waiting.
-        """
+    async def _serve(self, lane: Lane) -> None:
+        """Do whatever is due in one family until told to stop, then close its data path."""
         clock = asyncio.get_running_loop().time
-        while not self._stopping:
-            lane = min(self._lanes.values(), key=Lane.next_at)
-            wait_s = lane.next_at() - clock()
-            if wait_s > 0:
-                await self._sleep(wait_s)
-                continue
-            await self._do(lane, lane.next_job(clock()))
-            self._announce()
+        try:
+            while not self._stopping:
+                now = clock()
+                if lane.next_at() > now:
+                    await self._sleep(lane, lane.next_at() - now)
+                elif lane.is_due(now):
+                    await self._do(lane, lane.next_job(now))
+                    self._announce()
+                else:
+                    await self._tend(lane)
+        finally:
+            await self._close(lane)
 
-    async def _sleep(self, wait_s: float) -> None:
-        """Wait until the time has passed, or something was queued."""
+    async def _sleep(self, lane: Lane, wait_s: float) -> None:
+        """Wait until the time has passed, or something may be due sooner."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if math.isinf(wait_s) else wait_s):
-                await self._wake.wait()
-        if not self._stopping:
-            self._wake.clear()
+                await lane.woken.wait()
+        lane.woken.clear()
+
+    async def _once(self, lane: Lane) -> Applied | BackendError:
+        try:
+            return await self._try(lane)
+        finally:
+            await self._close(lane)
+
+    async def _close(self, lane: Lane) -> None:
+        lane.close()
+        await self._run(lane, lane.worker.close)
 
     async def _do(self, lane: Lane, job: Job) -> Outcome:
         """Do a job and tell everybody how it went."""
         clock = asyncio.get_running_loop().time
         started = clock()
         self._hooks.began(lane.family, job)
-        outcome = await self._run(lane, job)
+        outcome = await self._run(lane, partial(lane.worker.run, job))
         ended = clock()
         lane.finished(job, outcome, started=started, now=ended)
         self._hooks.done(Ended(lane.family, job, outcome, ended - started))
         return outcome
 
-    async def _run(self, lane: Lane, job: Job) -> Outcome:
-        """Run a job in the worker thread, and say so while it does not come back."""
+    async def _tend(self, lane: Lane) -> None:
+        """Let the data path look after itself for a moment."""
+        lane.tending()
+        outcome = await self._run(lane, partial(lane.worker.tend, TEND_BUDGET_S))
+        lane.tended(outcome, asyncio.get_running_loop().time())
+
+    async def _run(self, lane: Lane, work: Callable[[], _Result]) -> _Result:
+        """Run something in the family's thread, and say so while it does not come back."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        running = loop.run_in_executor(self._host.executor, lane.worker.run, job)
+        running = loop.run_in_executor(self._host.executors[lane.family], work)
         patience_s = self._settings.stuck_after_s
         while True:
             done, _ = await asyncio.wait({running}, timeout=patience_s)

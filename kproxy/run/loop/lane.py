@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,14 +14,17 @@ from kproxy.run.loop.reconcile import Step
 from kproxy.run.loop.report import Report
 from kproxy.run.loop.settings import LoopSettings
 from kproxy.run.loop.status import FamilyStatus
-from kproxy.run.loop.worker import Job, Outcome, Polled, Refused, Worker, Written
+from kproxy.run.loop.tending import Tending
+from kproxy.run.loop.worker import Job, NotTended, Outcome, Polled, Refused, Tended, Worker, Written
 
 
 class Lane:
     """One family's way from compiled changes to jobs for its worker.
 
-    It lives in the event loop; only `worker` is used in the worker thread. A job is made by
-    `next_job`, and its outcome is told to `finished` before the next one is made.
+    It lives in the event loop; only `worker` is used in the family's thread. A job is made by
+    `next_job`, and its outcome is told to `finished` before the next one is made. While nothing
+    else `is_due` the data path may be tended, which is told by `tending` and `tended`. `woken` is
+    set when something may be due sooner than `next_at` said.
     """
 
     def __init__(
@@ -30,9 +34,11 @@ class Lane:
         self.worker = worker
         self.report = Report(family)
         self.status = FamilyStatus(family)
+        self.woken = asyncio.Event()
         self.settled = False  # a first write was tried, whatever came of it
         self._pending = Pending(family)
         self._pace = Pace(settings, random)
+        self._tending = Tending(random, self.woken.set)
         self._waiting_since: float | None = None  # the oldest change that no job took yet
 
     def add(self, changes: TableChanges, now: float) -> None:
@@ -43,10 +49,15 @@ class Lane:
             self._waiting_since = now
         behind_since = now if self.status.behind_since is None else self.status.behind_since
         self.status = replace(self.status, queued_at=now, behind_since=behind_since)
+        self.woken.set()
 
     def next_at(self) -> float:
-        """Return when this family has a job, infinity if it will have none."""
-        return self._pace.next_at()
+        """Return when something is due, infinity if nothing will be."""
+        return min(self._pace.next_at(), self._tending.next_at())
+
+    def is_due(self, now: float) -> bool:
+        """Say whether there is a job, which goes before tending."""
+        return self._pace.next_at() <= now
 
     def next_job(self, now: float) -> Job:
         """Return what is due now; ask only if something is."""
@@ -74,6 +85,19 @@ class Lane:
             case Refused():
                 self._refused(outcome, now)
 
+    def tending(self) -> None:
+        """Note that the data path is being tended."""
+        self._tending.begins()
+
+    def tended(self, outcome: Tended | NotTended, now: float) -> None:
+        """Learn how tending went."""
+        self._tending.ended(outcome, now)
+        self.report.tended(outcome)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._tending.close()
+
     def _written(self, outcome: Written, started: float, now: float) -> None:
         self.settled = True
         self._pace.worked()
@@ -81,6 +105,7 @@ class Lane:
             self._pace.looked(started, now, wrote=bool(outcome.applied.written))
         self._pace.polled(now, disturbed=outcome.disturbed)
         self._pace.left_over(now, something=bool(outcome.leftovers))
+        self._tending.in_force(now)
         self.status = replace(
             self.status, applied_at=now, behind_since=self._waiting_since, failures=0, error=""
         )

@@ -32,11 +32,11 @@ class Step(enum.Enum):
 class Applied:
     """What an apply did.
 
-    `repaired` names what others had changed. `observed` says that everything was read back first.
+    `repaired` describes what others had changed. `observed` says that everything was read first.
     """
 
     written: int
-    repaired: tuple[Key, ...]
+    repaired: tuple[str, ...]
     observed: bool
 
 
@@ -84,9 +84,10 @@ class Reconciler:
         if todo:
             self._backend.commit(todo)
         self._belief = _Belief.TRUSTED
-        repaired: tuple[Key, ...] = ()
+        repaired: tuple[str, ...] = ()
         if belief is _Belief.DOUBTED:
-            repaired = tuple(sorted((todo.put.keys() | todo.drop) - patch.keys()))
+            foreign = (todo.put.keys() | todo.drop) - patch.keys()
+            repaired = tuple(sorted(map(self._backend.describe, foreign)))
         if repaired:
             self._udp_flows.doubt()
         return Applied(written=len(todo), repaired=repaired, observed=observed)

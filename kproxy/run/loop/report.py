@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from kproxy.core.addresses import Family
-from kproxy.run.loop.worker import Refused, Written
+from kproxy.run.loop.worker import NotTended, Refused, Tended, Written
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,7 @@ class Report:
         self._family = family.value
         self._refusals = 0
         self._leftovers = 0
+        self._untended = 0
         self._first = True
 
     def written(self, outcome: Written, seconds: float) -> None:
@@ -60,6 +61,20 @@ class Report:
                 retry_s,
                 outcome.error,
             )
+
+    def tended(self, outcome: Tended | NotTended) -> None:
+        """Say that the data path cannot be tended, and when it can again."""
+        if isinstance(outcome, NotTended):
+            self._untended += 1
+            if _is_power_of_two(self._untended):
+                log.warning(
+                    "%s: the rules are in place, but: %s; trying again",
+                    self._family,
+                    outcome.error,
+                )
+        elif self._untended:
+            log.info("%s: done after %d failures beside the rules", self._family, self._untended)
+            self._untended = 0
 
     def stuck(self, seconds: float) -> None:
         """Say that a call into the kernel does not come back."""

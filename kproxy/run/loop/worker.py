@@ -1,12 +1,12 @@
-"""What happens in the worker thread: everything that blocks."""
+"""What happens in the thread of a family: everything that blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from kproxy.core.table import TableChanges
-from kproxy.ports.data_path import BackendError, Sample
+from kproxy.ports.data_path import Backend, BackendError, Sample
 from kproxy.run.loop.reconcile import Applied, Reconciler, Step
 
 
@@ -61,20 +61,35 @@ class Refused:
 Outcome = Polled | Written | Refused
 
 
+@dataclass(frozen=True, slots=True)
+class Tended:
+    """The data path was tended. A readable `descriptor` asks for it again, `more` does at once."""
+
+    more: bool
+    descriptor: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotTended:
+    """The data path could not be tended. Its rules are in force all the same."""
+
+    error: BackendError
+
+
 class Worker:
     """Does the jobs of one family, one at a time."""
 
     def __init__(
         self,
-        reconciler: Reconciler,
+        backend: Backend,
         *,
+        local_addresses: Callable[[], Collection[str]],
         after_first_commit: Callable[[], None],
-        counters: Callable[[], Iterable[Sample]],
         clock: Callable[[], float],
     ) -> None:
-        self._reconciler = reconciler
+        self._backend = backend
+        self._reconciler = Reconciler(backend, local_addresses)
         self._after_first_commit = after_first_commit
-        self._counters = counters
         self._clock = clock
         self._first_done = False
 
@@ -83,7 +98,7 @@ class Worker:
         # Asked before every write: a write moves the marks by which foreign ones are recognised.
         disturbed = not job.look and self._disturbed()
         if job.changes is None:
-            return Polled(disturbed, tuple(self._counters()))
+            return Polled(disturbed, tuple(self._backend.counters()))
         try:
             if job.look:
                 self._reconciler.forget()
@@ -91,7 +106,18 @@ class Worker:
         except BackendError as error:
             return Refused(error, self._reconciler.step)
         stale_flows, leftovers = self._clear_up()
-        return Written(applied, disturbed, leftovers, stale_flows, tuple(self._counters()))
+        return Written(applied, disturbed, leftovers, stale_flows, tuple(self._backend.counters()))
+
+    def tend(self, budget_s: float) -> Tended | NotTended:
+        """Let the data path look after itself for a while; only bugs are raised."""
+        try:
+            return Tended(self._backend.tend(budget_s), self._backend.fileno())
+        except BackendError as error:
+            return NotTended(error)
+
+    def close(self) -> None:
+        """Let go of what the data path holds in this process."""
+        self._backend.close()
 
     def _disturbed(self) -> bool:
         try:

@@ -17,7 +17,7 @@ def found(family: Family, **options) -> dict:
 
 
 def test_this_kernel_can_do_every_rule_of_ours(namespace, family, variant):
-    findings = found(family, wanted=variant.value)
+    findings = found(family, wanted=variant)
     usable = [f for subject, f in findings.items() if subject.startswith(f"{variant.value} ")]
     assert len(usable) > 10
     assert [finding for finding in usable if not finding.ok] == []
@@ -30,7 +30,7 @@ def test_a_miss_has_a_remedy_and_a_hit_has_none(namespace, family):
 
 
 def test_looking_changes_nothing(namespace, family, variant):
-    check(family, wanted=variant.value)
+    check(family, wanted=variant)
     assert run("nft list ruleset") == ""
     assert run("ipset list -n") == ""
     assert run("cat /proc/self/net/ip_tables_names /proc/self/net/ip6_tables_names") == ""
@@ -65,7 +65,7 @@ def test_a_table_that_iptables_cannot_show_is_told(namespace, family):
     assert found(family)["table nat"].ok
     name = "ip" if family is Family.IPV4 else "ip6"
     run(f"nft add rule {name} nat PREROUTING fib daddr type local accept")
-    findings = found(family, wanted="nft")
+    findings = found(family, wanted=Variant.NF_TABLES)
     assert not findings["table nat"].ok
     assert findings["table filter"].ok
 

@@ -7,7 +7,7 @@ import pytest
 
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
-from kproxy.core.image import Changes, Key
+from kproxy.core.image import Changes
 from kproxy.ports.data_path import BackendError
 from tests.kernel.iptables.conftest import Applied, changes, iptables, run, service_port, shop
 
@@ -147,8 +147,8 @@ def test_a_rewritten_rule_that_keeps_the_count_is_found_by_reading(node):
     node.observed()
     kept = node.iptables("-t nat -S KPROXY-SERVICES 2")
     node.iptables("-t nat -R KPROXY-SERVICES 2 -p tcp -j RETURN")
-    assert node.observed()[Key("nat/KPROXY-SERVICES")] == b"altered"
-    assert node.observed()[Key("nat/KPROXY-SERVICES")] == b"altered", "until it is repaired"
+    assert node.observed()["nat/KPROXY-SERVICES"] == b"altered"
+    assert node.observed()["nat/KPROXY-SERVICES"] == b"altered", "until it is repaired"
     node.apply()
     assert node.observed() == node.want
     assert node.iptables("-t nat -S KPROXY-SERVICES 2") == kept

@@ -4,13 +4,13 @@ import pytest
 
 from backends.iptables.render.restore import RestoreInput, split_edit, whole_edit
 from backends.kernel.xtables import tools
-from kproxy.core.image import Changes, Key
+from kproxy.core.image import Changes
 from kproxy.core.table import TableChanges
 from tests.kernel.iptables.conftest import changes, rules, service_port, shop
 
-NEW, OLD, GONE = (Key(f"filter/KPROXY-{name}") for name in ("NEW", "OLD", "GONE"))
-JUMP, LOST_JUMP = Key("jump/filter/INPUT/KPROXY-NEW"), Key("jump/filter/INPUT/KPROXY-GONE")
-CHANGES = Changes({NEW: b"1", OLD: b"1", JUMP: b"1", Key("nat/KPROXY-N"): b"1"}, {GONE, LOST_JUMP})
+NEW, OLD, GONE = (f"filter/KPROXY-{name}" for name in ("NEW", "OLD", "GONE"))
+JUMP, LOST_JUMP = "jump/filter/INPUT/KPROXY-NEW", "jump/filter/INPUT/KPROXY-GONE"
+CHANGES = Changes({NEW: b"1", OLD: b"1", JUMP: b"1", "nat/KPROXY-N": b"1"}, {GONE, LOST_JUMP})
 
 
 def written(edit) -> list[str]:
@@ -109,7 +109,7 @@ def test_a_change_of_one_table_is_one_transaction(node, steps):
 
 
 def test_a_service_that_is_being_made_is_not_refused_before_it_is_served():
-    refusing, leaf = Key("filter/KPROXY-CLUSTERIPS"), Key("filter/KPROXY-FC-0a6")
+    refusing, leaf = "filter/KPROXY-CLUSTERIPS", "filter/KPROXY-FC-0a6"
     edit = whole_edit("filter", Changes({refusing: b"1", leaf: b"1", OLD: b"1"}, frozenset()))
 
     additions, exact = split_edit(edit, {refusing, OLD})

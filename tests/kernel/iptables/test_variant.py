@@ -18,7 +18,7 @@ def rule(family: Family, variant: Variant, rest: str) -> None:
 
 def test_the_option_wins(namespace, family, variant):
     Applied(family, OTHER[variant]).apply(shop(family))
-    assert variants.choose(family, wanted=variant.value) is variant
+    assert variants.choose(family, wanted=variant) is variant
 
 
 def test_our_chains_win_over_kubelets(namespace, family, variant):

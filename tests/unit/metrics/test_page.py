@@ -7,12 +7,11 @@ import re
 import threading
 import time
 
-from backends.memory import OBJECTS, STEPS, Call
-
 from kproxy import __version__
 from kproxy.core.addresses import Family
 from kproxy.core.settings import Mode
 from kproxy.run.metrics import UPSTREAM_VERSION, Metrics
+from tests.support.memory import OBJECTS, STEPS, Call
 from tests.unit.metrics.pages import Page
 from tests.unit.metrics.watched import SOURCE, watched
 from tests.unit.run.scenario import WORK_S

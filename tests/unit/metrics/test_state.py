@@ -6,12 +6,12 @@ import asyncio
 import dataclasses
 
 import pytest
-from backends.memory import Call
 
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Endpoint, Kind, Node, ObjectKey, PortSpec, Protocol
 from kproxy.core.store import Replaced
 from kproxy.ports.source import SourceState, SourceStatus
+from tests.support.memory import Call
 from tests.unit.metrics.watched import EPOCH_S, watched
 from tests.unit.run.scenario import SETTINGS, WORK_S, now
 from tests.unit.run.tables import api_service, api_slices, listed, moved

@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 
-from backends.memory import Kernel, Memory
-
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.settings import Settings
 from kproxy.run.loop.agent import Agent, Hooks, Host
 from kproxy.run.loop.settings import LoopSettings
+from tests.support.memory import Kernel, Memory
 from tests.unit.run.virtual import Slow
 
 SETTINGS = LoopSettings(min_interval_s=1.0, sync_period_s=30.0)
@@ -63,7 +62,7 @@ class Source:
 class Scenario:
     """Everything that `running` set up."""
 
-    def __init__(self, backends, kernels, executor, *, hooks, settings):
+    def __init__(self, backends, kernels, executors, *, hooks, settings):
         self.kernels = kernels
         self.backends = {backend.family: backend for backend in backends}
         self.source = Source()
@@ -72,7 +71,7 @@ class Scenario:
             self.compiler,
             backends,
             settings,
-            host=Host(executor, lambda family: (), lambda: 0.0, now),
+            host=Host(executors, lambda family: (), lambda: 0.0, now),
             hooks=hooks,
         )
 
@@ -90,12 +89,24 @@ class Scenario:
 
 
 def scenario(
-    *, faults=None, kind=Timed, work_s=WORK_S, hooks=None, kernels=None, settings=SETTINGS
+    *,
+    faults=None,
+    kind=Timed,
+    work_s=WORK_S,
+    slow=None,
+    hooks=None,
+    kernels=None,
+    settings=SETTINGS,
 ):
-    """An agent that does not run yet; `faults` are a Memory's, for each family that has any."""
+    """An agent that does not run yet; `faults` are a Memory's, for each family that has any.
+
+    A job takes `work_s`, and what `slow` says for a family that it names.
+    """
     kernels = kernels or {family: Kernel() for family in Family}
     backends = [kind(family, kernels[family], (faults or {}).get(family)) for family in Family]
-    return Scenario(backends, kernels, Slow(work_s), hooks=hooks or Hooks(), settings=settings)
+    takes_s = dict.fromkeys(Family, work_s) | (slow or {})
+    executors = {family: Slow(takes_s[family], at_once={"tend", "close"}) for family in Family}
+    return Scenario(backends, kernels, executors, hooks=hooks or Hooks(), settings=settings)
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,6 @@ import logging
 from collections import Counter
 
 import pytest
-from backends.memory import Call
 
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Flow
@@ -16,6 +15,7 @@ from kproxy.core.objects import Endpoint
 from kproxy.core.store import Upserted
 from kproxy.run.loop.agent import Hooks
 from kproxy.run.loop.settings import LoopSettings
+from tests.support.memory import Call
 from tests.unit.run.scenario import SETTINGS, WORK_S, Timed, now, running
 from tests.unit.run.tables import api_slices, as_udp, listed, listed_udp, moved
 from tests.unit.run.virtual import run
@@ -62,8 +62,8 @@ async def test_the_first_change_after_quiet_is_written_at_once():
         before = now()
         it.source.push(moved(1, 2))
         await asyncio.sleep(3 * WORK_S)
-        assert it.backends[V4].commits[-1] == pytest.approx(before + WORK_S)
-        assert it.backends[V6].commits[-1] == pytest.approx(before + 2 * WORK_S)
+        for backend in it.backends.values():
+            assert backend.commits[-1] == pytest.approx(before + WORK_S)
 
 
 @in_virtual_time
@@ -169,7 +169,7 @@ async def test_a_burst_is_written_in_a_few_commits():
         it.source.push(*(moved(n % 100, n) for n in range(1000)))
         await asyncio.sleep(10)
         assert it.all_true()
-        assert [len(backend.commits) for backend in it.backends.values()] == [3, 2]
+        assert [len(backend.commits) for backend in it.backends.values()] == [3, 3]
 
 
 @in_virtual_time

@@ -3,13 +3,13 @@
 import contextlib
 
 import pytest
-from backends.memory import Call, Kernel, Memory, Refused
 
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
-from kproxy.core.image import Changes, Key
+from kproxy.core.image import Changes
 from kproxy.ports.data_path import BackendError
 from tests.support.contract import BackendContract
+from tests.support.memory import Call, Kernel, Memory, Refused
 
 TO_DNS = Flow("10.9.0.1", 4000, "10.96.0.1", 53, "10.1.0.1", 53, "10.9.0.1", 4000, 0)
 TO_WEB = TO_DNS._replace(destination_port=80)
@@ -67,7 +67,7 @@ def test_the_kernel_refuses_to_drop_what_is_in_use():
 
 def test_a_refused_object_is_a_backend_error_that_will_not_pass():
     backend = Memory(Family.IPV4, Kernel())
-    name = Key("kproxy/frontend/TCP 10.96.0.1:80")
+    name = "kproxy/frontend/TCP 10.96.0.1:80"
     with pytest.raises(BackendError, match="does not exist") as refused:
         backend.commit(Changes({name: b"clusterIP\nkproxy/service/gone"}, frozenset()))
     assert not refused.value.transient

@@ -12,7 +12,7 @@ from kproxy.core.table import TableChanges
 from kproxy.run.loop.lane import Lane
 from kproxy.run.loop.pace import Due, Pace, Retry
 from kproxy.run.loop.pending import Pending
-from kproxy.run.loop.reconcile import Applied, Reconciler
+from kproxy.run.loop.reconcile import Applied
 from kproxy.run.loop.settings import LoopSettings
 from kproxy.run.loop.worker import Worker, Written
 from tests.unit.run.tables import between, service_port, some_tables, table
@@ -98,7 +98,7 @@ def test_reading_never_takes_more_than_half_of_the_time():
 def test_what_waits_is_written_with_a_read_that_is_due_anyway():
     lane = Lane(
         Family.IPV4,
-        Worker(Reconciler(None, None), after_first_commit=None, counters=None, clock=None),
+        Worker(None, local_addresses=None, after_first_commit=None, clock=None),
         SETTINGS,
         lambda: 0.0,
     )

@@ -1,7 +1,6 @@
 """Reconciling: one code path for start, change and repair."""
 
 import pytest
-from backends.memory import Call, Kernel, Memory
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from kproxy.core.table import TableChanges
 from kproxy.ports.data_path import BackendError
 from kproxy.run.loop.reconcile import Reconciler
 from tests.support.contract import Follower
+from tests.support.memory import Call, Kernel, Memory
 from tests.unit.run.tables import pod, service_port, some_tables, table, vip
 
 FAMILY = Family.IPV4
@@ -99,7 +99,7 @@ def test_an_audit_names_what_others_changed_and_nothing_else():
     kernel.put("kproxy/target/of-nobody", b"")
     follower.reconciler.forget()
     applied = follower.apply(THERE)
-    assert applied.repaired == (gone, "kproxy/target/of-nobody")
+    assert applied.repaired == (gone.removeprefix("kproxy/"), "target/of-nobody")
     assert applied.written > 2
 
 
