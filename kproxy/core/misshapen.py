@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from kproxy.core.objects import InvalidObject, Kind, ObjectKey
+from kproxy.core.words import mismatch, quoted
 
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises: msgspec leaves invalid UTF-8 and deep nesting to Python's own errors."""
@@ -15,6 +16,8 @@ UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PATH_IN_MESSAGE = re.compile(r" - at (?:key in )?`\$\.?(.*)`$", re.DOTALL)
 _MISSING_IN_MESSAGE = re.compile(r"Object missing required field `(\w+)`")
 _PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+_ANY_LABEL = "metadata.labels[...]"
+_MOST_LABELS = 3  # named beside the first
 _OUTLINE_LEVELS = 12  # no field that is read here lies deeper
 _NAMESPACED = (Kind.SERVICE, Kind.ENDPOINT_SLICE)
 
@@ -56,9 +59,9 @@ def misshapen(kind: Kind, document: object, error: msgspec.ValidationError) -> I
 
     That the document is of another kind comes first: it explains all else.
     """
-    said = document.get("kind") if isinstance(document, Mapping) else None
-    if said not in (None, kind.value):
-        return of_other_kind(kind, _key_of(kind, document), said)
+    other = document.get("kind") if isinstance(document, Mapping) else None
+    if other not in (None, kind.value):
+        return of_other_kind(kind, _key_of(kind, document), other)
     text = str(error)
     found = _PATH_IN_MESSAGE.search(text)
     path = found.group(1) if found else ""
@@ -66,13 +69,35 @@ def misshapen(kind: Kind, document: object, error: msgspec.ValidationError) -> I
     missing = _MISSING_IN_MESSAGE.match(why)
     if missing is not None:
         path = f"{path}.{missing.group(1)}" if path else missing.group(1)
-    return InvalidObject(
-        kind.value,
-        _key_of(kind, document),
-        path or "(all)",
-        None if missing else _value_at(document, path),
-        "is missing" if missing else why.replace("`", ""),
-    )
+    labels = _wrong_labels(document) if path == _ANY_LABEL else {}
+    key = _key_of(kind, document)
+    if labels:
+        (name, value), *others = labels.items()
+        field = f"metadata.labels.{name}"
+        return InvalidObject(kind.value, key, field, _plain(value), _label(value, others))
+    if missing is not None:
+        return InvalidObject(kind.value, key, path, None, "is missing")
+    value = _value_at(document, path)
+    said = mismatch(why, value) or why.replace("`", "")
+    return InvalidObject(kind.value, key, path or "(all)", value, said)
+
+
+def _wrong_labels(document: object) -> dict[str, object]:
+    """Return the labels that are no text."""
+    metadata = document.get("metadata") if isinstance(document, Mapping) else None
+    labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
+    items = labels.items() if isinstance(labels, Mapping) else ()
+    return {name: value for name, value in items if not isinstance(value, str)}
+
+
+def _label(value: object, others: Sequence[tuple[str, object]]) -> str:
+    """Return what is wrong with a label's value, and which other labels are wrong too."""
+    why = "a label must be text; " + ('write ""' if value is None else "put it in quotes")
+    if others:
+        why += f", and so {', '.join(quoted(name) for name, _ in others[:_MOST_LABELS])}"
+    if len(others) > _MOST_LABELS:
+        why += f" and {len(others) - _MOST_LABELS} more"
+    return why
 
 
 def of_other_kind(kind: Kind, key: ObjectKey, said: object) -> InvalidObject:
@@ -103,4 +128,9 @@ def _value_at(document: object, path: str) -> object:
             value = value[int(index)]
         else:
             return None
-    return value if isinstance(value, str | int | float | bool) else type(value).__name__
+    return _plain(value)
+
+
+def _plain(value: object) -> object:
+    """Return a value that can be shown, None for what is no scalar."""
+    return value if isinstance(value, str | int | float | bool) else None

@@ -47,6 +47,7 @@ from kproxy.core.objects import (
     Service,
     ServiceCIDR,
 )
+from kproxy.core.words import not_a_name, not_an_address, one_of
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 OTHER_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
@@ -58,6 +59,8 @@ _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _SUBDOMAIN_CHARACTERS = re.compile(r"[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
 
 _SPECIAL_ADDRESS = "must not be a zero, loopback or link-local address"
+_SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
+_ADDRESS_TYPES = ("IPv4", "IPv6", "FQDN")
 _PROTOCOLS = {protocol.value: protocol for protocol in Protocol}
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]  # RFC 3339, as the annotation is written
 
@@ -136,10 +139,8 @@ def _service(raw: wire.Service) -> Service:
     key = _namespaced(raw.metadata, _label)
     spec = raw.spec
     kind = spec.type or "ClusterIP"
-    if kind not in ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"):
-        raise _Refused(
-            "spec.type", spec.type, "must be ClusterIP, NodePort, LoadBalancer or ExternalName"
-        )
+    if kind not in _SERVICE_TYPES:
+        raise _Refused("spec.type", spec.type, one_of(kind, _SERVICE_TYPES))
     cluster_ips, headless = _cluster_ips(spec)
     external_ips = _external_ips(spec)
     external_policy = _policy("spec.externalTrafficPolicy", spec.external_traffic_policy)
@@ -223,7 +224,7 @@ def _service_ports(ports: Sequence[wire.ServicePort]) -> tuple[PortSpec, ...]:
 def _service_port(raw: wire.ServicePort) -> PortSpec:
     name = raw.name or ""
     if name and not _LABEL.fullmatch(name):
-        raise _Refused("name", name, "must be a DNS label")
+        raise _Refused("name", name, not_a_name(name, dots=False))
     return PortSpec(
         sys.intern(name),
         _protocol("protocol", raw.protocol or "TCP"),
@@ -242,7 +243,8 @@ def _affinity(spec: wire.ServiceSpec) -> int | None:
     if spec.session_affinity in (None, "", "None"):
         return None
     if spec.session_affinity != "ClientIP":
-        raise _Refused("spec.sessionAffinity", spec.session_affinity, "must be ClientIP or None")
+        why = one_of(spec.session_affinity, ("ClientIP", "None"))
+        raise _Refused("spec.sessionAffinity", spec.session_affinity, why)
     config = spec.session_affinity_config
     timeout_s = config.client_ip.timeout_seconds if config and config.client_ip else None
     if timeout_s is None:
@@ -259,7 +261,8 @@ def _load_balancer_ips(status: wire.ServiceStatus | None) -> tuple[str, ...]:
     for i, entry in enumerate(ingress or []):
         field = f"status.loadBalancer.ingress[{i}]"
         if entry.ip_mode not in (None, "VIP", "Proxy"):
-            raise _Refused(f"{field}.ipMode", entry.ip_mode, "must be VIP or Proxy")
+            why = one_of(entry.ip_mode, ("VIP", "Proxy"))
+            raise _Refused(f"{field}.ipMode", entry.ip_mode, why)
         if entry.ip and entry.ip_mode != "Proxy":
             addresses.append(_address(f"{field}.ip", entry.ip))
     return tuple(dict.fromkeys(addresses))
@@ -267,8 +270,9 @@ def _load_balancer_ips(status: wire.ServiceStatus | None) -> tuple[str, ...]:
 
 def _endpoint_slice(raw: wire.EndpointSlice) -> EndpointSlice:
     key = _namespaced(raw.metadata, _subdomain)
-    if raw.address_type not in ("IPv4", "IPv6", "FQDN"):
-        raise _Refused("addressType", raw.address_type, "must be IPv4, IPv6 or FQDN")
+    if raw.address_type not in _ADDRESS_TYPES:
+        why = one_of(raw.address_type, _ADDRESS_TYPES)
+        raise _Refused("addressType", raw.address_type, why)
     family = None if raw.address_type == "FQDN" else Family(raw.address_type)
     labels = raw.metadata.labels or {}
     service_name = labels.get(SERVICE_NAME_LABEL, "")
@@ -383,14 +387,15 @@ def _service_cidr(raw: wire.ServiceCIDR) -> ServiceCIDR:
 
 def _name(metadata: wire.Metadata, valid: Callable[[str], bool]) -> str:
     if not valid(metadata.name):
-        raise _Refused("metadata.name", metadata.name, "is no valid name for this kind")
+        why = not_a_name(metadata.name, dots=valid is _subdomain)
+        raise _Refused("metadata.name", metadata.name, why)
     return metadata.name
 
 
 def _namespaced(metadata: wire.Metadata, valid: Callable[[str], bool]) -> ObjectKey:
     namespace = "default" if metadata.namespace is None else metadata.namespace
     if not _label(namespace):
-        raise _Refused("metadata.namespace", namespace, "must be a DNS label")
+        raise _Refused("metadata.namespace", namespace, not_a_name(namespace, dots=False))
     return ObjectKey(sys.intern(namespace), sys.intern(_name(metadata, valid)))
 
 
@@ -405,13 +410,13 @@ def _subdomain(text: str) -> bool:
 def _protocol(field: str, text: str) -> Protocol:
     protocol = _PROTOCOLS.get(text)
     if protocol is None:
-        raise _Refused(field, text, "must be TCP, UDP or SCTP")
+        raise _Refused(field, text, one_of(text, _PROTOCOLS))
     return protocol
 
 
 def _policy(field: str, text: str | None) -> str:
-    if text not in (None, "", "Cluster", "Local"):
-        raise _Refused(field, text, "must be Cluster or Local")
+    if text and text not in ("Cluster", "Local"):
+        raise _Refused(field, text, one_of(text, ("Cluster", "Local")))
     return text or "Cluster"
 
 
@@ -425,7 +430,8 @@ def _address(field: str, text: str) -> str:
     try:
         return canonical_address(text)
     except ValueError as error:
-        raise _Refused(field, text, "is no IP address") from error
+        why = not_an_address(text, may_be_none=field.startswith("spec.clusterIP"))
+        raise _Refused(field, text, why) from error
 
 
 def _ordinary_address(field: str, text: str) -> str:
@@ -458,6 +464,8 @@ _KINDS: Mapping[tuple[str, str], Kind] = {
     ("v1", "Node"): Kind.NODE,
     ("networking.k8s.io/v1", "ServiceCIDR"): Kind.SERVICE_CIDR,
 }
+
+VERSION_OF = {kind: version for (version, _), kind in _KINDS.items()}
 
 _PARSERS: Mapping[Kind, tuple[type[Raw], Callable[..., Object]]] = {
     Kind.SERVICE: (wire.Service, _service),

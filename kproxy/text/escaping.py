@@ -7,11 +7,17 @@ import reprlib
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 _SHORT.maxlevel = 2
+_LONGEST = 400  # kind, namespace and name of a valid object always fit
 
 
 def shown(value: object) -> str:
     """Return a value as short text, "" for None."""
     return "" if value is None else _SHORT.repr(value)
+
+
+def clipped(text: str) -> str:
+    """Return `text`, of a very long one the beginning and the end."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 80]}…{text[-79:]}"
 
 
 def printable(text: str) -> str:

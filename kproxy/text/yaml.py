@@ -26,6 +26,7 @@ from yaml.events import (
 from yaml.reader import ReaderError
 
 from kproxy.text.utf8 import MAX_DEPTH, BadText, Flaw, Place, place_at
+from kproxy.text.yaml_hints import Hints, repeated_key
 
 MAX_ALIASED_VALUES = 1_000_000  # what all aliases of a document may stand for together
 
@@ -64,6 +65,7 @@ def read_yaml(
     rest of the file unreadable; a duplicate key and its like concern their document alone. Where
     `repeated` is given, a duplicate key is noted there instead, and its last value counts.
     """
+    hints = Hints(data)
     stream = events(data)
     for event in stream:
         if not isinstance(event, DocumentStartEvent):
@@ -71,10 +73,14 @@ def read_yaml(
         try:
             yield _value(stream, repeated)
         except _Fault as fault:
-            for skipped in stream:
-                if isinstance(skipped, DocumentEndEvent):
-                    break
-            yield fault.flaw
+            flaw = fault.flaw
+            try:
+                for skipped in stream:
+                    if isinstance(skipped, DocumentEndEvent):
+                        break
+            except BadText as error:  # what was wrong first explains the rest
+                raise BadText(*_explained(hints, flaw.place, flaw.why)) from error
+            yield Flaw(*_explained(hints, flaw.place, flaw.why))
 
 
 def events(data: bytes) -> Iterator[Event]:
@@ -98,8 +104,15 @@ def events(data: bytes) -> Iterator[Event]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = Place(mark.line + 1, mark.column + 1) if mark else None
-        why = ", ".join(part for part in (error.context, error.problem) if part)
-        raise BadText(place, why or "is not YAML") from error
+        why = ", ".join(part for part in (error.context, error.problem) if part) or "is not YAML"
+        if place is None:
+            raise BadText(None, why) from error
+        raise BadText(*_explained(Hints(data), place, why)) from error
+
+
+def _explained(hints: Hints, place: Place, why: str) -> tuple[Place, str]:
+    line, better = hints.likely_cause(place.line, place.column, why)
+    return place if line == place.line else Place(line, 1), better
 
 
 def place_of(event: Event) -> Place:
@@ -152,7 +165,7 @@ class _Mapping:
             self.merges = []
         elif key in self.value:
             if self.repeated is None:
-                raise _Fault(event, f"key {key!r} is there twice")
+                raise _Fault(event, repeated_key(key))
             self.repeated.append((place_of(event), key))
         self.key = key
 

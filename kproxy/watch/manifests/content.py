@@ -7,22 +7,31 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from kproxy.core.objects import KIND_OF, InvalidObject, Kind, NotProxied, Object, ObjectKey, Service
-from kproxy.core.parse import from_builtins, kind_of
+from kproxy.core.causes import LeftOut
+from kproxy.core.misshapen import reported_key
+from kproxy.core.objects import EndpointSlice, InvalidObject, Kind, Object, ObjectKey
+from kproxy.core.parse import SERVICE_NAME_LABEL, from_builtins, kind_of
+from kproxy.core.words import placeholder
 from kproxy.text.escaping import shown
 from kproxy.text.json import item_value, read_json
 from kproxy.text.utf8 import BadText, Flaw, Place, checked_utf8
 from kproxy.text.yaml import read_yaml
-from kproxy.watch.manifests.places import json_places, yaml_places
+from kproxy.watch.manifests.expectations import disappointments, without_service
+from kproxy.watch.manifests.fields import misnamed
+from kproxy.watch.manifests.near_misses import is_misspelt_list, near_miss
+from kproxy.watch.manifests.places import Found, json_places, yaml_places
 from kproxy.watch.manifests.problems import Problem, Severity
+from kproxy.watch.manifests.refusals import refusals
 
 MAX_PROBLEMS = 50  # of one file; the rest is counted
+_LONGEST_VALUE = 80
 MAX_LIST_DEPTH = 8  # Lists inside Lists
 
-_NEEDED_VERSION = {
-    ("discovery.k8s.io", "EndpointSlice"): "discovery.k8s.io/v1",
-    ("networking.k8s.io", "ServiceCIDR"): "networking.k8s.io/v1",
-}
+_OLD_VERSIONS = (
+    ("discovery.k8s.io/v1beta1", "EndpointSlice"),
+    ("networking.k8s.io/v1beta1", "ServiceCIDR"),
+    ("networking.k8s.io/v1alpha1", "ServiceCIDR"),
+)
 
 
 class Ref(NamedTuple):
@@ -44,6 +53,7 @@ class Content:
       all), so an object that is no longer found in it may be just that.
     - `unused`: kinds that look as if they mattered but do not, each once.
     - `ignored`: how many objects are of kinds that nobody here needs.
+    - `left_out`: what would have endpoints of a Service if it was right.
     """
 
     objects: Mapping[Ref, Object]
@@ -52,6 +62,7 @@ class Content:
     problems: tuple[Problem, ...]
     unused: Mapping[str, Problem]
     ignored: int
+    left_out: tuple[LeftOut, ...] = ()
 
     def sharing(self, before: Content) -> Content:
         """Return the same, made of the objects that `before` holds where those are equal.
@@ -102,7 +113,7 @@ def _is_json(path: str, text: bytes) -> bool:
 def _content(
     path: str,
     documents: Iterable[object],
-    places: Callable[[Iterable[str]], Mapping[str, Place]],
+    places: Callable[[Iterable[str]], Mapping[str, Found]],
 ) -> Content:
     reading = _Reading()
     for number, value in enumerate(documents):
@@ -116,7 +127,7 @@ def _content(
 
 
 class _Complaint(NamedTuple):
-    """A problem whose line is still to be looked up."""
+    """A problem whose line is still to be looked up; `plain`: its value is no text."""
 
     severity: Severity
     where: str  # a path as `kproxy.watch.manifests.places` reads it
@@ -125,6 +136,7 @@ class _Complaint(NamedTuple):
     field: str
     why: str
     value: str
+    plain: bool = False
 
 
 @dataclass(slots=True)
@@ -137,13 +149,14 @@ class _Reading:
     complaints: list[_Complaint] = field(default_factory=list)
     unused: dict[str, _Complaint] = field(default_factory=dict)
     ignored: int = 0
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def take(self, where: str, document: object) -> None:
         """Take in a document: an object, or a List of them."""
         for at, value in _flattened(where, document):
             if isinstance(value, _Unclear):
                 self.obscure = True
-                self.complain(at, "", value.field, value.why, value=shown(value.value))
+                self.complain(at, "", value.field, value.why, value=value.value)
             else:
                 self._take_object(at, value)
 
@@ -154,68 +167,115 @@ class _Reading:
         name: str,
         why: str,
         *,
-        value: str = "",
+        value: object = None,
         at: Place | None = None,
         severity: Severity = Severity.ERROR,
     ) -> None:
         """Note a problem of the object at `where`; `name` is the field."""
         at_field = f"{where}.{name}" if name else where
-        self.complaints.append(_Complaint(severity, at_field, at, what, name, why, value))
+        plain = isinstance(value, bool | int | float)
+        made = _Complaint(severity, at_field, at, what, name, why, shown(value), plain)
+        self.complaints.append(made)
+
+    def warn(self, where: str, what: str, name: str, why: str, value: object = None) -> None:
+        """Note what has no effect, or not the one that its author expects."""
+        self.complain(where, what, name, why, value=value, severity=Severity.WARNING)
 
     def _take_object(self, where: str, document: Mapping[str, object]) -> None:
+        kind = kind_of(document)
         try:
             made = from_builtins(document)
         except InvalidObject as error:
-            self._reject(where, kind_of(document), error)
+            self._reject(where, kind, error, document)
             return
-        if made is None:
+        if made is None or kind is None:
             self._take_unused(where, document)
             return
-        ref = Ref(KIND_OF[type(made)], made.key)
+        ref = Ref(kind, made.key)
         if ref in self.objects:
             self.complain(where, str(ref), "", "is in this file twice; the first one counts")
             return
         self.objects[ref] = made
-        if isinstance(made, Service):
-            for name, why in unallocated(made, document):
-                self.complain(where, str(ref), name, why, severity=Severity.WARNING)
+        self._look_at_names(where, ref, document)
+        for name, why, value in disappointments(made, document):
+            self.warn(where, str(ref), name, why, value)
+        if isinstance(made, EndpointSlice) and (why_not := without_service(document)):
+            self._leave_out(kind.value, document, f"its metadata.labels have {why_not}")
 
-    def _reject(self, where: str, kind: Kind | None, error: InvalidObject) -> None:
+    def _look_at_names(self, where: str, ref: Ref, document: Mapping[str, object]) -> None:
+        for path, why in misnamed(ref.kind, document):
+            self.warn(where, str(ref), path.removeprefix("."), why)
+
+    def _reject(
+        self,
+        where: str,
+        kind: Kind | None,
+        error: InvalidObject,
+        document: Mapping[str, object],
+    ) -> None:
         key = error.key
+        for each in refusals(document, error):
+            name, why = _blamed(each)
+            self.complain(where, f"{error.kind} {key}", name, why, value=each.value)
         if kind is None or "?" in key:  # the parser's word for a name that cannot be told
             self.obscure = True
-        else:
-            self.rejected.add(Ref(kind, key))
-        name = "" if error.field.startswith("(") else error.field  # "(all)": no field to blame
-        value = shown(error.value)
-        self.complain(where, f"{error.kind} {key}", name, error.why, value=value)
+            return
+        ref = Ref(kind, key)
+        self.rejected.add(ref)
+        self._look_at_names(where, ref, document)
+        if kind is Kind.ENDPOINT_SLICE:
+            name, why = _blamed(error)
+            self._leave_out(kind.value, document, f"its {name} {why}" if name else why)
 
     def _take_unused(self, where: str, document: Mapping[str, object]) -> None:
         self.ignored += 1
         version, kind = str(document["apiVersion"]), str(document["kind"])
-        group = version.rpartition("/")[0]
+        what = f"{kind} {_key_text(document)}"
         if (version, kind) == ("v1", "Endpoints"):
             why = "is not used; Services get their endpoints from EndpointSlices"
-        elif (group, kind) in _NEEDED_VERSION:
-            why = f"is not used in version {version}; write {_NEEDED_VERSION[group, kind]}"
-        else:
+            complaint = _Complaint(Severity.WARNING, where, None, what, "", why, "")
+            self.unused.setdefault(kind, complaint)
+            self._leave_out(kind, document, why)
             return
-        name = _key_text(document)
-        self.unused.setdefault(
-            f"{version} {kind}",
-            _Complaint(Severity.WARNING, where, None, f"{kind} {name}", "", why, ""),
-        )
+        if is_misspelt_list(kind) and "items" in document:
+            self.warn(where, what, "kind", "is passed over with its items; write List", kind)
+            return
+        miss = near_miss(version, kind)
+        if miss is None:
+            return
+        value = document[miss.field]
+        if (version, kind) in _OLD_VERSIONS:  # whole clusters were written down in them
+            at = f"{where}.{miss.field}"
+            complaint = _Complaint(
+                Severity.WARNING, at, None, what, miss.field, miss.why, shown(value)
+            )
+            self.unused.setdefault(f"{version} {kind}", complaint)
+        else:
+            self.warn(where, what, miss.field, miss.why, value)
+        if miss.meant is Kind.ENDPOINT_SLICE:
+            why = f"its {miss.field} {shown(value)} {miss.why}"
+            self._leave_out(miss.meant.value, document, why)
 
-    def content(self, path: str, places: Callable[[Iterable[str]], Mapping[str, Place]]) -> Content:
+    def _leave_out(self, what: str, document: Mapping[str, object], why: str) -> None:
+        metadata = _mapping(document.get("metadata"))
+        key = reported_key(Kind.ENDPOINT_SLICE, metadata.get("namespace"), metadata.get("name"))
+        label = _mapping(metadata.get("labels")).get(SERVICE_NAME_LABEL)
+        name = key.name if what == "Endpoints" else label if isinstance(label, str) else ""
+        service = ObjectKey(key.namespace, name) if name else None
+        self.left_out.append(LeftOut(what, key, service, why))
+
+    def content(self, path: str, places: Callable[[Iterable[str]], Mapping[str, Found]]) -> Content:
         """Return what has been read, with the lines of the problems looked up."""
         told = self.complaints[:MAX_PROBLEMS]
         unknown = {c.where for c in (*told, *self.unused.values()) if c.at is None}
         found = places(unknown) if unknown else {}
 
         def problem(complaint: _Complaint) -> Problem:
-            severity, where, at, what, name, why, value = complaint
-            line, column = at or found.get(where) or (None, None)
-            return Problem(severity, path, line, column, what, name, why, value)
+            severity, where, at, what, name, why, value, plain = complaint
+            there = found.get(where)
+            line, column = at or (there.place if there else (None, None))
+            written = there.written[:_LONGEST_VALUE] if there and plain else ""
+            return Problem(severity, path, line, column, what, name, why, written or value)
 
         problems = [problem(complaint) for complaint in told]
         more = self.complaints[MAX_PROBLEMS:]
@@ -226,7 +286,15 @@ class _Reading:
         unused = {name: problem(complaint) for name, complaint in self.unused.items()}
         # A rejected object that is also there in a valid form is a plain duplicate.
         rejected = frozenset(self.rejected - self.objects.keys())
-        return Content(self.objects, rejected, self.obscure, tuple(problems), unused, self.ignored)
+        return Content(
+            self.objects,
+            rejected,
+            self.obscure,
+            tuple(problems),
+            unused,
+            self.ignored,
+            tuple(each._replace(where=path) for each in self.left_out),
+        )
 
 
 class _Unclear(NamedTuple):
@@ -277,8 +345,17 @@ def _header_problem(document: Mapping[str, object]) -> _Unclear | None:
     for name in ("apiVersion", "kind"):
         value = document.get(name)
         if not isinstance(value, str) or not value:
-            return _Unclear(name, "must be set" if value is None else "must be text", value)
+            near = [key for key in document if key.strip().casefold() == name.casefold()]
+            unset = f"must be set; write {name}, not {near[0]}" if near else "must be set"
+            return _Unclear(name, unset if value is None else "must be text", value)
     return None
+
+
+def _blamed(error: InvalidObject) -> tuple[str, str]:
+    """Return the field, "" if none is to blame, and what to say of it."""
+    name = "" if error.field.startswith("(") else error.field
+    unfilled = placeholder(error.value)
+    return name, f"{error.why}; it {unfilled}" if unfilled not in error.why else error.why
 
 
 def _listed_items(value: object) -> list[object] | None:
@@ -287,36 +364,9 @@ def _listed_items(value: object) -> list[object] | None:
 
 
 def _key_text(document: Mapping[str, object]) -> str:
-    metadata = document.get("metadata")
-    if not isinstance(metadata, dict):
-        return "?"
+    metadata = _mapping(document.get("metadata"))
     return f"{metadata.get('namespace') or 'default'}/{metadata.get('name') or '?'}"
 
 
-def unallocated(service: Service, document: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """Yield field and reason for each number that an API server would have allocated.
-
-    Nothing allocates here, so such a Service is reachable in fewer ways than its type promises.
-    """
-    if service.not_proxied is NotProxied.NO_CLUSTER_IP:
-        yield "spec.clusterIP", "is not set and nothing allocates one here: not proxied at all"
-    if service.not_proxied is not None:
-        return
-    spec = document.get("spec")
-    spec = spec if isinstance(spec, dict) else {}
-    service_type = spec.get("type")
-    wants_node_ports = service_type == "NodePort" or (
-        service_type == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not False
-    )
-    for i, port in enumerate(service.ports):
-        if wants_node_ports and not port.node_port:
-            yield (
-                f"spec.ports[{i}].nodePort",
-                "is not set and nothing allocates one here: no NodePort",
-            )
-    needs_health_port = service_type == "LoadBalancer" and service.external_local
-    if needs_health_port and not service.health_check_node_port:
-        yield (
-            "spec.healthCheckNodePort",
-            "is not set and nothing allocates one here: no health check for the load balancer",
-        )
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}

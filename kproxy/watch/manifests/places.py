@@ -7,6 +7,7 @@ import enum
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from yaml.events import (
     AliasEvent,
@@ -37,23 +38,30 @@ _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
-def yaml_places(data: bytes, paths: Iterable[str]) -> dict[str, Place]:
+class Found(NamedTuple):
+    """Where a path stands, and the scalar there as it is written, "" for anything else."""
+
+    place: Place
+    written: str
+
+
+def yaml_places(data: bytes, paths: Iterable[str]) -> dict[str, Found]:
     """Return where each path stands in a YAML stream; see `_find`."""
     return _find(_yaml_tokens(data), paths)
 
 
-def json_places(data: bytes, paths: Iterable[str]) -> dict[str, Place]:
+def json_places(data: bytes, paths: Iterable[str]) -> dict[str, Found]:
     """Return where each path stands in a JSON text; see `_find`."""
     return _find(_json_tokens(data.decode()), paths)
 
 
-def _find(tokens: Iterator[_Token], paths: Iterable[str]) -> dict[str, Place]:
+def _find(tokens: Iterator[_Token], paths: Iterable[str]) -> dict[str, Found]:
     """Return the place of each path, or of the nearest parent that is there.
 
     A path begins with the number of its document: `[2].spec.ports[0].port`. A mapping's value
     is placed at its key. Keys may contain dots: what counts is the keys that are there.
     """
-    found: dict[str, Place] = {}
+    found: dict[str, Found] = {}
     stack = [_Open(_by_index([(path, path) for path in paths]), None)]
     try:
         for step, place, text in tokens:
@@ -67,8 +75,8 @@ def _find(tokens: Iterator[_Token], paths: Iterable[str]) -> dict[str, Place]:
                     stack.append(_open(step, []))
                 continue
             wanted, at = parent.child(place)
-            for path, _ in wanted:
-                found[path] = at
+            for path, ahead in wanted:
+                found[path] = Found(at, "" if ahead else text)
             if step is not _Step.SCALAR:
                 stack.append(_open(step, wanted))
     except BadText:

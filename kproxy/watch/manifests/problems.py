@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kproxy.text.escaping import printable
+from kproxy.text.escaping import clipped, printable
 
 
 class Severity(enum.Enum):
@@ -37,7 +37,7 @@ class Problem:
     def text(self) -> str:
         """Return the problem as one line."""
         where = self.path if self.line is None else f"{self.path}:{self.line}"
-        parts = [part for part in (where, self.object, self.field, self.why) if part]
+        parts = [clipped(part) for part in (where, self.object, self.field, self.why) if part]
         value = f" (value {self.value})" if self.value else ""
         return printable(": ".join(parts) + value)
 

@@ -81,7 +81,7 @@ def test_a_flaw_concerns_its_document_alone(text, place, why):
     ("text", "place", "why"),
     [
         (b"a: 1\nb: [1\n", (3, 1), "flow sequence"),
-        (b"a:\n\t- b\n", (2, 1), "cannot start any token"),
+        (b"a:\n\t- b\n", (2, 1), "holds a tab"),
         (b"a: 1\nb: \x07\n", (2, 4), "control characters"),
         (b"[" * 1_000_000, (1, 201), "nested deeper"),
         (b"- " * 1_000_000, (1, 401), "nested deeper"),
@@ -96,6 +96,59 @@ def test_a_syntax_error_has_a_place_and_comes_soon(text, place, why):
     assert caught.value.place == place
     assert why in caught.value.why
     assert time.monotonic() - started < 5
+
+
+def first_fault(text: str) -> Flaw | BadText:
+    try:
+        return next(value for value in read_yaml(text.encode()) if isinstance(value, Flaw))
+    except BadText as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "why"),
+    [
+        ("a:\n  b: 1\n\tc: 2\n", (3, 1), "holds a tab"),
+        ("a: @b\n", (1, 4), "text that begins with @ must be in quotes"),
+        ("a: `b`\n", (1, 4), "text that begins with ` must be in quotes"),
+        ("a: b: c\n", (1, 5), "must be in quotes"),
+        ("a:\n  b: 1\n c: 2\n", (3, 2), "begin in the same column"),
+        ("a: 'b\n", (2, 1), "a quote that nothing closes"),
+        ("a: 1\nb\n", (3, 1), "a key without a colon"),
+        ("x: {{ .a }}\n", (1, 5), "a template that was not rendered ({{ .a }}); render it first"),
+        ("{{- if .a }}\nx: 1\n{{- end }}\n", (1, 2), "not rendered ({{- if .a }})"),
+        ("x: 1\n{{ range .a }}\ny: 2\n", (2, 1), "not rendered ({{ range .a }})"),
+        ("{% if a %}\nx: 1\n", (1, 2), "not rendered ({% if a %})"),
+        ("x: {{ .a }}-{{ .b }}\n", (1, 5), "not rendered ({{ .a }})"),
+        ("x: {{ .a }}\ny: b: c\n", (1, 5), "not rendered ({{ .a }})"),
+        ("x: {{ " + "a" * 999 + " }}\n", (1, 5), "a…); render it first"),
+        ('x: "{{ .a }}"\ny: b: c\n', (2, 5), "mapping values"),
+        ("# {{ .a }}\ny: b: c\n", (2, 5), "mapping values"),
+    ],
+)
+def test_an_error_says_what_its_author_most_likely_did(text, place, why):
+    found = first_fault(text)
+    assert found.place == place
+    assert why in found.why
+    assert len(found.why) < 300
+
+
+def test_a_template_of_another_document_is_no_cause():
+    first, second = read_yaml(b"x: {{ .a }}\n---\ny: 1\ny: 2\n")
+    assert "not rendered" in first.why
+    assert second.why == "key 'y' is there twice"
+
+
+def test_a_missing_line_between_two_objects_is_thought_of():
+    (flaw,) = read_yaml(b"apiVersion: v1\nkind: Node\napiVersion: v1\nkind: Node\n")
+    assert "`---` between two objects missing?" in flaw.why
+
+
+def test_thousands_of_flaws_are_explained_in_no_time():
+    text = b"".join(b"a: %d\na: 2\n---\n" % i for i in range(20_000))
+    started = time.process_time()
+    assert sum(isinstance(value, Flaw) for value in read_yaml(text)) == 20_000
+    assert time.process_time() - started < 10
 
 
 def test_aliases_cannot_multiply_without_bound():
