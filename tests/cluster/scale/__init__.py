@@ -1,1 +1,0 @@
-"""At the size that the goals are stated for."""
