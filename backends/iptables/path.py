@@ -13,6 +13,7 @@ from backends.iptables.options import IptablesOptions
 from backends.iptables.preview import preview
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Options
+from backends.kernel.transactions import Transactions
 from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy import takeover
 from kproxy.core.addresses import Family
@@ -30,6 +31,7 @@ class IptablesPath:
     def __init__(self, options: IptablesOptions) -> None:
         self._options = options
         self._chosen: dict[Family, Variant] = {}
+        self._transactions = Transactions()
 
     def backend(self, family: Family) -> Backend:
         """Return the data path of a family, in the variant that the node uses."""
@@ -50,7 +52,12 @@ class IptablesPath:
         options = Options(
             masquerade_bit=self._options.masquerade_bit, drop_invalid=not _liberal(), counts=counts
         )
-        return IptablesBackend(family=family, variant=chosen, renderer=Renderer(family, options))
+        return IptablesBackend(
+            family=family,
+            variant=chosen,
+            renderer=Renderer(family, options),
+            transactions=self._transactions,
+        )
 
     def in_force(self, family: Family) -> None:
         """Remove what an earlier run wrote in the other variant and, if asked, kube-proxy's."""

@@ -16,6 +16,7 @@ from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.restore import RestoreInput, TableEdit
 from backends.iptables.render.rules import SET_PREFIX, TABLES, set_key, split_key
 from backends.kernel import conntrack, ipset
+from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import tools
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
@@ -28,13 +29,18 @@ log = logging.getLogger(__name__)
 
 
 class IptablesBackend:
-    """One family's data path, in one of the two variants."""
+    """One family's data path, in one of the two variants.
 
-    def __init__(self, *, family: Family, variant: Variant, renderer: Renderer) -> None:
+    `transactions` are shared with the other family's, which the kernel counts together.
+    """
+
+    def __init__(
+        self, *, family: Family, variant: Variant, renderer: Renderer, transactions: Transactions
+    ) -> None:
         self.family = family
         self.variant = variant
         self._renderer = renderer
-        self._watch = drift.watch(family, variant)
+        self._watch = drift.watch(family, variant, transactions)
         self._filter_chains: set[Key] = set()
         self._jumps: dict[Key, tuple[str, ...]] = {}
         self._texts = Texts()
@@ -74,10 +80,10 @@ class IptablesBackend:
             accounting.ensure(self.family)
         if self._sysctls.forwarding in changes.put:
             self._sysctls.forward()
-        transactions = self._commit_tables(changes)
+        self._commit_tables(changes)
         gone = [split_key(key)[1] for key in changes.drop if split_key(key)[0] == "set"]
         ipset.destroy(gone)
-        self._watch.written(transactions)
+        self._watch.written()
         self._counts.written(changes.put)
 
     def settle(self) -> None:
@@ -141,8 +147,8 @@ class IptablesBackend:
         self._texts.compare(table, how, seen)
         return seen
 
-    def _commit_tables(self, changes: Changes) -> int:
-        """Write both tables; return in how many transactions.
+    def _commit_tables(self, changes: Changes) -> None:
+        """Write both tables.
 
         filter decides over what nat did not translate. So it first gets the new verdicts beside
         the old ones, then nat changes, then the old verdicts go.
@@ -154,25 +160,26 @@ class IptablesBackend:
             before, after = restore.split_edit(before, self._filter_chains)
         if LOCALNET in changes.drop:
             self._sysctls.close_localnet(self.variant)
-        transactions = self._restore(before)
+        self._restore(before)
         if LOCALNET in changes.put:
             self._sysctls.open_localnet()
-        return transactions + self._restore(nat) + self._restore(after)
+        self._restore(nat)
+        self._restore(after)
 
-    def _restore(self, edit: TableEdit) -> int:
+    def _restore(self, edit: TableEdit) -> None:
         if not edit:
-            return 0
+            return
         unknown = [key for key in edit.delete_jumps if self._jumps.get(key) == ()]
         if unknown:
             bases = {split_key(key)[2] for key in unknown}
             self._jumps |= reading.jump_specs(self.family, self.variant, edit.table, bases)
         renderer = self._renderer
         text = RestoreInput(edit, renderer.chain, renderer.jump, self._jumps)
-        tools.restore(self.family, self.variant, text)
+        with self._watch.transaction():
+            tools.restore(self.family, self.variant, text)
         for key in edit.delete_jumps:
             self._jumps.pop(key, None)
         self._jumps |= {key: (renderer.jump(key),) for key in edit.insert_jumps}
         if edit.table == "filter":
             self._filter_chains.update(edit.write)
             self._filter_chains.difference_update(edit.remove)
-        return 1

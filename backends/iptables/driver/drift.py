@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from backends.iptables.render.rules import CHAIN_PREFIX, TABLES
 from backends.kernel import nft
+from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import legacy
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
@@ -24,16 +26,21 @@ class DriftDetector(Protocol):
     def writing(self) -> None:
         """Note that we are about to write; until `written`, nothing is trusted."""
 
-    def written(self, transactions: int) -> None:
-        """Note that we have written, in so many transactions."""
+    def transaction(self) -> AbstractContextManager[None]:
+        """Surround one transaction of ours."""
+
+    def written(self) -> None:
+        """Note that we have written."""
 
     def disturbed(self) -> bool:
         """Say whether others may have changed something since."""
 
 
-def watch(family: Family, variant: Variant) -> DriftDetector:
-    """Return the watch for a variant."""
-    return _LegacyWatch(family) if variant is Variant.LEGACY else _NfTablesWatch(family)
+def watch(family: Family, variant: Variant, transactions: Transactions) -> DriftDetector:
+    """Return the watch for a variant; `transactions` are those of all families."""
+    if variant is Variant.LEGACY:
+        return _LegacyWatch(family)
+    return _NfTablesWatch(family, transactions)
 
 
 class _LegacyWatch:
@@ -55,8 +62,10 @@ class _LegacyWatch:
         self._trusted_before_writing = not self.disturbed()
         self._last = None
 
-    def written(self, transactions: int) -> None:
-        del transactions  # the kernel does not count them
+    def transaction(self) -> AbstractContextManager[None]:
+        return nullcontext()  # the kernel does not count them
+
+    def written(self) -> None:
         self._last = self._infos() if self._trusted_before_writing else None
 
     def disturbed(self) -> bool:
@@ -67,54 +76,51 @@ class _LegacyWatch:
 
 
 class _NfTablesWatch:
-    """Compares the ruleset's generation and, when that moved, a digest of our chains.
+    """Compares how many transactions others made and, when that moved, a digest of our chains."""
 
-    The kernel counts every transaction of anybody. A poll of the count cannot lose an event as
-    a socket with a full queue can.
-    """
-
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, transactions: Transactions) -> None:
         self._family = family
-        self._generation: int | None = None  # None: nothing is trusted
+        self._transactions = transactions
+        self._foreign: int | None = None  # others' that left us alone; None: nothing is trusted
         self._before_writing: int | None = None
         self._chains: bytes | None = None  # None: not looked at since our last write
 
     def reading(self) -> None:
-        self._generation = nft.generation()
-        self._chains = self._digest()
+        now = self._transactions.foreign()
+        self._foreign = now.most - now.unsure
+        self._chains = nft.chains_digest(self._family, CHAIN_PREFIX)
 
     def writing(self) -> None:
-        self._before_writing = None if self._changed() else self._generation
-        self._generation = None
+        self._before_writing = None if self._changed() else self._foreign
+        self._foreign = self._chains = None
 
-    def written(self, transactions: int) -> None:
-        """Trust that nobody else wrote meanwhile; if somebody did, the count will be off."""
-        if self._before_writing is not None:
-            self._generation = (self._before_writing + transactions) % 2**32
-            self._chains = None
+    def transaction(self) -> AbstractContextManager[None]:
+        return self._transactions.one()
+
+    def written(self) -> None:
+        self._foreign = self._before_writing
 
     def disturbed(self) -> bool:
         if self._changed():
             return True
-        if self._chains is None:
+        if self._foreign is not None and self._chains is None:
             # An idle moment pays for the digest, not each of our own commits.
-            chains = self._digest()
-            if nft.generation() == self._generation:
+            chains = nft.chains_digest(self._family, CHAIN_PREFIX)
+            if self._transactions.foreign().since(self._foreign) == 0:
                 self._chains = chains
         return False
 
-    def _digest(self) -> bytes:
-        return nft.chains_digest(self._family, CHAIN_PREFIX)
-
     def _changed(self) -> bool:
-        if self._generation is None:
+        """Say whether others did something; what may be the other family's is asked again later."""
+        if self._foreign is None:
             return True
-        now = nft.generation()
-        if now != self._generation:
-            if (
-                self._chains is None
-                or nft.chains_digest(self._family, CHAIN_PREFIX) != self._chains
-            ):
-                return True
-            self._generation = now
+        now = self._transactions.foreign()
+        since = now.since(self._foreign)
+        if since == 0:
+            return False
+        if self._chains is None:
+            return since > now.unsure
+        if nft.chains_digest(self._family, CHAIN_PREFIX) != self._chains:
+            return True
+        self._foreign = now.most - min(since, now.unsure)
         return False

@@ -9,6 +9,7 @@ import pytest
 from backends.iptables.driver.backend import IptablesBackend
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Options
+from backends.kernel.transactions import Transactions
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family, canonical_network
 from kproxy.core.image import Changes, Image, diff
@@ -86,7 +87,10 @@ class Applied:
         self.family = family
         self.variant = variant
         self.backend = IptablesBackend(
-            family=family, variant=variant, renderer=Renderer(family, Options())
+            family=family,
+            variant=variant,
+            renderer=Renderer(family, Options()),
+            transactions=Transactions(),
         )
         self.want: dict = {}
 

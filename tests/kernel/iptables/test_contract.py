@@ -7,6 +7,7 @@ import pytest
 from backends.iptables.driver.backend import IptablesBackend
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Options
+from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import tools
 from kproxy.core.addresses import Family
 from tests.kernel.iptables.conftest import iptables, run, saved
@@ -35,7 +36,12 @@ class IptablesRig:
 
     def backend(self):
         renderer = Renderer(self.family, Options(counts=True))
-        return IptablesBackend(family=self.family, variant=self._variant, renderer=renderer)
+        return IptablesBackend(
+            family=self.family,
+            variant=self._variant,
+            renderer=renderer,
+            transactions=Transactions(),
+        )
 
     def foreign(self):
         printed = [saved(family, self._variant) for family in Family]

@@ -10,6 +10,7 @@ from backends.iptables.driver.backend import IptablesBackend
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Account, Options, account_name
 from backends.kernel import nft
+from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import legacy
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
@@ -30,7 +31,9 @@ class Counting(Applied):
     def __init__(self, family, variant):
         super().__init__(family, variant)
         renderer = Renderer(family, Options(counts=True))
-        self.backend = IptablesBackend(family=family, variant=variant, renderer=renderer)
+        self.backend = IptablesBackend(
+            family=family, variant=variant, renderer=renderer, transactions=Transactions()
+        )
 
     def value(self, metric, *labels):
         (value,) = [s.value for s in self.backend.counters() if s[:2] == (metric, labels)]

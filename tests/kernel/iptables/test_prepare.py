@@ -9,6 +9,7 @@ from backends.iptables.driver.sysctls import LOCALNET
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Options
 from backends.kernel import sysctl as node_settings
+from backends.kernel.transactions import Transactions
 from kproxy.core.addresses import Family
 from tests.kernel.iptables.conftest import Applied, rules, shop
 
@@ -17,7 +18,9 @@ pytestmark = pytest.mark.kernel
 
 def prepared(family, variant, *, localhost=True) -> int:
     renderer = Renderer(family, Options())
-    backend = IptablesBackend(family=family, variant=variant, renderer=renderer)
+    backend = IptablesBackend(
+        family=family, variant=variant, renderer=renderer, transactions=Transactions()
+    )
     return prepare(backend, rules(family, localhost=localhost))
 
 

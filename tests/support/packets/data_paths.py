@@ -8,6 +8,7 @@ from collections.abc import Callable
 from backends.iptables.driver.backend import IptablesBackend
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Options
+from backends.kernel.transactions import Transactions
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import Backend
@@ -19,7 +20,9 @@ DataPath = Callable[[Namespace, Family], Backend]
 
 def _iptables(variant: Variant, _node: Namespace, family: Family) -> Backend:
     renderer = Renderer(family, Options(counts=True))
-    return IptablesBackend(family=family, variant=variant, renderer=renderer)
+    return IptablesBackend(
+        family=family, variant=variant, renderer=renderer, transactions=Transactions()
+    )
 
 
 DATA_PATHS: dict[str, DataPath] = {
