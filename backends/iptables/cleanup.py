@@ -18,7 +18,7 @@ def clean_up(family: Family) -> int:
     Forwarding stays on: see `sysctls`.
     """
     removed = sum(clean_up_variant(family, variant) for variant in Variant)
-    removed += ipset.destroy(ipset.observe(SET_PREFIX, family), skip_referenced=True)
+    removed += ipset.destroy(ipset.observe(SET_PREFIX, family))
     return removed + accounting.remove(family)
 
 

@@ -135,38 +135,33 @@ def ensure(wanted: Iterable[TimedSet]) -> None:
                     raise _refusal(doing, code)
 
 
-def destroy(unwanted: Iterable[str], *, skip_referenced: bool = False) -> int:
-    """Remove sets and return how many there were.
-
-    A set that rules refer to cannot go: BackendError, or nothing with `skip_referenced`.
-    """
-    doing = "removing ipsets"
+def destroy(unwanted: Iterable[str]) -> int:
+    """Remove sets and return how many there were; those that rules name stay."""
     removed = 0
     left = list(unwanted)
+    for attempt in range(_RELEASE_TRIES):
+        if attempt:
+            time.sleep(_RELEASE_PAUSE_S)
+        removed_now, left = remove_unnamed(left)
+        removed += removed_now
+        if not left:
+            break
+    return removed
+
+
+def remove_unnamed(unwanted: Iterable[str]) -> tuple[int, list[str]]:
+    """Remove those sets that no rule names; return how many there were, and the other ones."""
+    removed, named = 0, []
+    doing = "removing ipsets"
     with Netlink(doing) as netlink:
-        for attempt in range(_RELEASE_TRIES):
-            if attempt:
-                time.sleep(_RELEASE_PAUSE_S)
-            removed_now, left = _destroy(netlink, left)
-            removed += removed_now
-            if not left:
-                return removed
-    if skip_referenced:
-        return removed
-    raise BackendError(doing, f"rules still refer to {left[0]}", transient=True)
-
-
-def _destroy(netlink: Netlink, names: list[str]) -> tuple[int, list[str]]:
-    """Remove what can be removed at once; return how many sets that was, and what is left."""
-    removed, busy = 0, []
-    for batch in _batches(names):
-        for name, code in zip(batch, _send(netlink, map(_removal, batch)), strict=True):
-            if code == _BUSY:
-                busy.append(name)
-            elif code not in (0, errno.ENOENT):
-                raise _refusal("removing ipsets", code)
-            removed += not code
-    return removed, busy
+        for batch in _batches(unwanted):
+            for name, code in zip(batch, _send(netlink, map(_removal, batch)), strict=True):
+                if code == _BUSY:
+                    named.append(name)
+                elif code not in (0, errno.ENOENT):
+                    raise _refusal(doing, code)
+                removed += not code
+    return removed, named
 
 
 def _swap(netlink: Netlink, wanted: TimedSet) -> None:

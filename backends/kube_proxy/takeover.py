@@ -69,7 +69,7 @@ def remove_kube_proxy(family: Family) -> int:
     removed = ipvs_leftovers.remove_virtual_servers(family, node_ports)
     removed += ipvs_leftovers.remove_link()
     removed += sum(_remove_chains(family, variant) for variant in Variant)
-    removed += ipset.destroy(sets, skip_referenced=True)
+    removed += ipset.destroy(sets)
     if nft.has_table(family, _NFTABLES_TABLE):
         nft.delete_table(family, _NFTABLES_TABLE)
         removed += 1

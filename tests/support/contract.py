@@ -53,6 +53,12 @@ class Follower:
         return self.reconciler.apply(changes)
 
 
+def tend(backend):
+    """Let a data path look after itself until there is no more to do."""
+    while backend.tend(0.01):
+        pass
+
+
 def assert_holds(rig, table):
     """The kernel holds what the table says, and no more; and a restart finds nothing to do."""
     fresh = rig.backend()

@@ -9,13 +9,14 @@ from backends.iptables.driver import accounting, drift, reading
 from backends.iptables.driver.counters import RuleCounts, packet_samples
 from backends.iptables.driver.localnet import GUARD as LOCALNET_GUARD
 from backends.iptables.driver.saved import Seen
+from backends.iptables.driver.sets import AffinitySets
 from backends.iptables.driver.sysctls import LOCALNET, Sysctls
 from backends.iptables.driver.texts import Texts
 from backends.iptables.render import restore, rules
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.restore import RestoreInput, TableEdit
-from backends.iptables.render.rules import SET_PREFIX, TABLES, set_key, split_key
-from backends.kernel import conntrack, ipset
+from backends.iptables.render.rules import TABLES, split_key
+from backends.kernel import conntrack
 from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import tools
 from backends.kernel.xtables.tools import Variant
@@ -45,6 +46,7 @@ class IptablesBackend:
         self._jumps: dict[Key, tuple[str, ...]] = {}
         self._texts = Texts()
         self._sysctls = Sysctls(family)
+        self._sets = AffinitySets(family, renderer.affinity_set)
         self._counts = RuleCounts(variant)
 
     def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
@@ -53,6 +55,7 @@ class IptablesBackend:
         patch = self._renderer.update(changes)
         self._tell_affinity(before, self._renderer.without_affinity)
         self._counts.rendered(patch)
+        self._sets.rendered(patch)
         return patch | self._sysctls.render(localhost=self._renderer.localhost)
 
     def observe(self) -> Image:
@@ -64,7 +67,7 @@ class IptablesBackend:
         self._jumps = seen.jumps
         self._filter_chains = {key for key in seen.image if split_key(key)[0] == "filter"}
         sysctls = self._sysctls.observe(guarded=LOCALNET_GUARD in self._filter_chains)
-        return {**seen.image, **self._sets(), **sysctls}
+        return {**seen.image, **self._sets.observe(), **sysctls}
 
     def commit(self, changes: Changes) -> None:
         """Write the changes: what others refer to first, what nothing refers to any more last.
@@ -74,15 +77,13 @@ class IptablesBackend:
         """
         self._watch.writing()
         self._texts.forget([*changes.put, *changes.drop])
-        sets = [key for key in changes.put if split_key(key)[0] == "set"]
-        ipset.ensure(map(self._renderer.affinity_set, sets))
+        self._sets.ensure(changes.put)
         if self._renderer.counts and not accounting.FEEDING.isdisjoint(changes.put):
             accounting.ensure(self.family)
         if self._sysctls.forwarding in changes.put:
             self._sysctls.forward()
         self._commit_tables(changes)
-        gone = [split_key(key)[1] for key in changes.drop if split_key(key)[0] == "set"]
-        ipset.destroy(gone)
+        self._sets.dropped(changes.drop)
         self._watch.written()
         self._counts.written(changes.put)
 
@@ -117,8 +118,8 @@ class IptablesBackend:
         return None
 
     def tend(self, budget_s: float) -> bool:
-        """Do nothing: what the rules leave behind goes within a commit."""
-        return False
+        """Remove ipsets that no rule names any more."""
+        return self._sets.tend(budget_s)
 
     def close(self) -> None:
         """Do nothing: no descriptor is held between calls."""
@@ -135,9 +136,6 @@ class IptablesBackend:
             )
         for key in sorted(before - now, key=str):
             log.info("%s: Service %s: sessionAffinity is on again", self.family.value, key)
-
-    def _sets(self) -> Image:
-        return {set_key(name): v for name, v in ipset.observe(SET_PREFIX, self.family).items()}
 
     def _read(self, table: str) -> Seen:
         how = reading.reader(self.family, self.variant, table)

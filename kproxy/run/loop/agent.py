@@ -22,7 +22,7 @@ from kproxy.run.loop.reconcile import Applied
 from kproxy.run.loop.settings import LoopSettings
 from kproxy.run.loop.status import FamilyStatus
 from kproxy.run.loop.tending import TEND_BUDGET_S
-from kproxy.run.loop.worker import Job, Outcome, Polled, Refused, Worker, Written
+from kproxy.run.loop.worker import Job, Outcome, Polled, Refused, Tended, Worker, Written
 
 _Result = TypeVar("_Result")
 
@@ -217,7 +217,11 @@ class Agent:
 
     async def _once(self, lane: Lane) -> Applied | BackendError:
         try:
-            return await self._try(lane)
+            outcome = await self._try(lane)
+            if isinstance(outcome, Applied):
+                while await self._tend(lane):
+                    pass
+            return outcome
         finally:
             await self._close(lane)
 
@@ -236,11 +240,12 @@ class Agent:
         self._hooks.done(Ended(lane.family, job, outcome, ended - started))
         return outcome
 
-    async def _tend(self, lane: Lane) -> None:
-        """Let the data path look after itself for a moment."""
+    async def _tend(self, lane: Lane) -> bool:
+        """Let the data path look after itself for a moment; return whether it has more to do."""
         lane.tending()
         outcome = await self._run(lane, partial(lane.worker.tend, TEND_BUDGET_S))
         lane.tended(outcome, asyncio.get_running_loop().time())
+        return isinstance(outcome, Tended) and outcome.more
 
     async def _run(self, lane: Lane, work: Callable[[], _Result]) -> _Result:
         """Run something in the family's thread, and say so while it does not come back."""

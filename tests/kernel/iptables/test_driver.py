@@ -5,11 +5,21 @@ import subprocess
 
 import pytest
 
+from backends.iptables.render.rules import split_key
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.core.image import Changes
 from kproxy.ports.data_path import BackendError
-from tests.kernel.iptables.conftest import Applied, changes, iptables, run, service_port, shop
+from tests.kernel.iptables.conftest import (
+    Applied,
+    changes,
+    iptables,
+    rules,
+    run,
+    service_port,
+    shop,
+)
+from tests.support.contract import tend
 
 pytestmark = pytest.mark.kernel
 
@@ -72,7 +82,43 @@ def test_dropping_everything_leaves_nothing_of_ours(node):
     node.apply()
     assert [key.partition("/")[0] for key in node.observed()] == ["sysctl"], "it forwards still"
     assert "KPROXY" not in node.saved()
+    tend(node.backend)
     assert "kproxy" not in run("ipset list -n")
+
+
+def test_a_set_that_other_rules_name_is_no_reason_to_refuse_and_goes_after_them(node):
+    node.apply(shop(node.family))
+    names = sorted(split_key(key)[1] for key in node.want if key.startswith("set/"))
+    node.iptables(f"-t nat -I PREROUTING -m set --match-set {names[0]} src -j ACCEPT")
+    node.apply(changes(node.family, service_port(node.family, 1, endpoints=(5, 6))))
+    tend(node.backend)
+    assert run("ipset list -n").split() == names[:1]
+    assert node.observed() == node.want
+    assert not node.apply(), "it is no object of ours while others name it"
+
+    node.iptables("-t nat -D PREROUTING 1")
+    assert node.observed() == node.want
+    tend(node.backend)
+    assert run("ipset list -n") == ""
+
+
+def test_a_set_that_is_wanted_again_before_it_went_stays(node):
+    node.apply(shop(node.family))
+    with_affinity = service_port(node.family, 1, endpoints=(5, 6), affinity_timeout_s=10800)
+    node.apply(changes(node.family, service_port(node.family, 1, endpoints=(5, 6))))
+    node.apply(changes(node.family, with_affinity))
+    tend(node.backend)
+    assert node.observed() == node.want
+    assert len(run("ipset list -n").split()) == sum(key.startswith("set/") for key in node.want)
+
+
+def test_sets_that_a_crash_left_are_removed_after_the_next_look(node):
+    node.apply(shop(node.family))
+    again = Applied(node.family, node.variant)
+    port = service_port(node.family, 0, endpoints=(2,))
+    again.apply(changes(node.family, port, rules=rules(node.family)))
+    tend(again.backend)
+    assert run("ipset list -n") == ""
 
 
 def test_affinity_with_another_timeout_keeps_its_rules(node):

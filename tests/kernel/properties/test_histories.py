@@ -15,6 +15,7 @@ from kproxy.core.compile import Compiler
 from kproxy.core.objects import Kind
 from kproxy.core.store import Replaced, Store, Upserted
 from kproxy.run.loop.reconcile import Reconciler
+from tests.support.contract import tend
 from tests.support.effort import examples
 from tests.support.net.namespace import Namespace
 from tests.support.packets.data_paths import DATA_PATHS
@@ -60,6 +61,8 @@ class Machine:
 
         The rules of a chain keep theirs; that of chains, and of jumps in a chain, means nothing.
         """
+        with self.namespace.entered():
+            tend(self.backend)
         _, _, variant = self._data_path.rpartition("-")
         stem = "iptables" if self.family is Family.IPV4 else "ip6tables"
         lines = self._run(f"{stem}-{variant}-save")
