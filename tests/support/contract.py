@@ -1,10 +1,11 @@
 """What every data path must keep to, the fake one and the real ones.
 
-Subclass `BackendContract`, name the class `Test…`, and give it a fixture `rig`.
+Subclass `BackendContract`, name the class `Test…`, and give it a fixture `rig`; and for each two
+data paths that may meet in one kernel `PairContract`, with a fixture `pair`.
 """
 
 import random
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from kproxy.core.image import diff
 from kproxy.core.table import TableChanges
 from kproxy.ports.data_path import Backend, BackendError
 from kproxy.run.loop.reconcile import Reconciler
+from kproxy.run.loop.threads import family_threads
+from tests.support.open_files import open_files, opened_since
 from tests.unit.run.tables import between, some_tables
 
 
@@ -23,8 +26,11 @@ class Rig(Protocol):
 
     family: Family
 
+    def both(self) -> Mapping[Family, Backend]:
+        """Return new backends on the same kernel, as a process that was just started has."""
+
     def backend(self) -> Backend:
-        """Return a new backend on the same kernel, as a process that was just started has."""
+        """Return such a backend of `family`, of a process that serves it alone."""
 
     def foreign(self) -> Hashable:
         """Return everything in the kernel that is not ours."""
@@ -61,11 +67,11 @@ def tend(backend):
 
 def assert_holds(rig, table):
     """The kernel holds what the table says, and no more; and a restart finds nothing to do."""
-    fresh = rig.backend()
+    fresh = rig.both()[table.family]
     rendered = fresh.render(table.everything())
     wanted = {key: value for key, value in rendered.items() if value is not None}
     assert not diff(fresh.observe(), wanted)
-    assert Follower(rig.backend()).apply(table).written == 0
+    assert Follower(rig.both()[table.family]).apply(table).written == 0
 
 
 def coalesced(path):
@@ -175,3 +181,102 @@ class BackendContract:
             assert value >= 0
         assert list(backend.counters()) == samples
         assert not backend.disturbed()
+
+    def test_both_families_live_in_one_kernel_each_in_a_thread_of_its_own(self, rig):
+        backends = rig.both()
+        paths = {
+            family: random.Random(str(family)).choices(some_tables(family), k=12)
+            for family in backends
+        }
+
+        def follow(family):
+            """Return what went wrong, if anything did."""
+            follower = Follower(backends[family])
+            read = [follower.apply(table).observed for table in paths[family]]
+            tend(backends[family])
+            return read, backends[family].disturbed()
+
+        with family_threads(backends) as executors:
+            running = [executors[family].submit(follow, family) for family in backends]
+            for future in running:
+                read, disturbed = future.result()
+                assert read == [True] + [False] * 11, "only the first write reads everything"
+                assert not disturbed
+        for path in paths.values():
+            assert_holds(rig, path[-1])
+
+    def test_every_object_is_described_in_one_line_of_its_own(self, rig):
+        backend = rig.backend()
+        follower = Follower(backend)
+        described = {}
+        for table in some_tables(rig.family):
+            rendered = rig.backend().render(table.everything())
+            follower.apply(table)
+            for key in {*rendered, *backend.observe()}:
+                described[key] = backend.describe(key)
+        assert len(set(described.values())) == len(described)
+        assert all(text.isprintable() and 0 < len(text) < 200 for text in described.values())
+
+    def test_tending_ends_and_alters_nothing_that_is_wanted(self, rig):
+        backend = rig.backend()
+        follower = Follower(backend)
+        before = rig.foreign()
+        for table in some_tables(rig.family):
+            follower.apply(table)
+            tend(backend)
+            assert not backend.disturbed()
+            assert_holds(rig, table)
+            assert rig.foreign() == before
+        assert backend.fileno() is None or backend.fileno() >= 0
+        assert not backend.tend(0.01)
+
+    def test_closing_lets_go_of_all_descriptors_and_of_nothing_in_the_kernel(self, rig):
+        table = some_tables(rig.family)[5]
+        before = open_files()
+        backend = rig.backend()
+        Follower(backend).apply(table)
+        backend.disturbed()
+        list(backend.counters())
+        tend(backend)
+        backend.close()
+        assert not opened_since(before)
+        assert_holds(rig, table)
+
+
+class PairContract:
+    """The laws of two data paths that work in one kernel at once; a test gets rigs of both."""
+
+    def test_each_sees_its_own_objects_alone(self, pair):
+        first, second = pair
+        mine, other = some_tables(first.family)[5], some_tables(first.family)[1]
+        Follower(first.backend()).apply(mine)
+        Follower(second.backend()).apply(other)
+        assert_holds(first, mine)
+        assert_holds(second, other)
+
+    def test_neither_disturbs_the_other(self, pair):
+        backends = [rig.backend() for rig in pair]
+        followers = [Follower(backend) for backend in backends]
+        tables = some_tables(pair[0].family)
+        for follower in followers:
+            follower.apply(tables[5])
+        for table in tables[1:]:
+            for follower, backend in zip(followers, backends, strict=True):
+                assert not backend.disturbed()
+                assert not follower.apply(table).observed
+        for rig in pair:
+            assert_holds(rig, tables[-1])
+
+    def test_one_that_gives_everything_up_leaves_the_other_whole(self, pair):
+        tables = some_tables(pair[0].family)
+        for leaving, staying in (pair, pair[::-1]):
+            backend = leaving.backend()
+            follower = Follower(backend)
+            follower.apply(tables[5])
+            Follower(staying.backend()).apply(tables[5])
+            before = staying.foreign()
+            follower.apply(tables[0])
+            tend(backend)
+            assert_holds(staying, tables[5])
+            assert_holds(leaving, tables[0])
+            assert staying.foreign() == before

@@ -9,9 +9,10 @@ from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Options
 from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import tools
+from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from tests.kernel.iptables.conftest import iptables, run, saved
-from tests.support.contract import BackendContract
+from tests.support.contract import BackendContract, PairContract
 from tests.unit.run.tables import some_tables
 
 pytestmark = pytest.mark.kernel
@@ -32,16 +33,22 @@ class IptablesRig:
             self._iptables(f"-t {table} -N THEIRS")
             for chain in chains:
                 self._iptables(f"-t {table} -A {chain} -p tcp -m comment --comment x -j THEIRS")
-        run("ipset create theirs hash:net")
+        run("ipset -exist create theirs hash:net")
+
+    def both(self):
+        transactions = Transactions()
+        return {
+            family: IptablesBackend(
+                family=family,
+                variant=self._variant,
+                renderer=Renderer(family, Options(counts=True)),
+                transactions=transactions,
+            )
+            for family in Family
+        }
 
     def backend(self):
-        renderer = Renderer(self.family, Options(counts=True))
-        return IptablesBackend(
-            family=self.family,
-            variant=self._variant,
-            renderer=renderer,
-            transactions=Transactions(),
-        )
+        return self.both()[self.family]
 
     def foreign(self):
         printed = [saved(family, self._variant) for family in Family]
@@ -94,3 +101,9 @@ class TestIptables(BackendContract):
     @pytest.fixture
     def rig(self, namespace, family, variant):
         return IptablesRig(family, variant)
+
+
+class TestBothVariants(PairContract):
+    @pytest.fixture
+    def pair(self, namespace, family):
+        return [IptablesRig(family, variant) for variant in Variant]

@@ -20,9 +20,13 @@ class MemoryRig:
 
     def __init__(self, family):
         self.family = family
-        self._kernel = Kernel()
+        self._kernels = {each: Kernel() for each in Family}
+        self._kernel = self._kernels[family]
         self._kernel.put("chain/docker", b"theirs")
         self._kernel.put("chain/forward", b"jump\nchain/docker")
+
+    def both(self):
+        return {each: Memory(each, kernel) for each, kernel in self._kernels.items()}
 
     def backend(self):
         return Memory(self.family, self._kernel)
