@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from backends.kernel import nft
 
 _ALL = 2**32  # the kernel's count begins anew after so many
+_PATIENCE_S = 1.0
 
 
 class Foreign(NamedTuple):
@@ -32,9 +34,9 @@ class Transactions:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._state = threading.Condition()
         self._made = 0
-        self._open = 0  # begun, and perhaps counted by the kernel already
+        self._open: list[int] = []  # of each that has begun, the generation before it
 
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
@@ -42,18 +44,39 @@ class Transactions:
 
         One that was made all the same, by a child that had to be killed, passes for another's.
         """
-        with self._lock:
-            self._open += 1
+        with self._state:
+            before = nft.generation()
+            self._open.append(before)
         made = 0
         try:
             yield
             made = 1
         finally:
-            with self._lock:
-                self._open -= 1
+            with self._state:
+                self._open.remove(before)
                 self._made += made
+                self._state.notify_all()
 
     def foreign(self) -> Foreign:
-        """Return how many transactions others have made until now. Raises BackendError."""
-        with self._lock:  # so that none of ours is counted on one side only, but for open ones
-            return Foreign((nft.generation() - self._made) % _ALL, self._open)
+        """Return how many transactions others have made until now. Raises BackendError.
+
+        Unsure is it while one of ours has begun and the generation has moved since.
+        """
+        with self._state:  # so that none of ours is counted on one side only, but for open ones
+            now = nft.generation()
+            moved = (now - self._open[0]) % _ALL if self._open else 0
+            return Foreign((now - self._made) % _ALL, min(len(self._open), moved))
+
+    def surely_foreign(self) -> int | None:
+        """Return how many others have made, None if that is still unsure after a moment.
+
+        Raises BackendError.
+        """
+        ends_at = time.monotonic() + _PATIENCE_S
+        with self._state:
+            while True:
+                now = self.foreign()
+                left_s = ends_at - time.monotonic()
+                if not now.unsure or left_s <= 0:
+                    return None if now.unsure else now.most
+                self._state.wait(left_s)

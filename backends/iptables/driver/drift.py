@@ -86,8 +86,7 @@ class _NfTablesWatch:
         self._chains: bytes | None = None  # None: not looked at since our last write
 
     def reading(self) -> None:
-        now = self._transactions.foreign()
-        self._foreign = now.most - now.unsure
+        self._foreign = self._transactions.surely_foreign()
         self._chains = nft.chains_digest(self._family, CHAIN_PREFIX)
 
     def writing(self) -> None:
@@ -122,5 +121,6 @@ class _NfTablesWatch:
             return since > now.unsure
         if nft.chains_digest(self._family, CHAIN_PREFIX) != self._chains:
             return True
-        self._foreign = now.most - min(since, now.unsure)
+        if not now.unsure:
+            self._foreign = now.most
         return False
