@@ -22,6 +22,7 @@ from kproxy.cli.snapshot import take_snapshot
 from kproxy.cli.verdicts import answer, describe, parse_flow, parse_packet
 from kproxy.config.loading import to_settings
 from kproxy.core.addresses import Family, canonical_address, family_of
+from kproxy.core.diagnosis import Diagnosis
 from kproxy.core.resolve import Packet, Verdict, resolve
 from kproxy.core.settings import Mode
 from kproxy.core.table import ForwardingTable
@@ -34,12 +35,14 @@ class Oracle:
     """Answers for packets: the tables of both families, and what counts as this node's own."""
 
     tables: dict[Family, ForwardingTable]
+    diagnosis: Diagnosis
     local_addresses: Collection[str]
 
     def verdict(self, packet: Packet) -> Verdict:
         """Return what a new connection deserves."""
         table = self.tables[family_of(packet.destination)]
-        return resolve(table, packet, self.local_addresses)
+        verdict = resolve(table, packet, self.local_addresses)
+        return self.diagnosis.explained(packet, verdict)
 
 
 @click.command(no_args_is_help=True)
@@ -113,7 +116,7 @@ def explain(
     snapshot = take_snapshot(manifests, to_settings(loaded.configuration, name))
     for line in (*loaded.warnings, *snapshot.remarks):
         warn(line)
-    oracle = Oracle(snapshot.tables, own)
+    oracle = Oracle(snapshot.tables, snapshot.diagnosis, own)
     if flows is not None:
         return _answer_all(flows, oracle)
     assert packet is not None

@@ -35,10 +35,17 @@ from kproxy.proxy.startup import (
     stop_at_once,
     until_changed,
 )
+from kproxy.proxy.unserved import UnservedOfFolder
 from kproxy.run.loop.threads import family_threads
 from kproxy.run.metrics import Metrics
 from kproxy.watch.manifests.problems import Severity, is_error
-from kproxy.watch.manifests.source import FolderLost, ManifestSource, load, missing_node
+from kproxy.watch.manifests.source import (
+    FolderLost,
+    Manifests,
+    ManifestSource,
+    load,
+    missing_node,
+)
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +156,7 @@ def _follow_folder(
     # Without a word about it in the file, a host's connection tracking is its owner's.
     ours = configuration.conntrack != Conntrack() and not once
     missing = set_up_conntrack(configuration) if ours else []
+    read = _read(manifests) if once else None
     with family_threads(families) as executors:
         around = Around(
             executors,
@@ -158,10 +166,13 @@ def _follow_folder(
             ready=lambda: set_up_node(missing),
             port_failed=lambda service, note: None,
             node_may_lack=True,
+            unserved=lambda compiler: UnservedOfFolder(
+                compiler, node_name, source.left_out if read is None else lambda: read.left_out
+            ),
         )
-        if once:
+        if read is not None:
             proxy = build_proxy(configuration, path, node_name, families, around)
-            return _apply(proxy, manifests, node_name)
+            return _apply(proxy, read, node_name)
         stop_at_once()
         with node_lock_held():
             proxy = build_proxy(configuration, path, node_name, families, around)
@@ -172,11 +183,14 @@ def _follow_folder(
     return 0
 
 
-def _apply(proxy: Proxy, manifests: Path, node_name: str) -> int:
+def _read(manifests: Path) -> Manifests:
     try:
-        loaded = load(manifests)
+        return load(manifests)
     except FolderLost as error:
         raise Failed(str(error)) from error
+
+
+def _apply(proxy: Proxy, loaded: Manifests, node_name: str) -> int:
     for problem in loaded.problems:
         level = logging.ERROR if problem.severity is Severity.ERROR else logging.WARNING
         log.log(level, "%s", problem.text())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
+from kproxy.core.diagnosis import Diagnosis
 from kproxy.core.settings import Settings
 from kproxy.core.table import ForwardingTable
 from kproxy.proxy.failures import BadUsage
@@ -19,6 +20,7 @@ class Snapshot:
     """What a folder says. `remarks` are lines about what is wrong, missing or claimed twice."""
 
     tables: dict[Family, ForwardingTable]
+    diagnosis: Diagnosis
     remarks: tuple[str, ...]
 
 
@@ -38,4 +40,5 @@ def take_snapshot(folder: Path, settings: Settings) -> Snapshot:
     remarks += [] if missing is None else [missing]
     remarks += node_lines(compiler.node)
     remarks += conflict_lines(compiler.conflicts())
-    return Snapshot(compiler.tables, tuple(remarks))
+    diagnosis = Diagnosis(compiler, settings.node_name, loaded.left_out)
+    return Snapshot(compiler.tables, diagnosis, tuple(remarks))

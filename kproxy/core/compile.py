@@ -78,6 +78,20 @@ class Compiler:
         """Return every valid Service, those that are not proxied included."""
         return [s for s in self._store.all(Kind.SERVICE) if isinstance(s, Service)]
 
+    def service(self, key: ObjectKey) -> Service | None:
+        """Return a valid Service, None if there is none of this name."""
+        service = self._store.get(Kind.SERVICE, key)
+        return service if isinstance(service, Service) else None
+
+    def slices(self) -> Iterable[EndpointSlice]:
+        """Return every valid EndpointSlice."""
+        slices = self._store.all(Kind.ENDPOINT_SLICE)
+        return (each for each in slices if isinstance(each, EndpointSlice))
+
+    def slices_of(self, service: ObjectKey) -> Mapping[ObjectKey, EndpointSlice]:
+        """Return the EndpointSlices that say that they belong to a Service, by their own keys."""
+        return self._slices.get(service, _NO_SLICES)
+
     def conflicts(self) -> frozenset[Conflict]:
         """Return the frontends that two service ports claim, over all families."""
         return frozenset().union(*(each.claims.conflicts() for each in self._families.values()))
@@ -135,7 +149,7 @@ class Compiler:
         return touched
 
     def _note_hints(self, key: ObjectKey) -> None:
-        slices = self._slices.get(key, _NO_SLICES).values()
+        slices = self.slices_of(key).values()
         if any(e.zone_hints for each in slices for e in each.endpoints):
             self._zone_hinted.add(key)
         else:
@@ -153,12 +167,12 @@ class Compiler:
     def _compile(
         self, key: ObjectKey, where: Where, own_address: str | None, family: Family
     ) -> Compiled:
-        service = self._store.get(Kind.SERVICE, key)
-        if not isinstance(service, Service):
+        service = self.service(key)
+        if service is None:
             return NOTHING
         if not self._settings.external_ips:
             service = replace(service, external_ips=())
-        slices = self._slices.get(key, _NO_SLICES)
+        slices = self.slices_of(key)
         return compile_service(service, slices, where, own_address, family)
 
 

@@ -159,10 +159,7 @@ def _decide(
     if use is Use.REJECT:
         return Reject(entry.key, via, "no usable endpoint anywhere")
     if use is Use.DROP:
-        policy = "internal" if via is Via.CLUSTER_IP else "external"
-        return Drop(
-            entry.key, via, f"{policy}TrafficPolicy is Local and no endpoint is on this node"
-        )
+        return Drop(entry.key, via, no_local_endpoint(via))
     targets = entry.targets if use is Use.TARGETS else entry.local_targets
     hairpin = tuple(target for target in targets if target.address == packet.source)
     everyone = len(hairpin) == len(targets)
@@ -178,6 +175,12 @@ def _decide(
         affinity_timeout_s=entry.affinity_timeout_s,
         reason=f"{_frontend(packet, via)}: {why}",
     )
+
+
+def no_local_endpoint(via: Via) -> str:
+    """Return why a packet is dropped that policy Local leaves without an endpoint."""
+    policy = "internal" if via is Via.CLUSTER_IP else "external"
+    return f"{policy}TrafficPolicy is Local and no endpoint is on this node"
 
 
 def _admits_source(entry: ServicePort, source: str) -> bool:

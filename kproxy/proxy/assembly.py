@@ -16,13 +16,14 @@ from kproxy.core.claims import Conflict
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import Node, ObjectKey
 from kproxy.core.settings import Mode
-from kproxy.core.store import Change
+from kproxy.core.store import Change, Difference
 from kproxy.core.table import TableChanges
 from kproxy.node import heap
 from kproxy.ports.data_path import Backend, BackendError, DataPath
 from kproxy.ports.source import Source
 from kproxy.proxy.host import host_addresses
 from kproxy.proxy.remarks import conflict_lines, counts_line, limit_lines, node_lines
+from kproxy.proxy.unserved import Unserved
 from kproxy.run.http.connection import Limits
 from kproxy.run.http.health import ProxyHealth
 from kproxy.run.http.health_ports import HealthPorts
@@ -50,6 +51,7 @@ class Around:
     - `ready` is called when every family was tried once.
     - `port_failed` is told of a Service whose healthCheckNodePort cannot be had, and why.
     - `node_may_lack`: the node takes part although there is no Node object of its name.
+    - `unserved` is made of the compiler, and says what forwards nothing.
     """
 
     executors: Mapping[Family, Executor]
@@ -59,6 +61,7 @@ class Around:
     ready: Callable[[], object]
     port_failed: Callable[[ObjectKey, str], None]
     node_may_lack: bool
+    unserved: Callable[[Compiler], Unserved]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,8 @@ def build(
         settings,
         host=Host(around.executors, host_addresses, random.random),
         hooks=Hooks(
-            differed=around.metrics.differed,
-            took=around.metrics.took,
+            differed=telling.differed,
+            took=telling.took,
             began=around.metrics.began,
             done=telling.done,
             compiled=telling.compiled,
@@ -204,11 +207,23 @@ class _Telling:
         self._compiler = compiler
         self._mode = mode
         self._around = around
+        self._unserved = around.unserved(compiler)
         self._started = time.monotonic()
         self._listed = False
         self._conflicts: frozenset[Conflict] = frozenset()
         self._said: set[str] = set()
         self._writing: dict[Family, TableChanges] = {}  # taken, and not known to be in the kernel
+
+    def differed(self, difference: Difference) -> None:
+        """Take note of an object that was added, altered or removed."""
+        self._around.metrics.differed(difference)
+        self._unserved.differed(difference)
+
+    def took(self, changed: Mapping[Family, TableChanges], seconds: float) -> None:
+        """Take note of a batch. One that changes no table may change why nothing is forwarded."""
+        self._around.metrics.took(changed, seconds)
+        if not changed:
+            self._say_unserved()
 
     def compiled(self, changed: Mapping[Family, TableChanges]) -> None:
         """Log what is new: who claims a frontend twice, and what cannot be had."""
@@ -224,6 +239,11 @@ class _Telling:
         self._conflicts = conflicts
         self._say_once(logging.WARNING, node_lines(self._compiler.node))
         self._say_once(logging.INFO, limit_lines(self._mode, self._compiler.tables))
+        self._say_unserved()
+
+    def _say_unserved(self) -> None:
+        for level, text in self._unserved.news():
+            log.log(level, "%s", text)
 
     def _say_once(self, level: int, lines: Iterable[str]) -> None:
         new = sorted(set(lines) - self._said)

@@ -35,6 +35,7 @@ from kproxy.proxy.startup import (
     stop_at_once,
     until_changed,
 )
+from kproxy.proxy.unserved import UnservedOfCluster
 from kproxy.run.loop.threads import family_threads
 from kproxy.run.metrics import Metrics
 from kproxy.watch.api.access import Access, Api, connect
@@ -83,6 +84,7 @@ def serve(options: CommandLine) -> int:
                 ready=lambda: set_up_node(missing),
                 port_failed=_port_events(events),
                 node_may_lack=False,
+                unserved=lambda compiler: UnservedOfCluster(compiler, options.node_name),
             )
             proxy = build_proxy(configuration, path, options.node_name, families, around)
             about_node.post("Normal", "Starting", "")

@@ -235,7 +235,7 @@ class _Reading:
             why = "is not used; Services get their endpoints from EndpointSlices"
             complaint = _Complaint(Severity.WARNING, where, None, what, "", why, "")
             self.unused.setdefault(kind, complaint)
-            self._leave_out(kind, document, why)
+            self._leave_out(kind, document, f"it {why}")
             return
         if is_misspelt_list(kind) and "items" in document:
             self.warn(where, what, "kind", "is passed over with its items; write List", kind)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kproxy.core.causes import LeftOut
 from kproxy.core.objects import KIND_OF, Kind, Object, ObjectKey
 from kproxy.core.store import Change, Replaced
 from kproxy.ports.source import WITHOUT_NODE, SourceState, SourceStatus
@@ -39,10 +40,14 @@ class FolderLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Manifests:
-    """What a folder holds: valid objects, and everything that is wrong, errors and warnings."""
+    """What a folder holds: valid objects, and everything that is wrong, errors and warnings.
+
+    `left_out`: what would have endpoints if it was right.
+    """
 
     objects: tuple[Object, ...]
     problems: tuple[Problem, ...]
+    left_out: tuple[LeftOut, ...]
 
     def changes(self) -> tuple[Replaced, ...]:
         """Return the objects as a complete list of each kind."""
@@ -59,7 +64,7 @@ def load(folder: Path) -> Manifests:
     if report.lost:
         raise FolderLost(report.remarks[0].text)
     objects = tuple(o for replaced in files.everything() for o in replaced.objects)
-    return Manifests(objects, files.problems())
+    return Manifests(objects, files.problems(), files.left_out())
 
 
 def missing_node(node_name: str, objects: Iterable[Object]) -> str | None:
@@ -116,6 +121,7 @@ class ManifestFiles:
         self._lost = ""
         self._merged = Merged()
         self._unused_told: set[str] = set()
+        self._left_out: dict[str, tuple[LeftOut, ...]] = {}  # of those files that have any
         self._remarks: list[Remark] = []
 
     def everything(self) -> tuple[Replaced, ...]:
@@ -137,6 +143,12 @@ class ManifestFiles:
                 unused.setdefault(name, problem)
         hidden = (_about(path, why) for path, why in sorted(self._hidden.items()))
         return (*hidden, *found, *unused.values(), *self._merged.disputes())
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Return what would have endpoints if it was right."""
+        return tuple(
+            left for _, file in sorted(self._files.items()) for left in file.content.left_out
+        )
 
     def refresh(self, listing: FolderContents, being_written: Collection[str] = ()) -> Refresh:
         """Bring the objects in line with the folder.
@@ -228,10 +240,14 @@ class ManifestFiles:
         if now.content.ignored:
             self._remark(logging.DEBUG, f"{path}: {now.content.ignored} objects are not needed")
         self._files[path] = now
+        self._left_out.pop(path, None)
+        if now.content.left_out:
+            self._left_out[path] = now.content.left_out
         self._merged.take(path, now.content)
 
     def _drop(self, path: str) -> None:
         if self._files.pop(path, None) is not None:
+            self._left_out.pop(path, None)
             self._merged.drop(path)
 
     def _remark_disputes(self, merge: Merge) -> None:
@@ -268,6 +284,10 @@ class ManifestSource:
     def status(self) -> tuple[SourceStatus, ...]:
         """Return how each kind is doing: all alike, but for the objects that were refused."""
         return tuple(self._statuses.values())
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Return what would have endpoints if it was right, as of the last batch."""
+        return self._files.left_out()
 
     async def batches(self) -> AsyncIterator[tuple[Change, ...]]:
         """Yield the changes of the folder's objects, without end.

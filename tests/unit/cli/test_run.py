@@ -187,6 +187,49 @@ def test_once_with_a_bad_manifest_applies_the_rest_and_is_code_3(kproxy, manifes
     assert any("10.1.0.9:8080" in line for line in rules())
 
 
+PLANT = """\
+apiVersion: v1
+kind: Service
+metadata: {name: plant}
+spec: {clusterIP: 10.96.14.20, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: plant-1, labels: {LABEL: plant}}
+addressType: IPv4
+ports: [{name: PORT, port: 9376}]
+endpoints: [{addresses: [10.1.2.3]}]
+"""
+SERVED_BY = "kubernetes.io/service-name"
+
+
+def test_who_repairs_a_manifest_hears_of_each_mistake_until_packets_are_forwarded(
+    running, manifests, rules
+):
+    def write(label, port):
+        text = PLANT.replace("LABEL", label).replace("PORT", port)
+        (manifests / "plant.yaml").write_text(text)
+
+    _, log = running
+    write("app", "http")
+    assert log.wait_for("plant.yaml:8: ").endswith(f"no {SERVED_BY}, so it belongs to no Service")
+    assert "plant-1 (plant.yaml) is left out" in log.wait_for("Service default/plant: ")
+    write(SERVED_BY, "http")
+    assert log.wait_for("Service default/plant: ").endswith("it has 'http' TCP: name both alike")
+    write(SERVED_BY, '""')
+    eventually(lambda: any("10.1.2.3:9376" in line for line in rules()))
+
+
+def test_once_names_the_cause_too(kproxy, manifests):
+    text = PLANT.replace("LABEL", SERVED_BY).replace("PORT", "http")
+    (manifests / "plant.yaml").write_text(text)
+    code, _, stderr = kproxy("run", "--manifests", manifests, *NODE, "--once")
+    assert code == 0
+    (line,) = (line for line in stderr.splitlines() if "default/plant" in line)
+    assert " warning Service default/plant: port 80 TCP, IPv4: no usable endpoint" in line
+    assert line.endswith("it has 'http' TCP: name both alike")
+
+
 def test_what_render_prints_is_what_run_would_write(kproxy, node, manifests, variant):
     for family, stem in (("ipv4", "iptables"), ("ipv6", "ip6tables")):
         code, text, _ = kproxy("render", "--manifests", manifests, *NODE, "--family", family)
