@@ -197,6 +197,7 @@ def _apply(proxy: Proxy, loaded: Manifests, node_name: str) -> int:
     if (line := missing_node(node_name, loaded.objects)) is not None:
         log.warning("%s", line)
     results = asyncio.run(apply_once(proxy, loaded.changes()))
+    proxy.port_watch.look()
     refused = [family for family, result in results.items() if isinstance(result, BackendError)]
     if len(refused) == len(results):
         raise Failed("nothing was applied: the kernel refused every IP family")

@@ -14,6 +14,7 @@ from kproxy.config.checks import (
     METRICS_PORT,
     cluster_networks,
     find_problems,
+    split_address_port,
     with_port,
 )
 from kproxy.config.fields import Configuration, LogOptions, Section
@@ -21,7 +22,7 @@ from kproxy.config.gates import EXTERNAL_IPS, enabled_gates, idle_gates
 from kproxy.config.reading import Mistake, Reading, read_configuration
 from kproxy.config.values import plain_node_name
 from kproxy.core.addresses import Network, canonical_address, canonical_network
-from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword, Settings
+from kproxy.core.settings import DetectLocalMode, ListensAt, Mode, NodePortKeyword, Settings
 
 # The fields that do something, besides a section for the chosen mode alone. Whatever else is set is
 # accepted, and said to have no effect.
@@ -181,7 +182,17 @@ def to_settings(configuration: Configuration, node_name: str) -> Settings:
         localhost_node_ports=configuration.iptables.localhost_node_ports,
         external_ips=enabled_gates(configuration.feature_gates)[EXTERNAL_IPS],
         bind_address=_own_address(configuration.bind_address),
+        listens_at=tuple(_servers(configuration)),
     )
+
+
+def _servers(configuration: Configuration) -> Iterator[ListensAt]:
+    for field, text in (
+        ("healthzBindAddress", configuration.healthz_bind_address),
+        ("metricsBindAddress", configuration.metrics_bind_address),
+    ):
+        if text:
+            yield ListensAt(field, *split_address_port(text))
 
 
 def node_name(option: str | None, configuration: Configuration, host_name: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from kproxy.core.addresses import Family, Network, family_of, family_of_network
+from kproxy.core.addresses import Family, Network, endpoint_text, family_of, family_of_network
 from kproxy.core.claims import Conflict
 from kproxy.core.family import NOTHING, Compiled, FamilyTable
 from kproxy.core.node_rules import node_address, node_rules
@@ -16,11 +16,13 @@ from kproxy.core.objects import (
     Node,
     ObjectKey,
     PortSpec,
+    Protocol,
     Service,
     ServiceCIDR,
 )
+from kproxy.core.occupied import Occupant, api_server, conflicts, health_checks
 from kproxy.core.select import Selection, Where, by_port, local_ready_addresses, select
-from kproxy.core.settings import Settings
+from kproxy.core.settings import ListensAt, Settings
 from kproxy.core.store import Change, Difference, Store
 from kproxy.core.table import (
     ForwardingTable,
@@ -35,6 +37,8 @@ from kproxy.core.table import (
     Vip,
 )
 
+_API_SERVER = ObjectKey("default", "kubernetes")  # the Service that it makes for itself
+_EVERY_ADDRESS = ("0.0.0.0", "::")
 _NO_SLICES: Mapping[ObjectKey, EndpointSlice] = {}
 
 
@@ -57,6 +61,10 @@ class Compiler:
         }
         self._zone_hinted: set[ObjectKey] = set()
         self._started = False
+        self._own_servers = tuple(map(_own_server, settings.listens_at))
+        self._strangers: frozenset[Occupant] = frozenset()
+        self._conflicts: frozenset[Conflict] = frozenset()
+        self._conflicts_of: object = None  # what they were found from
 
     @property
     def tables(self) -> dict[Family, ForwardingTable]:
@@ -92,9 +100,37 @@ class Compiler:
         """Return the EndpointSlices that say that they belong to a Service, by their own keys."""
         return self._slices.get(service, _NO_SLICES)
 
+    def listening(self, strangers: frozenset[Occupant]) -> None:
+        """Take in what was seen to listen on this node, whoever it is."""
+        if strangers != self._strangers:
+            self._strangers = strangers
+
     def conflicts(self) -> frozenset[Conflict]:
-        """Return the frontends that two service ports claim, over all families."""
-        return frozenset().union(*(each.claims.conflicts() for each in self._families.values()))
+        """Return the frontends that two service ports claim, over all families.
+
+        And the ports of this node that something listens at and a Service takes away. The same set
+        until one changes.
+        """
+        local = self._local_addresses()
+        known = (*self._own_servers, *api_server(self.slices_of(_API_SERVER).values(), local))
+        revisions = tuple(each.revision for each in self._families.values())
+        state = (revisions, known, self._strangers, local)
+        if state != self._conflicts_of:
+            self._conflicts_of = state
+            self._conflicts = frozenset(self._all_conflicts(known, local))
+        return self._conflicts
+
+    def _all_conflicts(
+        self, known: tuple[Occupant, ...], local: tuple[str, ...]
+    ) -> Iterator[Conflict]:
+        for family in self._families.values():
+            yield from family.claims.conflicts()
+            named = (*known, *health_checks(family.table))
+            yield from conflicts(family.table, named, self._strangers, local)
+
+    def _local_addresses(self) -> tuple[str, ...]:
+        node, bound = self.node, self._settings.bind_address
+        return (*(node.addresses if node else ()), *([bound] if bound else []))
 
     def apply(
         self,
@@ -174,6 +210,12 @@ class Compiler:
             service = replace(service, external_ips=())
         slices = self.slices_of(key)
         return compile_service(service, slices, where, own_address, family)
+
+
+def _own_server(server: ListensAt) -> Occupant:
+    field, address, port = server
+    name = f"kproxy's {field} {endpoint_text(address, port)}"
+    return Occupant("" if address in _EVERY_ADDRESS else address, Protocol.TCP, port, name)
 
 
 def compile_service(

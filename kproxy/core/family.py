@@ -35,6 +35,7 @@ class FamilyTable:
 
     def __init__(self, family: Family, rules: NodeRules) -> None:
         self.claims = Claims()
+        self.revision = 0  # of what decides who has which port: a new one where that changed
         self.table = ForwardingTable(family, rules)
         self._rules_sent = False
         self._claimed: dict[ServicePortKey, tuple[Frontend, ...]] = {}
@@ -60,8 +61,17 @@ class FamilyTable:
             },
         )
         self._rules_sent = True
+        if changes.rules is not None or self._moves_health_port(changes):
+            self.revision += 1
         self.table.apply(changes)
         return changes
+
+    def _moves_health_port(self, changes: TableChanges) -> bool:
+        before = self.table.health_checks
+        return any(
+            (check.port if check else 0) != (before[service].port if service in before else 0)
+            for service, check in changes.health_checks.items()
+        )
 
     def _entries(
         self, service: ObjectKey, compiled: Compiled
@@ -86,6 +96,7 @@ class FamilyTable:
             if entry is not None:
                 self._claimed[key] = new
             if old != new:
+                self.revision += 1
                 affected |= self.claims.replace(key, old, new)
         changed: dict[ServicePortKey, ServicePort | None] = {}
         for key in entries.keys() | affected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kproxy.core.addresses import Network
 
@@ -34,6 +35,14 @@ class NodePortKeyword(enum.Enum):
     ALL = "all"
 
 
+class ListensAt(NamedTuple):
+    """A server of this proxy: the field that configures it, and its address, canonical."""
+
+    field: str
+    address: str
+    port: int
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the compiler needs of the configuration.
@@ -43,6 +52,7 @@ class Settings:
     `external_ips` False leaves the externalIPs of Services unserved.
     `bind_address` takes the place of the Node object's address of its family; canonical, "" if
     there is none.
+    `listens_at`: where this proxy's own servers listen.
     """
 
     node_name: str
@@ -56,3 +66,4 @@ class Settings:
     localhost_node_ports: bool = True
     external_ips: bool = True
     bind_address: str = ""
+    listens_at: tuple[ListensAt, ...] = ()

@@ -19,9 +19,11 @@ from kproxy.core.settings import Mode
 from kproxy.core.store import Change, Difference
 from kproxy.core.table import TableChanges
 from kproxy.node import heap
+from kproxy.node.listening import listening
 from kproxy.ports.data_path import Backend, BackendError, DataPath
 from kproxy.ports.source import Source
 from kproxy.proxy.host import host_addresses
+from kproxy.proxy.port_watch import PortWatch
 from kproxy.proxy.remarks import conflict_lines, counts_line, limit_lines, node_lines
 from kproxy.proxy.unserved import Unserved
 from kproxy.run.http.connection import Limits
@@ -72,6 +74,7 @@ class Proxy:
     agent: Agent
     health: ProxyHealth
     health_ports: HealthPorts
+    port_watch: PortWatch
     unavailable: tuple[Family, ...]
 
 
@@ -130,8 +133,10 @@ def build(
             sync_period_s=settings.sync_period_s,
         )
     )
+    port_watch = PortWatch(compiler, listening, telling.say_conflicts)
+    telling.tables_changed = port_watch.compiled
     unavailable = tuple(each for each in families if each not in opened)
-    return Proxy(compiler, agent, health, health_ports, unavailable)
+    return Proxy(compiler, agent, health, health_ports, port_watch, unavailable)
 
 
 def _nameless(node_name: str) -> Node:
@@ -204,6 +209,7 @@ class _Telling:
 
     def __init__(self, compiler: Compiler, mode: Mode, around: Around) -> None:
         self.in_force: Callable[[Mapping[Family, TableChanges]], None] = lambda changes: None
+        self.tables_changed: Callable[[Mapping[Family, TableChanges]], None] = lambda changes: None
         self._compiler = compiler
         self._mode = mode
         self._around = around
@@ -227,19 +233,23 @@ class _Telling:
 
     def compiled(self, changed: Mapping[Family, TableChanges]) -> None:
         """Log what is new: who claims a frontend twice, and what cannot be had."""
-        del changed
         if not self._listed:
             self._listed = True
             counts = counts_line(self._compiler.tables.values())
             log.info("all is listed: %s, %.2f s after the start", counts, self._seconds())
             self._around.listed(self._compiler.node)
+        self.say_conflicts()
+        self.tables_changed(changed)
+        self._say_once(logging.WARNING, node_lines(self._compiler.node))
+        self._say_once(logging.INFO, limit_lines(self._mode, self._compiler.tables))
+        self._say_unserved()
+
+    def say_conflicts(self) -> None:
+        """Log who claims in vain what somebody else has, and did not before."""
         conflicts = self._compiler.conflicts()
         for line in conflict_lines(conflicts - self._conflicts):
             log.warning("%s", line)
         self._conflicts = conflicts
-        self._say_once(logging.WARNING, node_lines(self._compiler.node))
-        self._say_once(logging.INFO, limit_lines(self._mode, self._compiler.tables))
-        self._say_unserved()
 
     def _say_unserved(self) -> None:
         for level, text in self._unserved.news():

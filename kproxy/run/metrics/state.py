@@ -152,7 +152,10 @@ def _sources(statuses: Iterable[SourceStatus]) -> tuple[Metric, ...]:
 
 def _conflicts(count: int) -> Metric:
     return GaugeMetricFamily(
-        "kproxy_conflicts", "Frontends that a second service port claims in vain.", value=count
+        "kproxy_conflicts",
+        "Frontends that a second service port claims in vain, and ports of this node that a "
+        "Service takes from whoever listens there.",
+        value=count,
     )
 
 

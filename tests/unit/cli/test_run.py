@@ -230,6 +230,43 @@ def test_once_names_the_cause_too(kproxy, manifests):
     assert line.endswith("it has 'http' TCP: name both alike")
 
 
+LISTEN = """
+import socket, sys
+with socket.create_server(("0.0.0.0", 30081)):
+    print("listens", flush=True)
+    sys.stdin.read()
+"""
+LATE = """\
+apiVersion: v1
+kind: Service
+metadata: {name: late}
+spec: {type: NodePort, clusterIP: 10.96.14.21, ports: [{port: 80, nodePort: 30081}]}
+"""
+
+
+@pytest.fixture
+def listener(node):
+    """Listen at a port that will be a NodePort."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*node, sys.executable, "-c", LISTEN], **pipes) as process:
+        assert process.stdout.readline() == b"listens\n"
+        yield
+        process.stdin.close()
+
+
+def test_a_program_that_loses_its_port_to_a_node_port_is_named(
+    listener, running, kproxy, manifests
+):
+    _, log = running
+    (manifests / "late.yaml").write_text(LATE)
+    loser = "what listens at port 30081 of this node"
+    said = f"NodePort 30081 TCP is claimed twice: default/late has it, {loser} does not"
+    assert log.wait_for("claimed twice") == said
+    code, _, stderr = kproxy("run", "--manifests", manifests, *NODE, "--once")
+    assert code == 0
+    assert said in stderr
+
+
 def test_what_render_prints_is_what_run_would_write(kproxy, node, manifests, variant):
     for family, stem in (("ipv4", "iptables"), ("ipv6", "ip6tables")):
         code, text, _ = kproxy("render", "--manifests", manifests, *NODE, "--family", family)

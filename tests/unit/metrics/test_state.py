@@ -99,6 +99,16 @@ def test_a_frontend_that_two_services_claim_is_a_conflict():
     assert page.value("kproxy_conflicts") == 1
 
 
+def test_a_health_port_that_is_a_node_port_is_a_conflict_too():
+    taken = (PortSpec("http", Protocol.TCP, 80, 30073),)
+    services = (
+        dataclasses.replace(api_service(1), ports=taken),
+        dataclasses.replace(api_service(2), external_local=True, health_check_node_port=30073),
+    )
+    page = page_after([Replaced(Kind.SERVICE, services), Replaced(Kind.ENDPOINT_SLICE, ())])
+    assert page.value("kproxy_conflicts") == 1
+
+
 @pytest.mark.parametrize(
     ("why", "policy", "endpoints", "internal", "external"),
     [
