@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from kproxy.core.addresses import Family
@@ -39,7 +40,10 @@ class Cause(NamedTuple):
 
 
 class Strays:
-    """Slices that belong to no Service, or whose name begins like another Service's than theirs."""
+    """Slices that belong to no Service, or whose name begins like another Service's than theirs.
+
+    All slices are looked at once, and only if somebody asks for those of others.
+    """
 
     def __init__(
         self,
@@ -48,26 +52,41 @@ class Strays:
         left_out: Iterable[LeftOut] = (),
     ) -> None:
         self._services = services
-        self._elsewhere: dict[str, list[EndpointSlice]] = {}
-        self._alike: dict[ObjectKey, list[EndpointSlice]] = {}
+        self._slices = slices
         self._left_out: dict[ObjectKey, list[LeftOut]] = {}
-        for each in slices:
-            if each.service is not None and not self._is_at_home(each, each.service):
-                self._take(each, each.service)
         for left in left_out:
             keys = _beginnings(left.key) if left.service is None else {left.service}
             for key in keys:
                 self._left_out.setdefault(key, []).append(left)
 
-    def _is_at_home(self, each: EndpointSlice, service: ObjectKey) -> bool:
-        return service in self._services and each.key.name.startswith(service.name)
+    @cached_property
+    def _astray(self) -> list[tuple[EndpointSlice, ObjectKey]]:
+        """The slices, each with the Service that it says it is of."""
+        return [
+            (each, service)
+            for each in self._slices
+            if (service := each.service) is not None
+            and not (service in self._services and each.key.name.startswith(service.name))
+        ]
 
-    def _take(self, each: EndpointSlice, service: ObjectKey) -> None:
-        if service not in self._services:
-            self._elsewhere.setdefault(service.name, []).append(each)
-        for key in _beginnings(each.key) | _beginnings(service, letters=True):
-            if key != service or service not in self._services:
-                self._alike.setdefault(key, []).append(each)
+    @cached_property
+    def _elsewhere(self) -> Mapping[str, list[EndpointSlice]]:
+        """Slices of Services that are not there, by the name of the Service."""
+        found: dict[str, list[EndpointSlice]] = {}
+        for each, service in self._astray:
+            if service not in self._services:
+                found.setdefault(service.name, []).append(each)
+        return found
+
+    @cached_property
+    def _alike(self) -> Mapping[ObjectKey, list[tuple[EndpointSlice, ObjectKey]]]:
+        """Slices by the Services that they may have been meant for."""
+        found: dict[ObjectKey, list[tuple[EndpointSlice, ObjectKey]]] = {}
+        for each, service in self._astray:
+            for key in _beginnings(each.key) | _beginnings(service, letters=True):
+                if key != service or service not in self._services:
+                    found.setdefault(key, []).append((each, service))
+        return found
 
     def left_out(self, service: ObjectKey) -> list[Cause]:
         """Return what would be a slice of a Service if it was right."""
@@ -85,9 +104,7 @@ class Strays:
             if each.key.namespace != service.namespace
         ]
         shorter = service._replace(name=service.name[:-1])
-        for each in [*self._alike.get(service, ()), *self._alike.get(shorter, ())]:
-            owner = each.service
-            assert owner is not None
+        for each, owner in [*self._alike.get(service, ()), *self._alike.get(shorter, ())]:
             what = "another Service" if owner in self._services else "no Service"
             label = f"{LABEL}: {quoted(owner.name)}"
             text = f"EndpointSlice {each.key} has the label {label}, which is {what}"

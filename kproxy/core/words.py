@@ -89,6 +89,8 @@ def not_an_address(text: str, *, may_be_none: bool) -> str:
         return f"{why}; a headless Service has None"
     if "/" in text:
         return f"{why}: write it without the prefix length"
+    if text.startswith("[") and text.endswith("]"):
+        return f"{why}: write it without the brackets"
     return f"{why}: write it without the port" if _WITH_PORT.fullmatch(text) else why
 
 

@@ -128,13 +128,23 @@ class UnservedOfCluster:
         self._said = True
         diagnosis = Diagnosis(self._compiler, self._node_name)
         lines: list[Line] = []
-        for service in sorted(self._compiler.services(), key=lambda service: service.key):
-            slices = self._compiler.slices_of(service.key).values()
+        for service in sorted(_refused(self._compiler)):
+            slices = self._compiler.slices_of(service).values()
             ready = {each.family for each in slices if any(e.ready for e in each.endpoints)}
             if ready:
-                found = _unserved(self._compiler, diagnosis, service.key)
+                found = _unserved(self._compiler, diagnosis, service)
                 lines += [Line(logging.INFO, e.text) for e in found if _is_mismatch(e, ready)]
         return _few(lines, _MOST_LINES_OF_A_CLUSTER)
+
+
+def _refused(compiler: Compiler) -> set[ObjectKey]:
+    """Return the Services that have a port without an endpoint."""
+    return {
+        key.service
+        for table in compiler.tables.values()
+        for key, entry in table.service_ports.items()
+        if entry.internal is Use.REJECT
+    }
 
 
 def _is_mismatch(found: _Unserved, ready: Collection[Family | None]) -> bool:

@@ -122,6 +122,8 @@ def node(labels="", status=""):
         (service(spec=", externalIPs: 192.0.2.1"), "spec.externalIPs",
          "must be a list, and is text; put it in [ ] (value '192.0.2.1')"),
         (service(spec=", externalIPs: [192.0.2.1:80]"), "spec.externalIPs[0]", "without the port"),
+        (service(spec=", externalIPs: ['[2001:db8::1]']"), "spec.externalIPs[0]",
+         "without the brackets"),
         (service(spec=", externalIPs: [192.0.2.1/32]"), "spec.externalIPs[0]",
          "without the prefix length"),
         (service(spec=", externalIPs: [' 192.0.2.1']"), "spec.externalIPs[0]", "blanks around"),
