@@ -9,8 +9,9 @@ from pathlib import Path
 from backends.iptables.driver import trial, variant
 from backends.iptables.driver.trial import Trial
 from backends.iptables.render.rules import TABLES
-from backends.kernel import sysctl
-from backends.kernel.xtables import rulesets, tools
+from backends.kernel import nft, sysctl
+from backends.kernel.nft import Entrance
+from backends.kernel.xtables import tools
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError, Finding
@@ -20,6 +21,16 @@ _BRIDGE = {
     Family.IPV6: Path("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
 }
 _AF = {Family.IPV4: 2, Family.IPV6: 10}
+
+# The built-in chains with our jumps, as iptables makes them (NF_INET_* and NF_IP_PRI_* numbers).
+_ENTRANCES = {
+    ("filter", "INPUT"): Entrance(1, 0, "filter"),
+    ("filter", "FORWARD"): Entrance(2, 0, "filter"),
+    ("filter", "OUTPUT"): Entrance(3, 0, "filter"),
+    ("nat", "PREROUTING"): Entrance(0, -100, "nat"),
+    ("nat", "OUTPUT"): Entrance(3, -100, "nat"),
+    ("nat", "POSTROUTING"): Entrance(4, 100, "nat"),
+}
 
 _INSTALL = "install the Debian package iptables"
 
@@ -32,7 +43,7 @@ def check(family: Family, *, wanted: Variant | None = None) -> list[Finding]:
         if any(finding.ok for finding in tools_found):
             chosen = variant.choose(family, wanted=wanted)
             findings += _variants(family, chosen)
-            findings += _readable(family, chosen)
+            findings += _tables(family, chosen)
             findings += _extensions(family, chosen)
         else:
             findings.append(Finding("iptables", False, "no variant is installed", _INSTALL))
@@ -68,23 +79,45 @@ def _variants(family: Family, chosen: Variant) -> Iterator[Finding]:
         yield Finding("variant", True, f"{chosen.value} is chosen")
 
 
-def _readable(family: Family, chosen: Variant) -> Iterator[Finding]:
+def _tables(family: Family, chosen: Variant) -> Iterator[Finding]:
+    """Tell of each table whether our rules can stand there beside those of others."""
     if chosen is Variant.LEGACY:
         return
+    entrances = {(each.table, each.name): each.entrance for each in nft.chains(family)}
     for table in TABLES:
-        try:
-            shown = any(line.startswith(b"*") for line in tools.save(family, chosen, table))
-        except BackendError as error:
-            yield Finding(
-                f"table {table}", False, error.detail, "look at it with: nft list ruleset"
-            )
-            continue
-        if shown:
-            yield Finding(f"table {table}", True, "readable")
+        names = [name for where, name in _ENTRANCES if where == table]
+        strange = [
+            name
+            for name in names
+            if entrances.get((table, name), _ENTRANCES[table, name]) != _ENTRANCES[table, name]
+        ]
+        if strange:
+            yield _not_iptables(family, table, strange[0])
+        elif _shown(family, table):
+            yield Finding(f"table {table}", True, "iptables understands all of it")
         else:
-            hidden = rulesets.unreadable(family, table, "iptables-nft-save does not show it")
-            remedy = "put rules written with nft into a table of their own"
-            yield Finding(f"table {table}", False, hidden.detail, remedy)
+            detail = "holds rules that iptables cannot show; kproxy works beside them"
+            yield Finding(f"table {table}", True, detail)
+
+
+def _not_iptables(family: Family, table: str, chain: str) -> Finding:
+    where = f"{nft.FAMILY_NAME[family]} {table}"
+    return Finding(
+        f"table {table}",
+        False,
+        f"somebody's chain {chain} in the table {where} has another type, hook or priority than "
+        "iptables' own, which therefore cannot be made",
+        f"give it another name or a table of its own: nft list chain {where} {chain}",
+    )
+
+
+def _shown(family: Family, table: str) -> bool:
+    """Say whether iptables-nft-save prints a table."""
+    try:
+        lines = list(tools.save(family, Variant.NF_TABLES, table))
+    except BackendError:
+        return False
+    return any(line.startswith(b"*") for line in lines)
 
 
 def _extensions(family: Family, chosen: Variant) -> Iterator[Finding]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from backends.iptables.driver import accounting, localnet
-from backends.iptables.render.rules import CHAIN_PREFIX, SET_PREFIX
+from backends.iptables.render.rules import CHAIN_PREFIX, SET_PREFIX, TABLES
 from backends.kernel import ipset
-from backends.kernel.xtables import rulesets, tools
+from backends.kernel.xtables import rulesets
 from backends.kernel.xtables.rulesets import Table
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
@@ -14,7 +14,7 @@ from kproxy.core.addresses import Family
 def clean_up(family: Family) -> int:
     """Remove our jumps, chains, ipsets and counters; return how many. Raises BackendError.
 
-    A chain of ours to which a foreign chain jumps stays, empty: that rule is not ours to delete.
+    A chain of ours to which something foreign leads stays, empty: that rule is not ours to delete.
     Forwarding stays on: see `sysctls`.
     """
     removed = sum(clean_up_variant(family, variant) for variant in Variant)
@@ -24,16 +24,16 @@ def clean_up(family: Family) -> int:
 
 def clean_up_variant(family: Family, variant: Variant) -> int:
     """Remove our jumps and chains from one variant; return how many. Raises BackendError."""
-    tables = rulesets.read_all_with(CHAIN_PREFIX, family, variant)
     removed = 0
-    # Translation ends first: a packet that it still sends on must be let through.
-    for name in ("nat", "filter"):
-        ours = _our_chains(tables[name]) if name in tables else set()
-        if not ours:
-            continue
-        if localnet.GUARD_CHAIN in ours:
-            localnet.close(family, variant)
-        removed += _clean_table(family, variant, tables[name], ours)
+    with rulesets.opened(family, variant, TABLES) as tables:
+        # Translation ends first: a packet that it still sends on must be let through.
+        for name in ("nat", "filter"):
+            ours = _our_chains(tables[name]) if name in tables else set()
+            if not ours:
+                continue
+            if localnet.GUARD_CHAIN in ours:
+                localnet.close(family, variant)
+            removed += _clean_table(family, variant, tables[name], ours)
     return removed
 
 
@@ -42,14 +42,8 @@ def _our_chains(table: Table) -> set[str]:
 
 
 def _clean_table(family: Family, variant: Variant, table: Table, ours: set[str]) -> int:
-    held = {
-        target
-        for chain, targets in table.jumps.items()
-        if chain not in ours and chain not in table.built_in
-        for target in targets & ours
-    }
-    jumps = [(chain, spec) for chain, spec, target in table.base_rules if target in ours]
+    jumps = [rule for rule in table.base_rules() if rule.step.chain in ours]
+    held = rulesets.held(table, ours, jumps)
     gone = ours - held
-    lines = rulesets.removal(table.name, jumps=jumps, chains=gone, emptied=held)
-    tools.restore(family, variant, lines)
+    rulesets.remove(family, variant, table.name, rules=jumps, chains=gone, emptied=held)
     return len(jumps) + len(gone)

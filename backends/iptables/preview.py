@@ -34,7 +34,8 @@ def preview(table: ForwardingTable, options: Options) -> str:
         lines += [f"# nfacct add {name}" for name in names]
     for name in TABLES:
         edit = whole_edit(name, wanted)
-        lines += RestoreInput(edit, renderer.chain, renderer.jump, old_jumps={})
+        first = dict.fromkeys(edit.insert_jumps, 1)
+        lines += RestoreInput(edit, renderer.chain, renderer.jump, old_jumps={}, numbers=first)
     settings = [sysctl.forwarding_name(table.family)]
     if renderer.localhost:
         settings.append(sysctl.localnet_name())

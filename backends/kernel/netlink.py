@@ -35,6 +35,8 @@ _PASSING = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
 }
 _BUFFER_BYTES = 1 << 16  # the kernel fills at most half of it
+_SENT_AT_ONCE_BYTES = 1 << 16  # less than any kernel's default buffer
+_SEND_BUFFER_FORCE = 32  # SO_SNDBUFFORCE
 _TIMEOUT_S = 10.0
 
 Attributes = dict[int, bytes]
@@ -74,8 +76,10 @@ class Netlink:
         self._socket.close()
 
     def send(self, messages: bytes) -> None:
-        """Send one or several messages."""
+        """Send one or several messages, in one piece: a transaction of nf_tables must be one."""
         try:
+            if len(messages) > _SENT_AT_ONCE_BYTES:
+                self._socket.setsockopt(socket.SOL_SOCKET, _SEND_BUFFER_FORCE, 2 * len(messages))
             self._socket.send(messages)
         except OSError as error:
             raise self._failed(error) from error

@@ -6,32 +6,20 @@ Names and layouts: reference 5.1 to 5.3 (k8s.io/kubernetes pkg/proxy, 1.36 and 1
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from backends.kernel import ipset, nft
-from backends.kernel.xtables import rulesets, tools
-from backends.kernel.xtables.rulesets import Table
+from backends.kernel.xtables import rulesets
+from backends.kernel.xtables.rulesets import BaseRule, Table
+from backends.kernel.xtables.steps import Action
 from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy import ipvs_leftovers
+from backends.kube_proxy.chains import is_kube_proxys
 from kproxy.core.addresses import Family
 
-_PREFIX = "KUBE-"
-
-# Kubelet's chains (KUBE-FIREWALL, KUBE-KUBELET-CANARY, KUBE-IPTABLES-HINT, and KUBE-MARK-DROP of
-# older ones) are not among them, so they stay.
-_CHAINS = re.compile(
-    r"KUBE-(?:(?:SVC|SVL|EXT|FW|SEP|XLB)-[A-Z2-7]{16}"
-    r"|SERVICES|EXTERNAL-SERVICES|NODEPORTS|FORWARD|PROXY-FIREWALL|POSTROUTING|MARK-MASQ"
-    r"|PROXY-CANARY|LOAD-BALANCER|NODE-PORT|SOURCE-RANGES-FIREWALL|IPVS-FILTER|IPVS-OUT-FILTER)"
-)
-
-# A jump that kube-proxy made: nothing but its target, a comment of its own and, in some, the
-# condition that the connection is new. Anybody else's rule stays and holds what it names.
-_JUMP = re.compile(
-    r"(?:-m conntrack --ctstate NEW )?"
-    r'-m comment --comment "kube(?:rnetes|-proxy) [^"]*"'
-    r"(?: -m conntrack --ctstate NEW)? -j (KUBE-[A-Z-]+)"
-)
+# A jump that kube-proxy made has a comment of its own and no condition but, in some, that the
+# connection is new. Anybody else's rule stays and holds what it names.
+_COMMENT = re.compile(r"kube(?:rnetes|-proxy) .*")
 
 _SETS = (
     "LOOP-BACK",
@@ -59,10 +47,10 @@ _NFTABLES_TABLE = "kube-proxy"
 
 
 def remove_kube_proxy(family: Family) -> int:
-    """Remove what kube-proxy made in the kernel, in any of its modes; return how many objects.
+    """Remove what kube-proxy made for a family, in any of its modes; return how many objects.
 
-    Kubelet's chains stay, and so does any chain that a foreign rule names, with whatever that
-    chain leads to. Raises BackendError.
+    Kubelet's chains stay, and so does any chain that something foreign leads to, with whatever
+    that chain leads to. Raises BackendError.
     """
     sets = _existing_sets(family)
     node_ports = [name for name in sets if "-NODE-PORT-" in name and "HEALTH" not in name]
@@ -77,42 +65,43 @@ def remove_kube_proxy(family: Family) -> int:
 
 
 def _remove_chains(family: Family, variant: Variant) -> int:
-    tables = rulesets.read_all_with(_PREFIX, family, variant)
-    return sum(_remove_from(family, variant, table) for table in _in_order(tables))
+    with rulesets.opened(family, variant) as tables:
+        return sum(_remove_from(family, variant, table) for table in _in_order(tables.values()))
 
 
-def _in_order(tables: Mapping[str, Table]) -> Iterable[Table]:
+def _in_order(tables: Iterable[Table]) -> Iterable[Table]:
     # nat first: what a stale translation still lets in, a stale filter rule may still let through.
-    return sorted(tables.values(), key=lambda table: table.name, reverse=True)
+    return sorted(tables, key=lambda table: table.name, reverse=True)
 
 
 def _remove_from(family: Family, variant: Variant, table: Table) -> int:
-    known = {chain for chain in table.chains if _CHAINS.fullmatch(chain)}
-    jumps = [(base, spec) for base, spec, _ in table.base_rules if _made_by_kube_proxy(spec)]
-    gone = known - _held(table, known)
+    known = {chain for chain in table.chains if is_kube_proxys(chain)}
+    jumps = [rule for rule in table.base_rules() if _made_by_kube_proxy(rule)]
+    gone = known - _held(table, known, jumps)
     if not gone and not jumps:
         return 0
-    tools.restore(family, variant, rulesets.removal(table.name, jumps=jumps, chains=gone))
+    rulesets.remove(family, variant, table.name, rules=jumps, chains=gone)
     return len(gone) + len(jumps)
 
 
-def _made_by_kube_proxy(spec: str) -> bool:
-    found = _JUMP.fullmatch(spec)
-    return found is not None and _CHAINS.fullmatch(found[1]) is not None
+def _made_by_kube_proxy(rule: BaseRule) -> bool:
+    return (
+        rule.step.action is Action.JUMP
+        and is_kube_proxys(rule.step.chain)
+        and not rule.conditional
+        and _COMMENT.fullmatch(rule.comment) is not None
+    )
 
 
-def _held(table: Table, known: set[str]) -> set[str]:
+def _held(table: Table, known: set[str], jumps: Iterable[BaseRule]) -> set[str]:
     """Return the chains of `known` that must stay, because something that stays leads there."""
-    named = {target for _, spec, target in table.base_rules if not _made_by_kube_proxy(spec)}
-    for chain, targets in table.jumps.items():
-        if chain not in known and chain not in table.built_in:
-            named |= targets
+    named = rulesets.held(table, known, jumps)
     held: set[str] = set()
     while named:
         chain = named.pop()
         if chain in known and chain not in held:
             held.add(chain)
-            named |= table.jumps.get(chain, set())
+            named |= {step.chain for step in table.steps(chain)}
     return held
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from backends.iptables.driver import accounting, drift, reading
+from backends.iptables.driver import accounting, drift, jumps, reading
 from backends.iptables.driver.counters import RuleCounts, packet_samples
 from backends.iptables.driver.localnet import GUARD as LOCALNET_GUARD
 from backends.iptables.driver.saved import Seen
@@ -16,7 +16,7 @@ from backends.iptables.render import restore, rules
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.restore import RestoreInput, TableEdit
 from backends.iptables.render.rules import TABLES, split_key
-from backends.kernel import conntrack
+from backends.kernel import conntrack, nft
 from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import tools
 from backends.kernel.xtables.tools import Variant
@@ -43,7 +43,6 @@ class IptablesBackend:
         self._renderer = renderer
         self._watch = drift.watch(family, variant, transactions)
         self._filter_chains: set[Key] = set()
-        self._jumps: dict[Key, tuple[str, ...]] = {}
         self._texts = Texts()
         self._sysctls = Sysctls(family)
         self._sets = AffinitySets(family, renderer.affinity_set)
@@ -64,7 +63,6 @@ class IptablesBackend:
         seen = Seen()
         for table in TABLES:
             seen.join(self._read(table))
-        self._jumps = seen.jumps
         self._filter_chains = {key for key in seen.image if split_key(key)[0] == "filter"}
         sysctls = self._sysctls.observe(guarded=LOCALNET_GUARD in self._filter_chains)
         return {**seen.image, **self._sets.observe(), **sysctls}
@@ -165,19 +163,21 @@ class IptablesBackend:
         self._restore(after)
 
     def _restore(self, edit: TableEdit) -> None:
+        """Write one table's changes."""
         if not edit:
             return
-        unknown = [key for key in edit.delete_jumps if self._jumps.get(key) == ()]
-        if unknown:
-            bases = {split_key(key)[2] for key in unknown}
-            self._jumps |= reading.jump_specs(self.family, self.variant, edit.table, bases)
         renderer = self._renderer
-        text = RestoreInput(edit, renderer.chain, renderer.jump, self._jumps)
+        plan = jumps.plan(self.family, self.variant, edit)
+        text = RestoreInput(edit, renderer.chain, renderer.jump, plan.old, plan.numbers)
+        self._remove_jumps(plan.before)
         with self._watch.transaction():
             tools.restore(self.family, self.variant, text)
-        for key in edit.delete_jumps:
-            self._jumps.pop(key, None)
-        self._jumps |= {key: (renderer.jump(key),) for key in edit.insert_jumps}
+        self._remove_jumps(plan.after)
         if edit.table == "filter":
             self._filter_chains.update(edit.write)
             self._filter_chains.difference_update(edit.remove)
+
+    def _remove_jumps(self, edit: nft.Edit) -> None:
+        if edit:
+            with self._watch.transaction():
+                edit.commit()

@@ -65,7 +65,7 @@ def available() -> bool:
 def read(family: Family, table: str) -> Seen:
     """Return what is ours in a table that exists (asking for any other one creates it).
 
-    Only if `available`. The specs of our jumps are not part of it. Raises BackendError.
+    Only if `available`. Raises BackendError.
     """
     import iptc
 

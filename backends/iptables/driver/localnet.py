@@ -29,6 +29,5 @@ def close(family: Family, variant: Variant) -> None:
 
 
 def _guards(family: Family, variant: Variant, *, but_ours: bool) -> bool:
-    tables = rulesets.read(family, variant)
-    chains = tables["filter"].chains if "filter" in tables else set()
+    chains = rulesets.chains(family, variant, "filter")
     return _KUBELETS_GUARD in chains or (GUARD_CHAIN in chains and not but_ours)

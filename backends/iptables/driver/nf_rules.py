@@ -41,10 +41,7 @@ _COUNTER = re.compile(
 
 
 def read(family: Family, table: str) -> Seen:
-    """Return what is ours in a table. The specs of our jumps are not part of it.
-
-    Raises BackendError.
-    """
+    """Return what is ours in a table. Raises BackendError."""
     seen = Seen()
     with Netlink(f"reading the nf_tables table {table}") as netlink:
         reader = RuleReader(family, netlink)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 
 from backends.iptables.driver import in_process, nf_rules, saved
 from backends.iptables.driver.saved import Seen
 from backends.kernel.xtables import legacy, tools
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
-from kproxy.core.image import Key
 from kproxy.ports.data_path import BackendError
 
 # Up to here python-iptables is faster than a child process (3.3 µs an entry against 3 ms to start
@@ -48,13 +46,3 @@ def read(how: Reader, family: Family, table: str) -> Seen:
     except saved.Unreadable as unreadable:
         doing = f"reading the legacy table {table}"
         raise BackendError(doing, str(unreadable), transient=True) from unreadable
-
-
-def jump_specs(
-    family: Family, variant: Variant, table: str, chains: Iterable[str]
-) -> dict[Key, tuple[str, ...]]:
-    """Return the specs of our jumps' copies in these built-in chains. Raises BackendError."""
-    specs: dict[Key, tuple[str, ...]] = {}
-    for chain in chains:
-        specs |= saved.jumps(table, chain, tools.list_chain(family, variant, table, chain))
-    return specs

@@ -31,13 +31,11 @@ class Unreadable(Exception):
 class Seen:
     """Our objects in one or more tables.
 
-    `jumps` holds the specs of each jump's copies as iptables-save prints them, for deleting
-    exactly those; a reader that cannot tell the text leaves the tuple empty. `texts` holds a hash
-    of what each object consists of, comparable among readings by the same reader.
+    `texts` holds a hash of what each object consists of, comparable among readings by the same
+    reader.
     """
 
     image: dict[Key, bytes] = field(default_factory=dict)
-    jumps: dict[Key, tuple[str, ...]] = field(default_factory=dict)
     texts: dict[Key, int] = field(default_factory=dict)
 
     def add_chain(self, key: Key, rules: int, fingerprint: bytes | None, text: bytes) -> None:
@@ -49,12 +47,10 @@ class Seen:
         """Take in one copy of a jump."""
         self.image[key] = ALTERED if key in self.image else checked(fingerprint, 1)
         self.texts[key] = _hash(text)
-        self.jumps.setdefault(key, ())
 
     def join(self, other: Seen) -> None:
         """Add what was seen in another table."""
         self.image.update(other.image)
-        self.jumps.update(other.jumps)
         self.texts.update(other.texts)
 
 
@@ -79,17 +75,6 @@ def parse(table: str, lines: Iterable[bytes]) -> Seen:
     for line in lines:
         reader.take(line)
     return reader.result()
-
-
-def jumps(table: str, base: str, lines: Iterable[bytes]) -> dict[Key, tuple[str, ...]]:
-    """Return the specs of our jumps in the output of `iptables -t table -S base`."""
-    specs: dict[Key, tuple[str, ...]] = {}
-    for line in lines:
-        if found := _TARGET.search(line):
-            key = jump_key(table, base, found[1].decode(errors="replace"))
-            spec = line.removeprefix(f"-A {base} ".encode()).rstrip(b"\n")
-            specs[key] = (*specs.get(key, ()), spec.decode(errors="replace"))
-    return specs
 
 
 class _Reader:
@@ -161,4 +146,3 @@ class _Reader:
             key = jump_key(self._table, base.decode(), target)
             comment = _FINGERPRINT.search(line)
             self._seen.add_jump(key, comment and comment[1], spec)
-            self._seen.jumps[key] += (spec.decode(errors="replace"),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from backends.iptables.render.rules import CHAIN_PREFIX
 from backends.kernel.xtables import rulesets, tools
@@ -12,8 +12,6 @@ from kproxy.core.addresses import Family
 
 # Kubelet makes these in the variant that it found (KEP-3178).
 _KUBELETS_CHAINS = frozenset({"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"})
-
-Tables = Mapping[str, Table]
 
 
 def choose(family: Family, *, wanted: Variant | None = None) -> Variant:
@@ -31,35 +29,38 @@ def choose(family: Family, *, wanted: Variant | None = None) -> Variant:
 
 def in_use(family: Family) -> list[Variant]:
     """Return the variants that hold rules of anybody."""
-    return [variant for variant, tables in _read(family).items() if _rules(tables)]
-
-
-def _read(family: Family) -> dict[Variant, Tables]:
-    return {variant: rulesets.read(family, variant) for variant in Variant}
+    used = []
+    for variant in Variant:
+        with rulesets.opened(family, variant) as tables:
+            if any(table.rules() for table in tables.values()):
+                used.append(variant)
+    return used
 
 
 def _by_rules(family: Family) -> Variant | None:
-    found = _read(family)
-    for score in (_our_chains, _kubelets_chains, _rules):
-        scores = {variant: score(tables) for variant, tables in found.items()}
-        best = max(scores, key=scores.__getitem__)
-        if list(scores.values()).count(scores[best]) == 1:
-            return best
+    with (
+        rulesets.opened(family, Variant.LEGACY) as legacy,
+        rulesets.opened(family, Variant.NF_TABLES) as nf_tables,
+    ):
+        found = {Variant.LEGACY: legacy.values(), Variant.NF_TABLES: nf_tables.values()}
+        for score in (_our_chains, _kubelets_chains, _rules):
+            scores = {variant: score(tables) for variant, tables in found.items()}
+            best = max(scores, key=scores.__getitem__)
+            if list(scores.values()).count(scores[best]) == 1:
+                return best
     return None
 
 
-def _our_chains(tables: Tables) -> int:
-    return sum(
-        chain.startswith(CHAIN_PREFIX) for table in tables.values() for chain in table.chains
-    )
+def _our_chains(tables: Iterable[Table]) -> int:
+    return sum(chain.startswith(CHAIN_PREFIX) for table in tables for chain in table.chains)
 
 
-def _kubelets_chains(tables: Tables) -> int:
-    return sum(len(table.chains & _KUBELETS_CHAINS) for table in tables.values())
+def _kubelets_chains(tables: Iterable[Table]) -> int:
+    return sum(len(table.chains & _KUBELETS_CHAINS) for table in tables)
 
 
-def _rules(tables: Tables) -> int:
-    return sum(table.rules for table in tables.values())
+def _rules(tables: Iterable[Table]) -> int:
+    return sum(table.rules() for table in tables)
 
 
 def _default(family: Family) -> Variant:

@@ -81,13 +81,15 @@ class RestoreInput:
     """The lines of input of one iptables-restore --noflush, made anew for each iteration.
 
     For 10,000 Services they have 16 MB. `chain` and `jump` give the wanted rules, `old_jumps`
-    what of our jumps is in the kernel.
+    what of our jumps has to go, and `numbers` the place of each new one, as it is when the ones
+    before it were inserted.
     """
 
     edit: TableEdit
     chain: Callable[[Key], Iterable[str]]
     jump: Callable[[Key], str]
     old_jumps: Mapping[Key, Iterable[str]]
+    numbers: Mapping[Key, int]
 
     def __iter__(self) -> Iterator[str]:
         edit = self.edit
@@ -105,7 +107,7 @@ class RestoreInput:
             for rule in self.chain(key):
                 yield f"-A {name} {rule}"
         for key in edit.insert_jumps:
-            yield f"-I {split_key(key)[2]} 1 {self.jump(key)}"
+            yield f"-I {split_key(key)[2]} {self.numbers[key]} {self.jump(key)}"
         for key in sorted(edit.remove):
             yield f"-X {split_key(key)[-1]}"
         yield "COMMIT"

@@ -1,119 +1,279 @@
-"""All rules of one family and variant, for the few jobs that must look at foreign ones."""
+"""The tables of one family and variant, for the few jobs that must look at the rules of others.
+
+nf_tables is read over netlink: iptables-nft-save shows nothing of a table that holds a rule which
+it cannot express, and with some rules fails.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from backends.kernel import nft
-from backends.kernel.xtables import legacy, tools
+from backends.kernel import nft, nft_rules
+from backends.kernel.netlink import Netlink
+from backends.kernel.xtables import legacy, steps, tools
+from backends.kernel.xtables.steps import Action, Step
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
-from kproxy.ports.data_path import BackendError
+
+NAMES = ("raw", "mangle", "nat", "filter", "security")
+"""The tables of iptables; nf_tables may hold others, which are none of its business."""
+
+_ONLY_NEW = "-m conntrack --ctstate NEW"
 
 
-@dataclass(slots=True)
+class BaseRule(NamedTuple):
+    """A rule of a built-in chain.
+
+    `conditional` says whether it asks for more than `only_new`: that the connection is new.
+    `identity` is what deletes exactly this rule: its text, or what the kernel knows it by.
+    """
+
+    base: str
+    step: Step
+    comment: str
+    only_new: bool
+    identity: str | nft.Rule
+
+    @property
+    def conditional(self) -> bool:
+        """Whether packets have to fit something else than a new connection."""
+        return bool(self.step.condition) and not self.only_new
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
-    """The chains of one table and which chain jumps to which.
+    """One table.
 
-    `jumps` maps a chain to the user chains that its rules name as targets. `base_rules` are
-    the rules of built-in chains with a user chain as target: (chain, spec as printed, target).
-    `rules` counts all rules.
+    - `built_in`: the rules of each chain that packets enter by themselves, in their order.
+    - `chains`: the names of all other chains.
+    - `steps` returns the rules of one of those, and nothing for an unknown chain.
+    - `references` returns how many rules and elements of maps lead to one of those.
+    - `rules` returns how many rules of iptables there are, whoever wrote them.
     """
 
     name: str
-    built_in: set[str] = field(default_factory=set)
-    chains: set[str] = field(default_factory=set)
-    jumps: dict[str, set[str]] = field(default_factory=dict)
-    base_rules: list[tuple[str, str, str]] = field(default_factory=list)
-    rules: int = 0
+    built_in: Mapping[str, Sequence[BaseRule]]
+    chains: frozenset[str]
+    steps: Callable[[str], Sequence[Step]]
+    references: Callable[[str], int]
+    rules: Callable[[], int]
 
-    def take(self, line: str) -> None:
-        """Take in one line of iptables-save."""
-        if line.startswith(":"):
-            name, policy, *_ = line[1:].split()
-            (self.chains if policy == "-" else self.built_in).add(name)
-        elif line.startswith("-A "):
-            self.rules += 1
-            chain, _, spec = line[3:].partition(" ")
-            target = _target(spec)
-            # All chains are declared before the first rule, in both variants.
-            if target in self.chains:
-                self.jumps.setdefault(chain, set()).add(target)
-                if chain in self.built_in:
-                    self.base_rules.append((chain, spec, target))
+    def base_rules(self) -> Iterator[BaseRule]:
+        """Yield the rules of all built-in chains."""
+        for rules in self.built_in.values():
+            yield from rules
 
 
-def read(family: Family, variant: Variant) -> dict[str, Table]:
-    """Return the tables that exist, by name. A variant that is not installed has none.
+@contextmanager
+def opened(
+    family: Family, variant: Variant, names: Collection[str] = NAMES
+) -> Iterator[dict[str, Table]]:
+    """Give those tables that exist, by name; they can be read within the block.
 
-    A table that iptables-nft-save cannot express is not among them. Raises BackendError.
+    A variant that the kernel lacks has none, and neither has legacy without its programs.
+    Raises BackendError, also while reading.
     """
-    return {table.name: table for table in _tables(family, variant)}
-
-
-def read_all_with(prefix: str, family: Family, variant: Variant) -> dict[str, Table]:
-    """Return the tables as `read` does. Raises BackendError if one with such chains is missing."""
-    tables = read(family, variant)
-    if variant is Variant.NF_TABLES:
-        hidden = nft.tables_with_chains(family, prefix) - tables.keys()
-        if hidden:
-            raise unreadable(family, min(hidden), "it holds rules that iptables cannot express")
-    return tables
-
-
-def unreadable(family: Family, table: str, said: str) -> BackendError:
-    """Return the error for an nf_tables table that iptables-nft-save does not show."""
-    name = f"{nft.FAMILY_NAME[family]} {table}"
-    return BackendError(
-        f"reading the table {name}",
-        f"{said}; look for rules that were not written by iptables: nft list table {name}",
-        transient=False,
-    )
-
-
-def _tables(family: Family, variant: Variant) -> Iterator[Table]:
-    if not tools.installed(tools.program(family, variant, "save")):
+    if variant is Variant.LEGACY:
+        yield _read_legacy(family, names)
         return
-    if variant is Variant.LEGACY and not legacy.tables(family):
+    if not nft.supported():
+        yield {}
         return
-    table: Table | None = None
-    for raw in tools.save(family, variant):
-        line = raw.decode(errors="replace").rstrip("\n")
-        if line.startswith("*"):
-            table = Table(line[1:])
-        elif line.startswith("COMMIT") and table is not None:
-            yield table
-            table = None
-        elif table is not None:
-            table.take(line)
+    with Netlink("reading nf_tables") as netlink:
+        yield _open_nf_tables(nft.RuleReader(family, netlink), nft.chains(family), names)
 
 
-def _target(spec: str) -> str:
-    """Return the user chain that a rule leads to: as a target it has no options, so it is last.
-
-    A comment ends in a quote, whatever it says.
-    """
-    *_, option, last = ["", "", *spec.split(" ")]
-    return last if option in ("-j", "-g") else ""
+def chains(family: Family, variant: Variant, table: str) -> frozenset[str]:
+    """Return the names of all chains of a table but the built-in ones. Raises BackendError."""
+    with opened(family, variant, (table,)) as tables:
+        return tables[table].chains if table in tables else frozenset()
 
 
-def removal(
+def held(table: Table, ours: Collection[str], removed: Iterable[BaseRule]) -> set[str]:
+    """Return those chains to which something leads besides each other and the removed rules."""
+    known: Counter[str] = Counter(rule.step.chain for rule in removed)
+    for chain in ours:
+        known.update(step.chain for step in table.steps(chain))
+    return {chain for chain in ours if table.references(chain) > known[chain]}
+
+
+def remove(
+    family: Family,
+    variant: Variant,
     table: str,
     *,
-    jumps: Iterable[tuple[str, str]],
-    chains: Iterable[str],
-    emptied: Iterable[str] = (),
-) -> list[str]:
-    """Return the lines of iptables-restore input that deletes rules of built-in chains, and chains.
+    rules: Collection[BaseRule],
+    chains: Collection[str],
+    emptied: Collection[str] = (),
+) -> None:
+    """Remove rules of built-in chains, and chains, at once; `emptied` ones lose their rules.
 
-    `jumps` are (chain, spec as printed). `emptied` chains lose their rules and stay.
+    Raises BackendError.
     """
+    if variant is Variant.LEGACY:
+        tools.restore(family, variant, _removal(table, rules, chains, emptied))
+        return
+    edit = nft.Edit(family, f"removing rules from the nf_tables table {table}")
+    for rule in rules:
+        delete(edit, table, rule)
+    for chain in sorted([*chains, *emptied]):
+        edit.flush(table, chain)
+    for chain in sorted(chains):
+        edit.delete_chain(table, chain)
+    edit.commit()
+
+
+def delete(edit: nft.Edit, table: str, rule: BaseRule) -> None:
+    """Let an edit delete a rule that was read from nf_tables."""
+    assert isinstance(rule.identity, nft.Rule), "legacy rules are deleted by a restore"
+    edit.delete_rule(table, rule.base, rule.identity)
+
+
+def _removal(
+    table: str, rules: Iterable[BaseRule], chains: Iterable[str], emptied: Iterable[str]
+) -> list[str]:
     gone = sorted(chains)
     return [
         f"*{table}",
         *(f":{chain} - [0:0]" for chain in sorted([*gone, *emptied])),
-        *(f"-D {base} {spec}" for base, spec in jumps),
+        *(f"-D {rule.base} {rule.identity}" for rule in rules),
         *(f"-X {chain}" for chain in gone),
         "COMMIT",
     ]
+
+
+def _open_nf_tables(
+    reader: nft.RuleReader, found: Iterable[nft.Chain], names: Collection[str]
+) -> dict[str, Table]:
+    by_table: dict[str, list[nft.Chain]] = {}
+    for chain in found:
+        if chain.table in names:
+            by_table.setdefault(chain.table, []).append(chain)
+    return {
+        name: _NfTable(name, reader, {chain.name: chain for chain in chains}).table()
+        for name, chains in by_table.items()
+    }
+
+
+class _Once:
+    """Keeps equal steps once: kube-proxy has 100,000. Of a condition it keeps that there is one."""
+
+    def __init__(self) -> None:
+        self._known: dict[Step, Step] = {}
+
+    def __call__(self, step: Step) -> Step:
+        kept = step._replace(condition=step.condition and b"?")
+        return self._known.setdefault(kept, kept)
+
+
+class _NfTable:
+    """Reads what is asked for of one table, each chain once."""
+
+    def __init__(self, name: str, reader: nft.RuleReader, chains: dict[str, nft.Chain]) -> None:
+        self._name = name
+        self._reader = reader
+        self._chains = chains
+        self._steps: dict[str, tuple[Step, ...]] = {}
+        self._once = _Once()
+
+    def table(self) -> Table:
+        entered = [name for name, chain in self._chains.items() if chain.base]
+        return Table(
+            name=self._name,
+            built_in={name: tuple(self._base_rules(name)) for name in entered},
+            chains=frozenset(self._chains.keys() - set(entered)),
+            steps=self.steps,
+            references=self.references,
+            rules=self.rules,
+        )
+
+    def steps(self, chain: str) -> Sequence[Step]:
+        if chain not in self._steps:
+            parsed = map(nft_rules.parse, self._reader.rules(self._name, chain))
+            self._steps[chain] = tuple(self._once(each.step) for each in parsed)
+        return self._steps[chain]
+
+    def references(self, chain: str) -> int:
+        return self._chains[chain].uses - len(self.steps(chain))
+
+    def rules(self) -> int:
+        # What has no counter was not written by iptables, and says nothing of who uses it.
+        return sum(
+            nft_rules.parse(rule).counted
+            for chain in self._chains
+            for rule in self._reader.rules(self._name, chain)
+        )
+
+    def _base_rules(self, base: str) -> Iterator[BaseRule]:
+        for rule in self._reader.rules(self._name, base):
+            parsed = nft_rules.parse(rule)
+            yield BaseRule(base, parsed.step, parsed.comment, parsed.only_new, rule)
+
+
+def _read_legacy(family: Family, names: Collection[str]) -> dict[str, Table]:
+    if not tools.installed(tools.program(family, Variant.LEGACY, "save")):
+        return {}
+    # Asking for a table that does not exist would create it.
+    return {
+        name: _LegacyTable.read(tools.save(family, Variant.LEGACY, name)).table(name)
+        for name in sorted(legacy.tables(family) & set(names))
+    }
+
+
+@dataclass(slots=True)
+class _LegacyTable:
+    """What iptables-legacy-save prints of one table."""
+
+    built_in: dict[str, list[BaseRule]] = field(default_factory=dict)
+    chains: dict[str, list[Step]] = field(default_factory=dict)
+    named: Counter[str] = field(default_factory=Counter)
+    once: _Once = field(default_factory=_Once)
+    count: int = 0
+
+    @classmethod
+    def read(cls, lines: Iterable[bytes]) -> _LegacyTable:
+        read = cls()
+        for line in lines:
+            read.take(line.decode(errors="replace").rstrip("\n"))
+        return read
+
+    def take(self, line: str) -> None:
+        if line.startswith(":"):
+            name, policy, *_ = line[1:].split()
+            if policy == "-":
+                self.chains[name] = []
+            else:
+                self.built_in[name] = []
+        elif line.startswith("-A "):
+            self.count += 1
+            chain, _, spec = line[3:].partition(" ")
+            self._take_rule(chain, spec)
+
+    def table(self, name: str) -> Table:
+        return Table(
+            name=name,
+            built_in=self.built_in,
+            chains=frozenset(self.chains),
+            steps=lambda chain: self.chains.get(chain, ()),
+            references=lambda chain: self.named[chain],
+            rules=lambda: self.count,
+        )
+
+    def _take_rule(self, chain: str, spec: str) -> None:
+        parsed = steps.parse(spec)
+        step = parsed.step
+        # All chains are declared before the first rule. What is none of them is a target that
+        # lets packets go on, as LOG does.
+        if step.chain and step.chain not in self.chains:
+            step = step._replace(action=Action.PASS, chain="")
+        if step.chain:
+            self.named[step.chain] += 1
+        if chain in self.built_in:
+            only_new = parsed.condition == _ONLY_NEW
+            self.built_in[chain].append(BaseRule(chain, step, parsed.comment, only_new, spec))
+            return
+        self.chains[chain].append(self.once(step))

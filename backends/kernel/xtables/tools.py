@@ -113,11 +113,6 @@ def save(family: Family, variant: Variant, table: str | None = None) -> Iterator
     return _lines([name] if table is None else [name, "-t", table])
 
 
-def list_chain(family: Family, variant: Variant, table: str, chain: str) -> Iterator[bytes]:
-    """Yield the lines of one chain's rules, as `save` does."""
-    return _lines([program(family, variant), "-t", table, "-S", chain])
-
-
 def _lines(argv: list[str]) -> Iterator[bytes]:
     doing = f"reading rules with {argv[0]}"
     child = _start(doing, argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)

@@ -7,6 +7,7 @@ from backends.iptables.driver import trial
 from backends.iptables.driver.trial import Trial
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
 from tests.kernel.iptables.conftest import Applied, run, shop
 
 pytestmark = pytest.mark.kernel
@@ -59,15 +60,28 @@ def test_two_variants_in_use_are_told(namespace, family):
     assert "update-alternatives" in told.remedy
 
 
-def test_a_table_that_iptables_cannot_show_is_told(namespace, family):
+def test_rules_that_iptables_cannot_show_are_no_miss(namespace, family):
     node = Applied(family, Variant.NF_TABLES)
     node.apply(shop(family))
-    assert found(family)["table nat"].ok
+    understood = found(family)["table nat"].detail
     name = "ip" if family is Family.IPV4 else "ip6"
     run(f"nft add rule {name} nat PREROUTING fib daddr type local accept")
+    run(f"nft add rule {name} filter FORWARD meta mark set meta mark and 0xff00ffff xor 0x40000")
     findings = found(family, wanted=Variant.NF_TABLES)
-    assert not findings["table nat"].ok
-    assert findings["table filter"].ok
+    assert all(finding.ok for finding in findings.values() if finding.subject.startswith("table"))
+    assert findings["table nat"].detail == findings["table filter"].detail != understood
+
+
+def test_a_chain_under_the_name_of_iptables_own_is_told(namespace, family):
+    name = "ip" if family is Family.IPV4 else "ip6"
+    text = f"add table {name} filter\nadd chain {name} filter FORWARD"
+    run("nft -f -", f"{text} {{ type filter hook forward priority 10; }}\n")
+    told = found(family, wanted=Variant.NF_TABLES)["table filter"]
+    assert told.blocking
+    assert not told.ok
+    assert f"FORWARD in the table {name} filter" in told.detail
+    with pytest.raises(BackendError):
+        Applied(family, Variant.NF_TABLES).apply(shop(family))
 
 
 def test_missing_programs_are_told_with_their_package(namespace, family, monkeypatch, tmp_path):

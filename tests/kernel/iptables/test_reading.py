@@ -5,7 +5,7 @@ import pytest
 from backends.iptables.driver import in_process, reading, saved
 from backends.iptables.driver.reading import Reader
 from backends.iptables.driver.saved import ALTERED, Unreadable, parse
-from backends.kernel.xtables import legacy, rulesets, tools
+from backends.kernel.xtables import legacy, tools
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from tests.kernel.iptables.conftest import Applied, service_port, shop
@@ -41,8 +41,6 @@ def test_chains_and_jumps_are_told_by_their_comments():
         "nat/KPROXY-EMPTY": ALTERED,
         "jump/nat/PREROUTING/KPROXY-A": b"aa:1",
     }
-    spec = '-m comment --comment "kp:aa:1" -j KPROXY-A'
-    assert seen.jumps == {"jump/nat/PREROUTING/KPROXY-A": (spec,)}
 
 
 @pytest.mark.parametrize(
@@ -62,10 +60,9 @@ def test_a_count_that_does_not_fit_is_never_a_wanted_value(why, old, new):
     "jump",
     [b"-A PREROUTING -j KPROXY-A\n", b'-A PREROUTING -m comment --comment "kp:aa:1" -j KPROXY-A\n'],
 )
-def test_a_second_copy_of_a_jump_is_an_alteration_and_both_specs_are_known(jump):
+def test_a_second_copy_of_a_jump_is_an_alteration(jump):
     seen = parsed(OURS.replace(b"-A KPROXY-A -d", jump + b"-A KPROXY-A -d"))
     assert seen.image["jump/nat/PREROUTING/KPROXY-A"] == ALTERED
-    assert len(seen.jumps["jump/nat/PREROUTING/KPROXY-A"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -87,18 +84,6 @@ def test_a_rewritten_rule_changes_the_hash_and_a_counter_does_not():
     before = parsed(OURS).texts
     after = parsed(OURS.replace(b"-A KPROXY-A -j RETURN", b"-A KPROXY-A -j ACCEPT")).texts
     assert {key for key in before if before[key] != after[key]} == {"nat/KPROXY-A"}
-
-
-def test_a_target_is_the_last_word_whatever_a_comment_says():
-    table = rulesets.Table("nat")
-    for line in OURS.decode().splitlines():
-        table.take(line)
-    assert table.jumps == {
-        "PREROUTING": {"KPROXY-A"},
-        "KPROXY-A": {"KPROXY-AB"},
-        "MINE": {"KPROXY-A"},
-    }
-    assert [target for _, _, target in table.base_rules] == ["KPROXY-A"]
 
 
 def both(family, table) -> list[saved.Seen]:
@@ -127,7 +112,6 @@ def test_both_readers_of_the_legacy_variant_see_the_same(namespace, family, edit
         in_process, child = both(family, table)
         assert in_process.image == child.image
         assert in_process.texts.keys() == child.texts.keys()
-        assert in_process.jumps.keys() == child.jumps.keys()
 
 
 @pytest.mark.kernel
@@ -141,7 +125,6 @@ def test_netlink_tells_the_same_as_iptables_nft_save(namespace, family, edit):
         printed = saved.parse(table, tools.save(family, Variant.NF_TABLES, table))
         assert ours.image == printed.image
         assert ours.texts.keys() == printed.texts.keys()
-        assert ours.jumps.keys() == printed.jumps.keys()
 
 
 @pytest.mark.kernel
@@ -151,17 +134,6 @@ def test_a_chain_that_fills_several_answers_of_the_kernel_is_read_whole(namespac
     text = "\n".join(["*nat", ":KPROXY-LONG - [0:0]", *rules, "COMMIT", ""])
     Applied(family, Variant.NF_TABLES).restore(text)
     assert reading.read(Reader.NETLINK, family, "nat").image == {"nat/KPROXY-LONG": b"ab:1999"}
-
-
-@pytest.mark.kernel
-def test_the_specs_of_jumps_are_the_same_whether_a_chain_or_the_table_is_printed(node):
-    node.apply(shop(node.family))
-    node.iptables("-t nat -A PREROUTING -p tcp -g KPROXY-SERVICES")
-    node.iptables("-t nat -A PREROUTING -p tcp -j ACCEPT")
-    whole = saved.parse("nat", tools.save(node.family, node.variant, "nat"))
-    bases = ("PREROUTING", "OUTPUT", "POSTROUTING")
-    assert reading.jump_specs(node.family, node.variant, "nat", bases) == whole.jumps
-    assert len(whole.jumps["jump/nat/PREROUTING/KPROXY-SERVICES"]) == 2
 
 
 @pytest.mark.kernel

@@ -20,6 +20,7 @@ def written(edit) -> list[str]:
             chain=lambda key: ("-j RETURN",),
             jump=lambda key: "-j KPROXY-NEW",
             old_jumps={JUMP: ("-p tcp -j KPROXY-NEW",), LOST_JUMP: ("-j KPROXY-GONE",)},
+            numbers={JUMP: 3},
         )
     )
 
@@ -34,7 +35,7 @@ def test_one_step_writes_changes_and_removes_in_one_transaction():
         "-D INPUT -j KPROXY-GONE",
         "-A KPROXY-NEW -j RETURN",
         "-A KPROXY-OLD -j RETURN",
-        "-I INPUT 1 -j KPROXY-NEW",
+        "-I INPUT 3 -j KPROXY-NEW",
         "-X KPROXY-GONE",
         "COMMIT",
     ]
@@ -48,7 +49,7 @@ def test_the_first_of_two_steps_flushes_nothing_that_existed():
         "-D INPUT -p tcp -j KPROXY-NEW",
         "-A KPROXY-NEW -j RETURN",
         "-A KPROXY-OLD -j RETURN",
-        "-I INPUT 1 -j KPROXY-NEW",
+        "-I INPUT 3 -j KPROXY-NEW",
         "COMMIT",
     ]
     assert written(exact) == [

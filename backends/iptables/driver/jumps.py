@@ -1,0 +1,110 @@
+"""Our jumps in built-in chains: where new ones go, and how old ones leave."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from backends.iptables.render.restore import TableEdit
+from backends.iptables.render.rules import CHAIN_PREFIX, split_key
+from backends.kernel import nft
+from backends.kernel.xtables import placement, rulesets
+from backends.kernel.xtables.rulesets import BaseRule, Table
+from backends.kernel.xtables.tools import Variant
+from backends.kube_proxy.chains import is_kube_proxys
+from kproxy.core.addresses import Family
+from kproxy.core.image import Key
+
+# What each chain of ours is in the place of. The guard of loopback is in that of kubelet's, which
+# is no hint: whoever wrote the jump to it, kube-proxy's jumps tell the place better.
+_IN_THE_PLACE_OF = {
+    "KPROXY-SERVICES": ("KUBE-SERVICES",),
+    "KPROXY-POSTROUTING": ("KUBE-POSTROUTING",),
+    "KPROXY-FORWARD": ("KUBE-FORWARD",),
+    "KPROXY-HEALTH": ("KUBE-NODEPORTS", "KUBE-NODE-PORT"),
+    "KPROXY-FILTER": (
+        *("KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"),
+        *("KUBE-IPVS-FILTER", "KUBE-IPVS-OUT-FILTER"),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an edit does with jumps.
+
+    - `numbers`: the place of each new one, as it is when the ones before it were inserted.
+    - `old`: the texts of those that the restore deletes.
+    - `before`, `after`: those that go in transactions of their own, around the restore.
+    """
+
+    numbers: Mapping[Key, int]
+    old: Mapping[Key, Sequence[str]]
+    before: nft.Edit
+    after: nft.Edit
+
+
+def plan(family: Family, variant: Variant, edit: TableEdit) -> Plan:
+    """Look at the built-in chains of an edit and say how its jumps come and go.
+
+    A new jump goes where its predecessor stood: our own, or kube-proxy's. Else it goes behind
+    the jumps of policy engines. Raises BackendError.
+    """
+    doing = f"removing jumps from the nf_tables table {edit.table}"
+    before, after = nft.Edit(family, doing), nft.Edit(family, doing)
+    if not (edit.insert_jumps or edit.delete_jumps):
+        return Plan({}, {}, before, after)
+    with rulesets.opened(family, variant, (edit.table,)) as tables:
+        table = tables.get(edit.table)
+        old = {key: _copies(table, key) for key in edit.delete_jumps}
+        if variant is Variant.LEGACY:
+            texts = {key: [str(rule.identity) for rule in rules] for key, rules in old.items()}
+            return Plan(_numbers(table, edit.insert_jumps, old.values()), texts, before, after)
+        # No restore can delete a rule beside such that iptables does not understand. A jump is
+        # replaced after the new one is there, and goes before the chain to which it leads.
+        ending = [rules for key, rules in old.items() if key not in edit.insert_jumps]
+        for rules in old.values():
+            for rule in rules:
+                rulesets.delete(before if rules in ending else after, edit.table, rule)
+        return Plan(_numbers(table, edit.insert_jumps, ending), {}, before, after)
+
+
+def _copies(table: Table | None, key: Key) -> list[BaseRule]:
+    _, _, base, chain = split_key(key)
+    rules = table.built_in.get(base, ()) if table is not None else ()
+    return [rule for rule in rules if rule.step.chain == chain]
+
+
+def _numbers(
+    table: Table | None, keys: Collection[Key], ending: Iterable[Collection[BaseRule]]
+) -> dict[Key, int]:
+    """Return the rule numbers for new jumps, inserted one after the other when `ending` is gone."""
+    gone = list(itertools.chain.from_iterable(ending))
+    numbers: dict[Key, int] = {}
+    inserted: dict[str, list[int]] = {}
+    for key in keys:
+        _, _, base, chain = split_key(key)
+        rules = table.built_in.get(base, ()) if table is not None else ()
+        place = _place(table, rules, chain) if table is not None else 0
+        staying = sum(rule not in gone for rule in rules[:place])
+        earlier = inserted.setdefault(base, [])
+        numbers[key] = 1 + staying + sum(other < place for other in earlier)
+        earlier.append(place)
+    return numbers
+
+
+def _place(table: Table, rules: Sequence[BaseRule], chain: str) -> int:
+    """Return before which of a built-in chain's rules a jump of ours goes."""
+    targets = [rule.step.chain for rule in rules]
+    if targets.count(chain) == 1:
+        return targets.index(chain)
+    predecessors = _IN_THE_PLACE_OF.get(chain) or tuple(filter(is_kube_proxys, targets))
+    for place, target in enumerate(targets):
+        if target in predecessors:
+            return place
+    return placement.leading([rule.step for rule in rules], table.steps, _counts_for_nothing)
+
+
+def _counts_for_nothing(chain: str) -> bool:
+    return chain.startswith(CHAIN_PREFIX) or is_kube_proxys(chain)
