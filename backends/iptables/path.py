@@ -15,7 +15,7 @@ from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Options
 from backends.kernel.transactions import Transactions
 from backends.kernel.xtables.tools import Variant
-from backends.kube_proxy import takeover
+from backends.kube_proxy.takeover import TakeOver
 from kproxy.core.addresses import Family
 from kproxy.core.table import ForwardingTable, NodeRules
 from kproxy.ports.data_path import Backend, Finding
@@ -30,11 +30,14 @@ class IptablesPath:
 
     def __init__(self, options: IptablesOptions) -> None:
         self._options = options
+        self._take_over = TakeOver() if options.take_over else None
         self._chosen: dict[Family, Variant] = {}
         self._transactions = Transactions()
 
     def backend(self, family: Family) -> Backend:
         """Return the data path of a family, in the variant that the node uses."""
+        if self._take_over:
+            self._take_over.expect(family)
         return self._backend(family)
 
     def prepare(self, family: Family, rules: NodeRules) -> int:
@@ -70,7 +73,7 @@ class IptablesPath:
                     removed,
                     other.value,
                 )
-        removed = takeover.remove_kube_proxy(family) if self._options.take_over else 0
+        removed = self._take_over.in_force(family) if self._take_over else 0
         if removed:
             log.info("%s: removed %d objects that kube-proxy left", family.value, removed)
 

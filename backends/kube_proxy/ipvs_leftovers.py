@@ -69,6 +69,23 @@ def kube_proxys(
     ]
 
 
+def remove_addresses(family: Family) -> int:
+    """Take a family's addresses from kube-proxy's link; return how many. Raises BackendError.
+
+    As long as they are there they are the node's own: NodePorts would answer on them.
+    """
+    index = _link_index()
+    if index is None:
+        return 0
+    from pyroute2 import IPRoute
+
+    with _refusals(f"removing addresses of the link {LINK}"), IPRoute() as routes:
+        found = list(routes.get_addr(index=index, family=_AF[family]))
+        if found:
+            routes.flush_addr(index=index, family=_AF[family])
+        return len(found)
+
+
 def remove_link() -> int:
     """Remove kube-proxy's dummy link; return how many there were. Raises BackendError."""
     index = _link_index()

@@ -6,6 +6,7 @@ Names and layouts: reference 5.1 to 5.3 (k8s.io/kubernetes pkg/proxy, 1.36 and 1
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable
 
 from backends.kernel import ipset, nft
@@ -46,6 +47,36 @@ _SET_NAME_LENGTH = 31
 _NFTABLES_TABLE = "kube-proxy"
 
 
+class TakeOver:
+    """Removes what kube-proxy left, family by family, each when its new rules are in force.
+
+    The families share a link. It goes with the last of them, so that none loses addresses before
+    it has rules. Each family may have a thread of its own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._expected: set[Family] = set()
+        self._in_force: set[Family] = set()
+
+    def expect(self, family: Family) -> None:
+        """Keep what is shared until this family is in force too."""
+        with self._lock:
+            self._expected.add(family)
+
+    def in_force(self, family: Family) -> int:
+        """Remove a family's share, and what all share after the last; return how many objects.
+
+        Raises BackendError; to be called again then.
+        """
+        removed = remove_kube_proxy(family)
+        with self._lock:
+            self._in_force.add(family)
+            if self._expected <= self._in_force:
+                removed += ipvs_leftovers.remove_link()
+        return removed
+
+
 def remove_kube_proxy(family: Family) -> int:
     """Remove what kube-proxy made for a family, in any of its modes; return how many objects.
 
@@ -55,7 +86,7 @@ def remove_kube_proxy(family: Family) -> int:
     sets = _existing_sets(family)
     node_ports = [name for name in sets if "-NODE-PORT-" in name and "HEALTH" not in name]
     removed = ipvs_leftovers.remove_virtual_servers(family, node_ports)
-    removed += ipvs_leftovers.remove_link()
+    removed += ipvs_leftovers.remove_addresses(family)
     removed += sum(_remove_chains(family, variant) for variant in Variant)
     removed += ipset.destroy(sets)
     if nft.has_table(family, _NFTABLES_TABLE):

@@ -1,12 +1,14 @@
 """Taking over removes what kube-proxy left, whatever its mode, and nothing of anybody else."""
 
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy.ipvs_leftovers import VirtualServer, kube_proxys
-from backends.kube_proxy.takeover import remove_kube_proxy
+from backends.kube_proxy.takeover import TakeOver, remove_kube_proxy
 from kproxy.core.addresses import Family
 from tests.kernel.iptables import kube_proxy
 from tests.kernel.iptables.conftest import Applied, iptables, run, saved, shop
@@ -39,12 +41,63 @@ def test_the_ipvs_mode_leaves_nothing_and_others_lose_nothing(before, family, va
     run("ipset create mine hash:ip")
     run("ipset restore", sets)
     load(family, variant, rules)
-    run("ip link add kube-ipvs0 type veth peer name other-end")  # the name counts, not the type
     assert remove_kube_proxy(family) > 20
     assert saved(family, variant) == before
     assert run("ipset list -n") == "mine\n"
-    assert "kube-ipvs0" not in run("ip link")
     assert remove_kube_proxy(family) == 0
+
+
+VIPS = {Family.IPV4: "172.30.0.1/32", Family.IPV6: "fd00:30::1/128"}
+
+
+@pytest.fixture
+def link(namespace):
+    """kube-proxy's link with a clusterIP of each family; the name counts, not the type."""
+    run("ip link add kube-ipvs0 type veth peer name other-end")
+    for vip in VIPS.values():
+        run(f"ip addr add {vip} dev kube-ipvs0")
+
+
+def addresses() -> set[str]:
+    """Return what stands on the link, which is down and so has no link-local address."""
+    return {line.split()[3] for line in run("ip -o addr show dev kube-ipvs0").splitlines()}
+
+
+def test_a_family_keeps_its_addresses_until_it_is_in_force_and_the_link_goes_with_the_last(
+    link, family
+):
+    other = Family.IPV6 if family is Family.IPV4 else Family.IPV4
+    taking = TakeOver()
+    for each in Family:
+        taking.expect(each)
+    assert taking.in_force(family) == 1
+    assert addresses() == {VIPS[other]}
+    assert taking.in_force(family) == 0, "it may be asked again"
+    assert addresses() == {VIPS[other]}
+    assert taking.in_force(other) == 1 + 1
+    assert "kube-ipvs0" not in run("ip link")
+
+
+def test_the_link_goes_with_the_only_family(link, family):
+    taking = TakeOver()
+    taking.expect(family)
+    assert taking.in_force(family) == 1 + 1
+    assert "kube-ipvs0" not in run("ip link")
+
+
+def test_families_that_come_into_force_at_once_remove_the_link_once(link):
+    taking = TakeOver()
+    for each in Family:
+        taking.expect(each)
+    together = threading.Barrier(len(Family))
+
+    def in_force(family: Family) -> int:
+        together.wait()
+        return taking.in_force(family)
+
+    with ThreadPoolExecutor(max_workers=len(Family)) as threads:
+        assert sum(threads.map(in_force, Family)) == len(Family) + 1
+    assert "kube-ipvs0" not in run("ip link")
 
 
 def test_the_nftables_mode_leaves_nothing_and_the_other_family_loses_nothing(before, family):
