@@ -8,11 +8,16 @@ from kproxy.core.addresses import Family
 from tests.kernel.faults import foreign
 from tests.kernel.faults.cluster import both
 from tests.kernel.faults.node import LEFT, REFUSED, Node
+from tests.kernel.faults.tools import REFUSE
+from tests.kernel.faults.waiting import until
 from tests.kernel.iptables import kube_proxy
 from tests.support.net.plan import CLIENT, CLUSTER_CIDR, NODE, POD1, POD2, POD3, in_family
 from tests.support.packets.objects import port
 
 pytestmark = pytest.mark.kernel
+
+LINK = "kube-ipvs0"
+IN_FORCE_WITHIN_S = 30.0
 
 EDGE = both("edge", "10.96.0.7", POD1, POD2, ports=(port(80, node_port=30080),))
 IDLE = both("idle", "10.96.0.9")
@@ -96,3 +101,33 @@ def test_nothing_goes_before_our_own_rules_are_in_force(node, others):
     node.start("--take-over").ended()
     assert kube_proxys(node, others) == before
     assert node.answers({**SERVED, **STALE}, sources=SOURCES) == []
+
+
+LINK_VIPS = {Family.IPV4: "10.96.0.7", Family.IPV6: in_family("10.96.0.7", Family.IPV6)}
+
+
+def on_the_link(node: Node) -> set[str]:
+    """Return the addresses on the link of kube-proxy's ipvs mode, which may be gone."""
+    lines = [line.split() for line in node.run("ip -o addr show").splitlines()]
+    return {words[3].partition("/")[0] for words in lines if words[1] == LINK}
+
+
+@pytest.fixture
+def link(node):
+    """What kube-proxy's ipvs mode leaves: a link, whatever its type, with all clusterIPs."""
+    node.manifests.put("shop", EDGE)
+    node.run(f"ip link add {LINK} type veth peer name other-end")
+    for vip in LINK_VIPS.values():
+        node.run(f"ip addr add {vip} dev {LINK}")
+
+
+def test_a_family_that_the_kernel_refuses_keeps_its_addresses_until_it_has_rules(node, link):
+    node.tools.always("ip6tables", REFUSE)
+    proxy = node.start("--take-over")
+    proxy.wait_for("removed 1 objects that kube-proxy left")
+    assert on_the_link(node) == {LINK_VIPS[Family.IPV6]}
+    assert node.answers(SERVED, families=(Family.IPV4,)) == []
+    node.tools.leave_alone("ip6tables")
+    until(lambda: on_the_link(node) == set(), within_s=IN_FORCE_WITHIN_S, what="both are in force")
+    until(lambda: LINK not in node.run("ip link"), within_s=IN_FORCE_WITHIN_S, what="no link")
+    assert node.answers(SERVED, sources=SOURCES) == []
