@@ -55,9 +55,10 @@ class Compiler:
         self._store = Store()
         self._node_key = ObjectKey("", settings.node_name)
         self._slices: dict[ObjectKey, dict[ObjectKey, EndpointSlice]] = {}
+        self._rules_from: tuple[Node | None, list[ServiceCIDR]] = (None, [])
+        self._rules = {family: node_rules(settings, None, (), family) for family in families}
         self._families = {
-            family: FamilyTable(family, node_rules(settings, None, (), family))
-            for family in families
+            family: FamilyTable(family, rules) for family, rules in self._rules.items()
         }
         self._zone_hinted: set[ObjectKey] = set()
         self._started = False
@@ -157,13 +158,17 @@ class Compiler:
             self._started = True
             dirty = {service.key for service in self.services()}
         cidrs = [c for c in self._store.all(Kind.SERVICE_CIDR) if isinstance(c, ServiceCIDR)]
+        if (node, cidrs) != self._rules_from:
+            self._rules_from = (node, cidrs)
+            self._rules = {
+                family: node_rules(self._settings, node, cidrs, family) for family in self._families
+            }
         where = Where(self._settings.node_name, node.zone if node else "")
         result = {}
         for family, table in self._families.items():
-            rules = node_rules(self._settings, node, cidrs, family)
             own = node_address(self._settings, node, family)
             compiled = {key: self._compile(key, where, own, family) for key in dirty}
-            changed = table.update(rules, compiled)
+            changed = table.update(self._rules[family], compiled)
             if changed:
                 result[family] = changed
         return result
