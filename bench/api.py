@@ -4,7 +4,7 @@
   alone the median of several starts, of `kproxy run` one, by its log.
 - *first sync*: until clients reach the first, the middle and the last Service.
 - *one change*: from the moment when the API server has stored a moved endpoint until a client's
-  packets reach it.
+  packets reach it; how changes that come sooner fare, `bench.pace` says.
 - *200 changes a second*: the CPU of source and compiler alone (`bench.follower`), in cores.
 """
 
@@ -34,7 +34,7 @@ from tests.support.cluster.relay import Relay
 COMPILED = "all is listed"  # what kproxy logs when the first table is compiled
 _PORT = 6443
 _WITHIN_S = 120.0
-_BETWEEN_CHANGES_S = (1.2, 1.8)  # more than minSyncPeriod, so that no change waits for the last
+_BETWEEN_CHANGES_S = (1.2, 1.8)  # so that no change waits for the last
 _CHANGES_PER_S = 200
 _CHANGING_S = 10
 _WRITERS = 4
@@ -89,7 +89,8 @@ def storm(cluster: Cluster, plane: ControlPlane) -> Row:
             time.sleep(1)
             memory = follower.memory()
             cpu_before_s = follower.cpu_s()
-            rate = _change_many(cluster, plane)
+            moves = range(_CHANGES_PER_S * _CHANGING_S)
+            rate = change_many(cluster, plane, moves, per_s=_CHANGES_PER_S)
             cpu_s = follower.cpu_s() - cpu_before_s
     return {
         "in_hand_s": spread(starts_s, 2),
@@ -107,7 +108,7 @@ def agent_costs(cluster: Cluster, plane: ControlPlane, variant: str, moves: rang
     stage = build_stage()
     with (
         tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch,
-        _relayed(plane, stage, Path(scratch)) as kubeconfig,
+        relayed(plane, stage, Path(scratch)) as kubeconfig,
         answering(stage),
     ):
         began_s = time.monotonic()
@@ -115,7 +116,9 @@ def agent_costs(cluster: Cluster, plane: ControlPlane, variant: str, moves: rang
             in_hand_s = _until_said(agent, COMPILED, began_s)
             wait_for_every_service(cluster, stage, agent)
             first_sync_s = time.monotonic() - began_s
-            delays_ms = _change_one_by_one(cluster, plane, stage, agent, moves)
+            delays_ms = change_one_by_one(
+                cluster, plane, (stage, agent), moves=moves, between_s=_BETWEEN_CHANGES_S
+            )
             memory = agent.memory()
     return {
         "in_hand_s": round(in_hand_s, 2),
@@ -126,7 +129,7 @@ def agent_costs(cluster: Cluster, plane: ControlPlane, variant: str, moves: rang
 
 
 @contextmanager
-def _relayed(plane: ControlPlane, stage: Stage, scratch: Path) -> Iterator[Path]:
+def relayed(plane: ControlPlane, stage: Stage, scratch: Path) -> Iterator[Path]:
     """Make the API server reachable from the node; return a kubeconfig for there."""
     with Relay(plane.port, port=_PORT, entered=stage.node.entered):
         yield plane.kubeconfig(scratch / "kubeconfig", port=_PORT)
@@ -141,12 +144,22 @@ def _until_said(agent: Agent, words: str, began_s: float) -> float:
     return time.monotonic() - began_s
 
 
-def _change_one_by_one(
-    cluster: Cluster, plane: ControlPlane, stage: Stage, agent: Agent, moves: range
+def change_one_by_one(
+    cluster: Cluster,
+    plane: ControlPlane,
+    node: tuple[Stage, Agent],
+    *,
+    moves: range,
+    between_s: tuple[float, float],
 ) -> list[float]:
+    """Move endpoints, and return how many ms it took each time until packets followed.
+
+    The next one moves so long after that, at random. For `moves` see `agent_costs`.
+    """
+    stage, agent = node
     chance = random.Random(moves.start)
     delays_ms = []
-    time.sleep(_BETWEEN_CHANGES_S[1])
+    time.sleep(between_s[1])
     for moved in moves:
         number = chance.randrange(cluster.services)
         expected = spare_address(moved)
@@ -157,24 +170,23 @@ def _change_one_by_one(
             if time.monotonic() - stored_s > _WITHIN_S:
                 raise TimeoutError(f"packets did not follow change {moved}")
         delays_ms.append(1000 * (time.monotonic() - stored_s))
-        time.sleep(chance.uniform(*_BETWEEN_CHANGES_S))
+        time.sleep(chance.uniform(*between_s))
     return delays_ms
 
 
-def _change_many(cluster: Cluster, plane: ControlPlane) -> float:
-    """Move endpoints for some seconds; return how many a second it became."""
+def change_many(cluster: Cluster, plane: ControlPlane, moves: range, *, per_s: int) -> float:
+    """Move an endpoint of one Service after the other; return how many a second it became."""
     numbers = itertools.cycle(range(cluster.services))
     began_s = time.monotonic()
 
     def change(n: int, number: int) -> None:
-        due_s = began_s + n / _CHANGES_PER_S
+        due_s = began_s + n / per_s
         time.sleep(max(0.0, due_s - time.monotonic()))
-        plane.api.replace(cluster.endpoint_slice(number, n))
+        plane.api.replace(cluster.endpoint_slice(number, moves[n]))
 
-    wanted = _CHANGES_PER_S * _CHANGING_S
     with ThreadPoolExecutor(_WRITERS) as pool:
-        list(pool.map(change, range(wanted), itertools.islice(numbers, wanted)))
-    return wanted / (time.monotonic() - began_s)
+        list(pool.map(change, range(len(moves)), itertools.islice(numbers, len(moves))))
+    return len(moves) / (time.monotonic() - began_s)
 
 
 if __name__ == "__main__":

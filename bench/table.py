@@ -35,12 +35,14 @@ def main() -> None:
 
 def sections() -> Iterator[str]:
     """Return the lines of all tables."""
-    names = ("sync", "api", "connections", "core")
-    sync, api, connections, core = (_read(name) for name in names)
+    names = ("sync", "api", "pace", "connections", "core")
+    sync, api, pace, connections, core = (_read(name) for name in names)
     if sync:
         yield from _sync(sync)
     if api:
         yield from _api(api)
+    if pace:
+        yield from _pace(pace)
     if connections:
         yield from _connections(connections)
     if core:
@@ -117,6 +119,35 @@ def _api(document: Row) -> Iterator[str]:
         f"{alone['steady_rss_mb']:.0f} MB, {alone['cores']:.2f} cores at 200 changes a second."
     )
     yield ""
+    yield from _source(document)
+
+
+def _pace(document: Row) -> Iterator[str]:
+    parameters = document["parameters"]
+    soonest_s, latest_s = parameters["between_s"]
+    yield (
+        f"Changes that come {soonest_s} to {latest_s} s after one another, at random, and 1,000 of "
+        f"them at 100 a second, with {parameters['endpoints']} endpoints a Service, from a real "
+        "API server:"
+    )
+    yield ""
+    yield from _table(
+        (
+            "iptables variant",
+            "Services",
+            "one change, ms (median, 90 %, max)",
+            "CPU for 1,000 changes, s",
+        ),
+        [
+            (
+                row["variant"],
+                f"{row['services']:,}",
+                ", ".join(f"{row['change_ms'][each]:.0f}" for each in ("median", "p90", "max")),
+                row["storm_cpu_s"],
+            )
+            for row in document["results"]
+        ],
+    )
     yield from _source(document)
 
 
