@@ -156,7 +156,7 @@ def _check_bit(path: str, section: Iptables | Nftables) -> Iterator[Mistake]:
 
 
 def _check_periods(path: str, section: Iptables | Ipvs | Nftables) -> Iterator[Mistake]:
-    sync, least = section.sync_period_s, section.min_sync_period_s
+    sync, least = section.sync_period_s, section.min_sync_period.span
     if sync <= 0:
         yield Mistake(f"{path}.syncPeriod", format_duration(sync), "must be more than 0s")
     yield from _check_not_negative(f"{path}.minSyncPeriod", least)

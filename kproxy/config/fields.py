@@ -31,6 +31,21 @@ class LogSpan(Struct, frozen=True):
     as_number: bool = False
 
 
+class MinSyncPeriod(Struct, frozen=True):
+    """The shortest time between two writes; `chosen` says that somebody set it, and not to 0.
+
+    Where nobody did, `span` is what kube-proxy would use, and tells.
+    """
+
+    span: Span
+    chosen: bool = False
+
+
+def chosen_min_sync_period(span: Span) -> MinSyncPeriod:
+    """Return what somebody wrote; 0 leaves the choice to us, as kubeadm means it."""
+    return MinSyncPeriod(span, chosen=bool(span))
+
+
 class LogFormat(enum.Enum):
     """How a log line is written."""
 
@@ -86,12 +101,12 @@ class Iptables(Section, frozen=True, kw_only=True):
     masquerade_all: bool = False
     localhost_node_ports: bool = True
     sync_period_s: Span = field(name="syncPeriod", default=whole_seconds(30))
-    min_sync_period_s: Span = field(name="minSyncPeriod", default=whole_seconds(1))
+    min_sync_period: MinSyncPeriod = MinSyncPeriod(whole_seconds(1))
 
 
 class Ipvs(Section, frozen=True, kw_only=True):
     sync_period_s: Span = field(name="syncPeriod", default=whole_seconds(30))
-    min_sync_period_s: Span = field(name="minSyncPeriod", default=whole_seconds(0))
+    min_sync_period: MinSyncPeriod = MinSyncPeriod(whole_seconds(0))
     scheduler: str = ""
     exclude_cidrs: tuple[str, ...] | None = field(name="excludeCIDRs", default=None)
     strict_arp: bool = field(name="strictARP", default=False)
@@ -104,7 +119,7 @@ class Nftables(Section, frozen=True, kw_only=True):
     masquerade_bit: Int32 = 14
     masquerade_all: bool = False
     sync_period_s: Span = field(name="syncPeriod", default=whole_seconds(30))
-    min_sync_period_s: Span = field(name="minSyncPeriod", default=whole_seconds(1))
+    min_sync_period: MinSyncPeriod = MinSyncPeriod(whole_seconds(1))
 
 
 class Winkernel(Section, frozen=True, kw_only=True):

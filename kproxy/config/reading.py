@@ -20,8 +20,10 @@ from kproxy.config.fields import (
     Configuration,
     Float32,
     LogSpan,
+    MinSyncPeriod,
     Quantity,
     Section,
+    chosen_min_sync_period,
 )
 from kproxy.config.syntax import read_document, shown
 from kproxy.config.values import (
@@ -137,6 +139,8 @@ def _read_value(wanted: object, value: object) -> object:
     """Return `value` as the field's type has it. Raises ValueError (msgspec's is one)."""
     if wanted is Span:
         return read_span(value)
+    if wanted is MinSyncPeriod:
+        return chosen_min_sync_period(read_span(value))
     if wanted is LogSpan:
         return read_log_span(value)
     if wanted is Float32:
@@ -160,7 +164,7 @@ def _without_nulls(value: object) -> object:
 
 
 def _is_zero(value: object) -> bool:
-    return value == 0 or (isinstance(value, LogSpan) and not value.span)
+    return not (value.span if isinstance(value, LogSpan | MinSyncPeriod) else value)
 
 
 def _name_shown(name: object) -> str:

@@ -11,7 +11,7 @@ import enum
 import msgspec
 
 from kproxy.config.durations import Span, format_duration
-from kproxy.config.fields import Configuration, LogSpan, Own, Section
+from kproxy.config.fields import Configuration, LogSpan, MinSyncPeriod, Own, Section
 from kproxy.config.reading import API_VERSION, KIND
 from kproxy.core.settings import Mode
 from kproxy.text.go_yaml import number_as_json, to_yaml
@@ -48,7 +48,7 @@ def _as_kept(configuration: Configuration) -> Configuration:
     for name in ("iptables", "ipvs", "nftables"):
         changes: dict[str, object] = {}
         if name != kept:
-            changes = {"sync_period_s": Span(0), "min_sync_period_s": Span(0)}
+            changes = {"sync_period_s": Span(0), "min_sync_period": MinSyncPeriod(Span(0))}
         if (name == "nftables") is not (mode is Mode.NFTABLES) and name != "ipvs":
             changes["masquerade_all"] = False
         forgotten[name] = msgspec.structs.replace(getattr(configuration, name), **changes)
@@ -72,6 +72,8 @@ def _value(value: object) -> object:
             return _fields(value)
         case LogSpan(span=span, as_number=as_number):
             return span.nanoseconds if as_number else format_duration(span)
+        case MinSyncPeriod(span=span):
+            return format_duration(span)
         case enum.Enum():
             return value.value
         case tuple():

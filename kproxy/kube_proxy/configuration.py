@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from kproxy.config.checks import HEALTHZ_PORT, METRICS_PORT, with_port
-from kproxy.config.durations import whole_seconds
-from kproxy.config.fields import Configuration, Section
+from kproxy.config.durations import Span, whole_seconds
+from kproxy.config.fields import Configuration, MinSyncPeriod, Section, chosen_min_sync_period
 from kproxy.config.loading import Loaded, checked, read_file
 from kproxy.config.reading import Mistake, Reading
 from kproxy.config.syntax import shown
@@ -87,13 +87,20 @@ def _with_mode_flags(configuration: Configuration, values: Mapping[str, object])
         section = "nftables"
     settings = {
         f"{section}.sync_period_s": values.get(f"{flags}-sync-period", whole_seconds(30)),
-        f"{section}.min_sync_period_s": values.get(f"{flags}-min-sync-period", whole_seconds(1)),
+        f"{section}.min_sync_period": _min_sync_period(values.get(f"{flags}-min-sync-period")),
     }
     marking = "nftables" if mode is Mode.NFTABLES else "iptables"
     settings[f"{marking}.masquerade_all"] = values.get("masquerade-all", False)
     for path, value in settings.items():
         configuration = _with(configuration, path, value)
     return configuration
+
+
+def _min_sync_period(given: object) -> MinSyncPeriod:
+    """Return what the flag says; without it that is one second, in the mode ipvs as well."""
+    if isinstance(given, Span):
+        return chosen_min_sync_period(given)
+    return MinSyncPeriod(whole_seconds(1))
 
 
 def _with_ports(configuration: Configuration, values: Mapping[str, object]) -> Configuration:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from kproxy.config.fields import Configuration
+from kproxy.config.fields import Configuration, Iptables, Ipvs, Nftables
 from kproxy.config.loading import to_settings
 from kproxy.core.addresses import Family
 from kproxy.core.claims import Conflict
@@ -188,16 +188,16 @@ async def apply_once(
 
 def loop_settings(configuration: Configuration) -> LoopSettings:
     """Return the loop's times from the section that belongs to the mode."""
+    section: Iptables | Ipvs | Nftables
     match configuration.mode:
         case Mode.NFTABLES:
-            periods = configuration.nftables
-            return LoopSettings(periods.min_sync_period_s, periods.sync_period_s)
+            section = configuration.nftables
         case Mode.IPVS:
-            ipvs = configuration.ipvs
-            return LoopSettings(ipvs.min_sync_period_s, ipvs.sync_period_s)
+            section = configuration.ipvs
         case Mode.IPTABLES | Mode.EBPF:
-            iptables = configuration.iptables
-            return LoopSettings(iptables.min_sync_period_s, iptables.sync_period_s)
+            section = configuration.iptables
+    spacing = section.min_sync_period
+    return LoopSettings(spacing.span if spacing.chosen else None, section.sync_period_s)
 
 
 async def _only(changes: tuple[Change, ...]) -> AsyncIterator[tuple[Change, ...]]:

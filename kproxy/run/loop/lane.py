@@ -80,7 +80,7 @@ class Lane:
                 self._pace.polled(now, disturbed=outcome.disturbed)
             case Written():
                 if job.takes:
-                    self._pace.wrote(now)
+                    self._pace.wrote(started, now)
                 self._written(outcome, started, now)
             case Refused():
                 self._refused(outcome, now)

@@ -11,6 +11,10 @@ from kproxy.run.loop.settings import LoopSettings
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0  # what came meanwhile waits for so long once the kernel takes it again
 _JITTER = 0.5  # a pause is up to this share longer, so that two families or nodes fall out of step
+_WRITE_EVERY = 4  # times as long as a write took: writing takes a fifth of the time at most
+_SHORTEST_INTERVAL_S = 0.01
+_LONGEST_INTERVAL_S = 1.0
+_CROWD = 20.0  # so many changes a second leave no better answer than the longest interval
 _AUDIT_EVERY = 50  # times as long as a full read takes: audits cost 2 % of the time at most
 _NOISY_AFTER = 3  # so many reads in a row that found nothing: the neighbours' writes prove little
 _NOISY_EVERY = 20  # times as long as a full read takes, so that those cost 5 % of the time
@@ -58,7 +62,10 @@ class Pace:
         cap_s = min(_LONGEST_PAUSE_S, settings.sync_period_s)
         self._refusals = Retry(cap_s, random)
         self._leftovers = Retry(cap_s, random)
-        self._queued = False
+        self._queued = 0
+        self._taken = 0  # so many changes are in the write that was started last
+        self._recent = 0.0  # changes that were written, each counting less with every second
+        self._wrote_at = -math.inf
         self._doubted = False
         self._in_vain = 0  # full reads in a row that a foreign write caused, and found nothing
         self._look_s = 0.0  # how long the last full read took
@@ -73,8 +80,8 @@ class Pace:
         return self._refusals.failures
 
     def queued(self) -> None:
-        """Note that there is something to write."""
-        self._queued = True
+        """Note that there is one more change to write."""
+        self._queued += 1
 
     def next_at(self) -> float:
         """Return when something is due, infinity if nothing will be."""
@@ -90,7 +97,7 @@ class Pace:
 
     def started(self) -> None:
         """Note that all that was queued is being written; what is queued from now on is not."""
-        self._queued = False
+        self._taken, self._queued = self._queued, 0
 
     def polled(self, now: float, *, disturbed: bool) -> None:
         """Note the answer to whether somebody else wrote; True holds until the next look."""
@@ -109,13 +116,18 @@ class Pace:
         self._look_at = max(started + self._spacing_s(), now + (now - started))
         self._audit_at = now + max(self._settings.sync_period_s, _AUDIT_EVERY * self._look_s)
 
-    def wrote(self, now: float) -> None:
+    def wrote(self, started: float, now: float) -> None:
         """Note that the kernel has all that was queued when the write was started.
 
         It counts even if the kernel had it before: looking for stale flows is work as well. What
         only was repaired does not count, or repairs without end would keep changes waiting.
         """
-        self._free_at = now + self._settings.min_interval_s
+        self._recent = self._recent * math.exp(self._wrote_at - now) + self._taken
+        self._wrote_at = now
+        chosen_s = self._settings.min_interval_s
+        idle_s = max(0.0, started - self._free_at)
+        interval_s = self._interval_s(now - started, idle_s) if chosen_s is None else chosen_s
+        self._free_at = now + interval_s
 
     def worked(self) -> None:
         """Note that the kernel is as it should be."""
@@ -134,6 +146,17 @@ class Pace:
 
     def _write_at(self) -> float:
         return min(self._free_at if self._queued else math.inf, self._leftovers.at)
+
+    def _interval_s(self, cost_s: float, idle_s: float) -> float:
+        """Return how long no change is written after a write that took `cost_s`.
+
+        `idle_s` before it nothing was written although it might have been: that counts, so a
+        second change soon after a first one seldom waits. Where changes crowd, one write for many
+        spares more than each of them loses.
+        """
+        rest_s = min(_WRITE_EVERY * cost_s, _LONGEST_INTERVAL_S) - idle_s
+        crowd = (self._recent + self._queued) / _CROWD
+        return max(rest_s, min(crowd**2, 1) * _LONGEST_INTERVAL_S, _SHORTEST_INTERVAL_S)
 
     def _spacing_s(self) -> float:
         """Return the time from the start of the last full read to one that a doubt causes."""

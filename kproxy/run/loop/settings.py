@@ -10,7 +10,8 @@ class LoopSettings:
     """The times of the loop.
 
     - `min_interval_s`: from the end of one write of changes to the start of the next, for each
-      family, even if the kernel had them all.
+      family, even if the kernel had them all. None: as long as what the write cost makes
+      worthwhile, see `Pace.wrote`.
     - `sync_period_s`: after how long an idle family is read in full (later where reading takes
       more than 2 % of that), and the longest pause after a refusal if that is less than 30 s.
     - `drift_poll_s`: how often the backend is asked whether somebody else wrote.
@@ -21,7 +22,7 @@ class LoopSettings:
     - `stuck_after_s`: a call into the kernel that takes this long is reported.
     """
 
-    min_interval_s: float
+    min_interval_s: float | None
     sync_period_s: float
     drift_poll_s: float = 1.0
     look_spacing_s: float = 3.5

@@ -10,12 +10,18 @@ import yaml
 from kproxy.config.checks import split_address_port
 from kproxy.config.fields import Configuration
 from kproxy.config.loading import load_configuration, node_name, to_settings
+from kproxy.config.writing import as_document
 from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword
+from kproxy.proxy.assembly import loop_settings
 from tests.unit.config.samples import DEFAULTS, HEADER, KUBEADM
 
 
 def as_plain(configuration):
-    return json.loads(msgspec.json.encode(configuration, enc_hook=float))
+    """Return its fields, a minSyncPeriod as what is told of it."""
+    plain = json.loads(msgspec.json.encode(configuration, enc_hook=float))
+    for mode in ("iptables", "ipvs", "nftables"):
+        plain[mode]["minSyncPeriod"] = plain[mode]["minSyncPeriod"]["span"]
+    return plain
 
 
 def test_no_file_means_the_reference_defaults():
@@ -54,7 +60,30 @@ def test_the_defaults_written_out_are_read_back_as_themselves(load):
     spell(spelled)
     loaded = load(spelled)
     assert as_plain(loaded.configuration) == DEFAULTS
-    assert loaded.without_effect == ()
+    (line,) = loaded.without_effect  # of a period one can tell that it was set
+    assert line.endswith("without effect in kproxy: nftables.minSyncPeriod")
+
+
+@pytest.mark.parametrize("mode", ["iptables", "ipvs", "nftables"])
+@pytest.mark.parametrize(
+    ("given", "interval_s"),
+    [({}, None), ("0s", None), (None, None), ("1s", 1), ("50ms", 0.05)],
+)
+def test_only_a_min_sync_period_that_somebody_set_is_an_interval(load, mode, given, interval_s):
+    section = {} if given == {} else {"minSyncPeriod": given}
+    loaded = load({"mode": mode, mode: section, "featureGates": {"KubeProxyIPVS": True}})
+    assert loop_settings(loaded.configuration).min_interval_s == interval_s
+
+
+def test_a_min_sync_period_of_another_mode_sets_nothing(load):
+    loaded = load({"nftables": {"minSyncPeriod": "5s"}, "ipvs": {"minSyncPeriod": "5s"}})
+    assert loop_settings(loaded.configuration).min_interval_s is None
+
+
+def test_what_is_told_of_an_interval_that_nobody_set_is_kube_proxys_default(load):
+    for section in ({}, {"minSyncPeriod": "0s"}, {"minSyncPeriod": "1s"}):
+        told = as_document(load({"iptables": section}).configuration)
+        assert told["iptables"]["minSyncPeriod"] == "1s"
 
 
 def test_json_is_read_as_well(load):

@@ -9,6 +9,7 @@ from kproxy.kube_proxy.configuration import load
 from kproxy.kube_proxy.flags import UsageError, parse
 from kproxy.kube_proxy.table import KUBE_PROXY_FLAGS, WINDOWS_FLAGS
 from kproxy.kube_proxy.text import flag_texts, help_text
+from kproxy.proxy.assembly import loop_settings
 
 
 def read(*words):
@@ -132,8 +133,27 @@ def test_flags_of_the_mode_go_to_its_section():
     assert made.nftables.masquerade_all
     assert not made.iptables.masquerade_all
     made = configuration("--proxy-mode=ipvs", "--iptables-sync-period=1m", "--masquerade-all")
-    assert (made.ipvs.sync_period_s, made.ipvs.min_sync_period_s) == (30.0, 1.0)
+    assert (made.ipvs.sync_period_s, made.ipvs.min_sync_period.span) == (30.0, 1.0)
     assert made.iptables.masquerade_all
+
+
+@pytest.mark.parametrize(
+    ("words", "interval_s"),
+    [
+        ([], None),
+        (["--iptables-min-sync-period=0"], None),
+        (["--iptables-min-sync-period=1s"], 1),
+        (["--iptables-min-sync-period=250ms"], 0.25),
+        (["--ipvs-min-sync-period=250ms"], None),
+        (["--proxy-mode=nftables"], None),
+        (["--proxy-mode=nftables", "--iptables-min-sync-period=2s"], 2),
+        (["--proxy-mode=ipvs"], None),
+        (["--proxy-mode=ipvs", "--ipvs-min-sync-period=1s"], 1),
+        (["--proxy-mode=ipvs", "--iptables-min-sync-period=1s"], None),
+    ],
+)
+def test_only_a_flag_that_was_given_sets_the_interval_between_writes(words, interval_s):
+    assert loop_settings(configuration(*words)).min_interval_s == interval_s
 
 
 def test_the_health_server_is_turned_off_by_its_port_alone():

@@ -1,5 +1,6 @@
 """The times of one family, without a loop."""
 
+import collections
 import itertools
 import math
 import random
@@ -31,7 +32,7 @@ def settled(at):
     made.started()
     made.looked(at, at, wrote=True)
     made.polled(at, disturbed=False)
-    made.wrote(at)
+    made.wrote(at, at)
     made.worked()
     return made
 
@@ -47,6 +48,112 @@ def test_the_interval_counts_from_the_end_of_the_last_write():
     made.queued()
     assert made.due(100.99) == Due(write=False, look=False)
     assert made.due(101) == Due(write=True, look=False)
+
+
+def written_one_after_the_other(made, cost_s, changes=1):
+    """Let a pace without a set interval write twice with no idle time; return its pause."""
+    now = 100.0
+    for _ in range(2):
+        for _ in range(changes):
+            made.queued()
+        now = max(now, made.next_at())
+        made.started()
+        made.wrote(now, now + cost_s)
+        now += cost_s
+    made.queued()
+    return made.next_at() - now
+
+
+def unset():
+    return Pace(LoopSettings(min_interval_s=None, sync_period_s=30), lambda: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "pause_s"),
+    [(0.0001, 0.01), (0.0025, 0.01), (0.015, 0.06), (0.15, 0.6), (0.25, 1), (0.41, 1), (9, 1)],
+)
+def test_where_nobody_set_an_interval_writing_takes_a_fifth_of_the_time_at_most(cost_s, pause_s):
+    assert written_one_after_the_other(unset(), cost_s) == pytest.approx(pause_s)
+
+
+@pytest.mark.parametrize("interval_s", [0.001, 1, 5])
+@pytest.mark.parametrize("cost_s", [0.001, 0.41])
+def test_an_interval_that_somebody_set_does_not_depend_on_what_a_write_cost(interval_s, cost_s):
+    made = Pace(LoopSettings(interval_s, sync_period_s=30), lambda: 0.0)
+    assert written_one_after_the_other(made, cost_s, changes=50) == pytest.approx(interval_s)
+
+
+@pytest.mark.parametrize("cost_s", [0.0001, 0.005, 0.015, 0.15, 0.4])
+def test_a_thousand_changes_in_ten_seconds_share_few_writes(cost_s):
+    waits, writes = followed([0.01] * 1000, cost_s)
+    assert len(writes) <= (16 if cost_s < 0.1 else 10)
+    assert max(waits) <= 1 + cost_s + 1e-9
+
+
+def test_five_changes_a_second_do_not_crowd():
+    waits, _ = followed([0.2] * 100, cost_s=0.01)
+    assert waits == pytest.approx([0] * 100)
+
+
+def test_a_crowd_is_forgotten_within_seconds():
+    waits, _ = followed([0.001] * 100 + [5, 0.1, 0.1], cost_s=0.01)
+    assert waits[-3:] == pytest.approx([0, 0, 0])
+
+
+def followed(gaps_s, cost_s):
+    """Write changes that come after these gaps; return how long each waited, and each write."""
+    made, now = unset(), 100.0
+    arrivals = collections.deque(now + after_s for after_s in itertools.accumulate(gaps_s))
+    waits, writes, queued = [], [], []
+
+    def come(until):
+        while arrivals and arrivals[0] <= until:
+            queued.append(arrivals.popleft())
+            made.queued()
+
+    while arrivals or queued:
+        due_at = made.next_at()
+        if arrivals and arrivals[0] <= due_at:
+            now = max(now, arrivals[0])
+            come(now)
+            continue
+        now = max(now, due_at)
+        waits += [now - since for since in queued]
+        queued.clear()
+        made.started()
+        writes.append((now, now + cost_s))
+        now += cost_s
+        come(now)
+        made.wrote(*writes[-1])
+    return waits, writes
+
+
+def test_a_single_change_is_written_at_once():
+    waits, _ = followed([5, 1.5, 30, 2], cost_s=0.41)
+    assert waits == pytest.approx([0, 0, 0, 0])
+
+
+def test_a_second_change_soon_after_a_first_one_does_not_wait_either():
+    waits, _ = followed([60, 0.45, 0.45], cost_s=0.41)
+    assert waits == pytest.approx([0, 0, 1 - 0.03 - 0.04], abs=1e-3), "but a third one"
+
+
+@pytest.mark.parametrize("cost_s", [0.004, 0.05, 0.2])
+@pytest.mark.parametrize("seed", range(4))
+def test_changes_at_random_are_written_in_a_fifth_of_the_time_at_most(cost_s, seed):
+    chance = random.Random(seed)
+    _, writes = followed([chance.expovariate(3) for _ in range(500)], cost_s)
+    pauses = [began - ended for (_, ended), (began, _) in itertools.pairwise(writes)]
+    assert min(pauses) >= 0.01 - 1e-9
+    for before, after in itertools.pairwise(pauses):
+        assert before + after >= 4 * cost_s - 1e-9
+
+
+@pytest.mark.parametrize("cost_s", [0.015, 0.15])
+def test_half_of_the_changes_that_come_now_and_then_do_not_wait_at_all(cost_s):
+    chance = random.Random(1)
+    waits, _ = followed([chance.uniform(0.2, 1.5) for _ in range(500)], cost_s)
+    assert sorted(waits)[len(waits) // 2] <= 0.01
 
 
 def test_new_changes_do_not_shorten_a_pause_after_a_refusal():
