@@ -42,7 +42,7 @@ class IptablesBackend:
         self.variant = variant
         self._renderer = renderer
         self._watch = drift.watch(family, variant, transactions)
-        self._filter_chains: set[Key] = set()
+        self._chains: set[Key] = set()
         self._texts = Texts()
         self._sysctls = Sysctls(family)
         self._sets = AffinitySets(family, renderer.affinity_set)
@@ -63,8 +63,8 @@ class IptablesBackend:
         seen = Seen()
         for table in TABLES:
             seen.join(self._read(table))
-        self._filter_chains = {key for key in seen.image if split_key(key)[0] == "filter"}
-        sysctls = self._sysctls.observe(guarded=LOCALNET_GUARD in self._filter_chains)
+        self._chains = {key for key in seen.image if split_key(key)[0] in TABLES}
+        sysctls = self._sysctls.observe(guarded=LOCALNET_GUARD in self._chains)
         return {**seen.image, **self._sets.observe(), **sysctls}
 
     def commit(self, changes: Changes) -> None:
@@ -153,14 +153,21 @@ class IptablesBackend:
         before = restore.whole_edit("filter", changes)
         after = TableEdit("filter")
         if nat and before:
-            before, after = restore.split_edit(before, self._filter_chains)
+            before, after = restore.split_edit(before, self._chains)
         if LOCALNET in changes.drop:
             self._sysctls.close_localnet(self.variant)
         self._restore(before)
         if LOCALNET in changes.put:
             self._sysctls.open_localnet()
-        self._restore(nat)
+        for step in self._steps(nat, changes):
+            self._restore(step)
         self._restore(after)
+
+    def _steps(self, edit: TableEdit, changes: Changes) -> Iterable[TableEdit]:
+        """Return the steps of a change: one in legacy, where each reads and writes all rules."""
+        if self.variant is Variant.LEGACY:
+            return [edit]
+        return restore.split_fill(edit, changes.put, self._chains, self._renderer.owner)
 
     def _restore(self, edit: TableEdit) -> None:
         """Write one table's changes."""
@@ -173,9 +180,8 @@ class IptablesBackend:
         with self._watch.transaction():
             tools.restore(self.family, self.variant, text)
         self._remove_jumps(plan.after)
-        if edit.table == "filter":
-            self._filter_chains.update(edit.write)
-            self._filter_chains.difference_update(edit.remove)
+        self._chains.update(edit.write)
+        self._chains.difference_update(edit.remove)
 
     def _remove_jumps(self, edit: nft.Edit) -> None:
         if edit:

@@ -151,6 +151,11 @@ class Renderer:
         table, chain = split_key(key)
         return signed(self._chain(table, chain))
 
+    def owner(self, key: Key) -> ServicePortKey | None:
+        """Return the service port that a chain belongs to, None if it is in front of them all."""
+        table, chain = split_key(key)
+        return self._owner_of_chain.get(chain) if table == "nat" else None
+
     def jump(self, key: Key) -> str:
         """Return our rule for a built-in chain, signed."""
         _, table, base, chain = split_key(key)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from backends.iptables.render.rules import CLUSTER_IP_CHAINS, chain_key, split_key
+from backends.iptables.render.rules import CLUSTER_IP_CHAINS, chain_key, rules_of, split_key
 from kproxy.core.image import Changes, Key
+
+_RULES_OF_A_STEP = 20_000  # for which iptables-nft-restore takes 30 MB
 
 
 @dataclass(slots=True)
@@ -74,6 +76,35 @@ def split_edit(edit: TableEdit, existing: Collection[Key]) -> tuple[TableEdit, T
         delete_jumps=[key for key in edit.delete_jumps if key not in edit.insert_jumps],
     )
     return additions, exact
+
+
+def split_fill(
+    edit: TableEdit,
+    put: Mapping[Key, bytes],
+    existing: Collection[Key],
+    owner: Callable[[Key], object | None],
+) -> Iterator[TableEdit]:
+    """Yield the same change in steps of some thousand rules, of which only the last one shows.
+
+    A tool needs memory for all rules of one step. First come chains that do not exist yet and have
+    an owner: they refer to no others of the table but that owner's, and nothing refers to them
+    before the last step. `put` has the fingerprints of what is written.
+    """
+    new: dict[object, list[Key]] = {}
+    for key in edit.write:
+        whose = owner(key)
+        if whose is not None and key not in existing:
+            new.setdefault(whose, []).append(key)
+    done: set[Key] = set()
+    step, rules = TableEdit(edit.table), 0
+    for keys in new.values():
+        step.write += keys
+        rules += sum(rules_of(put[key]) for key in keys)
+        if rules >= _RULES_OF_A_STEP:
+            yield step
+            done.update(step.write)
+            step, rules = TableEdit(edit.table), 0
+    yield replace(edit, write=[key for key in edit.write if key not in done])
 
 
 @dataclass(frozen=True, slots=True)

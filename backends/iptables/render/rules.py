@@ -119,6 +119,11 @@ def fingerprint(rules: Sequence[str]) -> str:
     return f"{digest}:{len(rules)}"
 
 
+def rules_of(value: bytes) -> int:
+    """Return of how many rules this is the fingerprint."""
+    return int(value.rpartition(b":")[2])
+
+
 def signed(rules: Sequence[str]) -> tuple[str, ...]:
     """Return the rules with their fingerprint in the first one's comment."""
     match, _, target = rules[0].partition("-j ")

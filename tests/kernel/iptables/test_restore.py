@@ -2,8 +2,15 @@
 
 import pytest
 
-from backends.iptables.render.restore import RestoreInput, split_edit, whole_edit
+from backends.iptables.render.restore import (
+    RestoreInput,
+    TableEdit,
+    split_edit,
+    split_fill,
+    whole_edit,
+)
 from backends.kernel.xtables import tools
+from backends.kernel.xtables.tools import Variant
 from kproxy.core.image import Changes
 from kproxy.core.table import TableChanges
 from tests.kernel.iptables.conftest import changes, rules, service_port, shop
@@ -119,3 +126,79 @@ def test_a_service_that_is_being_made_is_not_refused_before_it_is_served():
 
     additions, _ = split_edit(edit, set())
     assert sorted(additions.write) == [refusing, leaf, OLD], "at first, others jump there at once"
+
+
+def of_a_service(number: int, rules: int, *kinds: str) -> dict[str, bytes]:
+    return {f"nat/KPROXY-{kind}-{number}": b"0123abcd:%d" % rules for kind in kinds}
+
+
+def whose(key: str) -> str | None:
+    return key.rpartition("-")[2] if key.count("-") > 1 else None
+
+
+def test_many_new_rules_are_written_in_steps_of_which_the_last_one_shows():
+    services: dict[str, bytes] = {}
+    for number in range(7):
+        services |= of_a_service(number, 5000, "SVC", "SEP")
+    front = {"nat/KPROXY-SERVICES": b"0123abcd:7", "jump/nat/OUTPUT/KPROXY-SERVICES": b"1"}
+    put = {**front, **services}
+    gone = "nat/KPROXY-SVC-99"
+    known = {"nat/KPROXY-SVC-3"}
+    edit = whole_edit("nat", Changes(put, frozenset({gone})))
+
+    *early, last = split_fill(edit, put, known, whose)
+
+    assert [[key.rpartition("KPROXY-")[2] for key in step.write] for step in early] == [
+        ["SVC-0", "SEP-0", "SVC-1", "SEP-1"],
+        ["SVC-2", "SEP-2", "SEP-3", "SVC-4", "SEP-4"],
+        ["SVC-5", "SEP-5", "SVC-6", "SEP-6"],
+    ]
+    for step in early:
+        assert step == TableEdit("nat", write=step.write)
+    assert last.write == ["nat/KPROXY-SERVICES", "nat/KPROXY-SVC-3"], "a chain in use is one of it"
+    assert (last.remove, last.insert_jumps) == ([gone], ["jump/nat/OUTPUT/KPROXY-SERVICES"])
+
+
+def test_a_few_new_rules_are_written_in_one_step():
+    put = {"nat/KPROXY-SERVICES": b"0123abcd:7", **of_a_service(1, 5000, "SVC", "SEP")}
+    edit = whole_edit("nat", Changes(put, frozenset()))
+    assert list(split_fill(edit, put, set(), whose)) == [edit]
+
+
+def reachable(printed: str) -> set[str]:
+    """Return the rules that a packet can meet, of what `iptables -S` prints."""
+    rules: dict[str, list[str]] = {}
+    waiting = []
+    for line in printed.splitlines():
+        option, chain, *_ = line.split()
+        rules.setdefault(chain, [])
+        if option == "-P":
+            waiting.append(chain)
+        elif option == "-A":
+            rules[chain].append(line)
+    seen: set[str] = set()
+    while waiting:
+        chain = waiting.pop()
+        if chain not in seen:
+            seen.add(chain)
+            waiting += [rule.split()[-1] for rule in rules[chain] if rule.split()[-1] in rules]
+    return {rule for chain in seen for rule in rules[chain]}
+
+
+@pytest.mark.kernel
+def test_packets_meet_nothing_of_a_large_change_before_all_of_it(node, steps):
+    node.apply(shop(node.family))
+    before = reachable(steps[-1][2])
+    steps.clear()
+
+    many = [service_port(node.family, n, endpoints=range(n, n + 14)) for n in range(1600)]
+    node.apply(changes(node.family, *many))
+
+    nat = [rules for table, _, rules in steps if table == "*nat"]
+    assert len(nat) == (1 if node.variant is Variant.LEGACY else 2)
+    for rules_then in nat[:-1]:
+        assert len(rules_then.splitlines()) > 20_000
+        assert reachable(rules_then) == before
+    assert reachable(nat[-1]) == {line for line in nat[-1].splitlines() if line[:2] == "-A"}
+    assert not node.backend.disturbed(), "all transactions were our own"
+    assert node.observed() == node.want

@@ -216,12 +216,22 @@ def check_image(world):
                 rules, said = unsigned(world.renderer.chain(key))
                 assert fingerprint(rules) == said == value.decode()
                 assert len(name) <= 28
+                check_references(world.renderer, key, rules)
     tables = world.tables()
     assert tables.unreferenced() <= ALWAYS_THERE
     assert tables.longest_path() <= 15
     named = {f"set/{word}" for rules in world.chains().values() for rule in rules
              for word in rule.split() if word.startswith("kproxy-")}  # fmt: skip
     assert named == {key for key in world.image if key.startswith("set/")}
+
+
+def check_references(renderer, key, rules):
+    """A service port's chains lead to its own alone: they may be written before all others."""
+    owner = renderer.owner(key)
+    if owner is not None:
+        targets = {rule.split()[-1] for rule in rules}
+        ours = {f"nat/{target}" for target in targets if target.startswith("KPROXY-")}
+        assert {renderer.owner(target) for target in ours} <= {owner}
 
 
 def with_targets(compiler, key, count):
