@@ -135,7 +135,7 @@ class Agent:
     def _watch(self) -> None:
         """Note the largest sum of resident memory, pages that several share counted once (PSS)."""
         while self._watching:
-            self._most_kb = max(self._most_kb, sum(map(_pss_kb, _family_of(self._process.pid))))
+            self._most_kb = max(self._most_kb, _pss_with_children_kb(self._process.pid))
             time.sleep(_SAMPLE_EVERY_S)
 
 
@@ -198,6 +198,22 @@ def _command(source: Sequence[str], variant: str, scratch: str) -> list[str]:
 def _environment(scratch: str) -> dict[str, str]:
     # The legacy tools lock one file for the whole host, whatever the namespace.
     return {**os.environ, "XTABLES_LOCKFILE": f"{scratch}/xtables.lock"}
+
+
+def _pss_with_children_kb(pid: int) -> int:
+    """Return the memory of a process and its children.
+
+    One that is only being started shares its parent's, all of it, until it has another command.
+    """
+    own = _command_line(pid)
+    family = _family_of(pid)
+    return _pss_kb(next(family)) + sum(_pss_kb(p) for p in family if _command_line(p) != own)
+
+
+def _command_line(pid: int) -> bytes:
+    with contextlib.suppress(OSError):  # it may have ended meanwhile
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _family_of(pid: int) -> Iterator[int]:
