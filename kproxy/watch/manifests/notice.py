@@ -18,7 +18,7 @@ from asyncinotify import Event, Inotify, Mask, Watch
 
 from kproxy.watch.manifests.folder import Identity, is_manifest
 
-QUIET_S = 0.05  # files written together are read together
+QUIET_S = 0.02  # files written together are read together
 BUSY_LIMIT_S = 0.5  # somebody who never pauses does not keep others waiting
 WRITING_S = 1.0  # a file that is open for writing is left alone so long after its last write
 WRITING_LIMIT_S = 5.0
