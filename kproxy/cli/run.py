@@ -75,7 +75,11 @@ _DEBUG_VERBOSITY = 4
     default=None,
     help="Remove what kube-proxy left behind, once our own rules are in force.",
 )
-@click.option("--once", is_flag=True, help="Apply the manifests and exit; the rules stay.")
+@click.option(
+    "--once",
+    is_flag=True,
+    help="Apply the manifests and exit; the rules stay. Not beside a running kproxy.",
+)
 @click.option(
     "--log-format", type=click.Choice([style.value for style in LogFormat]), help="Default: text."
 )
@@ -105,8 +109,9 @@ def run(
       kproxy run --manifests ./app --node-name node-1 --proxy-mode iptables
       kproxy run --manifests ./app --node-name node-1 --once
 
-    Exit codes: 0 stopped as asked, or applied (--once); 1 it failed; 2 the command line or the
-    configuration is wrong; 3 applied, but a manifest or an IP family was refused (--once).
+    Exit codes: 0 stopped as asked, or applied (--once); 1 it failed, or a kproxy runs here already
+    (--once); 2 the command line or the configuration is wrong; 3 applied, but a manifest or an IP
+    family was refused (--once).
     """
     loaded = configuration_of(config, mode)
     configuration = loaded.configuration
@@ -155,9 +160,11 @@ def _follow_folder(
     )
     # Without a word about it in the file, a host's connection tracking is its owner's.
     ours = configuration.conntrack != Conntrack() and not once
-    missing = set_up_conntrack(configuration) if ours else []
     read = _read(manifests) if once else None
-    with family_threads(families) as executors:
+    if not once:
+        stop_at_once()
+    with node_lock_held(wait=not once), family_threads(families) as executors:
+        missing = set_up_conntrack(configuration) if ours else []
         around = Around(
             executors,
             source,
@@ -170,16 +177,13 @@ def _follow_folder(
                 compiler, node_name, source.left_out if read is None else lambda: read.left_out
             ),
         )
+        proxy = build_proxy(configuration, path, node_name, families, around)
         if read is not None:
-            proxy = build_proxy(configuration, path, node_name, families, around)
             return _apply(proxy, read, node_name)
-        stop_at_once()
-        with node_lock_held():
-            proxy = build_proxy(configuration, path, node_name, families, around)
-            duties = Duties(
-                configuration, metrics, {}, lambda name, note: None, until_changed(loaded, file)
-            )
-            keep_following(proxy, source, duties)
+        duties = Duties(
+            configuration, metrics, {}, lambda name, note: None, until_changed(loaded, file)
+        )
+        keep_following(proxy, source, duties)
     return 0
 
 

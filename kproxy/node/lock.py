@@ -25,7 +25,10 @@ _WITHOUT_DESCRIPTORS_S = 1.0
 
 
 class Held(Exception):
-    """A running kproxy has the lock."""
+    """A running kproxy has the lock; the text says what that means and what to do."""
+
+    def __init__(self) -> None:
+        super().__init__("a kproxy runs here and would write its rules again: stop it first")
 
 
 class NodeLock:

@@ -29,8 +29,7 @@ def remove_everything() -> list[str]:
     try:
         lock = node_lock.take(told.append, lambda: time.sleep(_PAUSE_S), wait=False)
     except node_lock.Held as error:
-        why = "a kproxy runs here and would write its rules again: stop it first"
-        raise Failed(why) from error
+        raise Failed(str(error)) from error
     with closing(lock) if lock else nullcontext():
         errors = _remove(told)
     if errors:

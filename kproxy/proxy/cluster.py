@@ -32,6 +32,7 @@ from kproxy.proxy.startup import (
     set_up_conntrack,
     set_up_node,
     start_log,
+    stop_as_usual,
     stop_at_once,
     until_changed,
 )
@@ -105,14 +106,13 @@ def serve(options: CommandLine) -> int:
 def initialise(options: CommandLine) -> int:
     """Set everything that takes more than CAP_NET_ADMIN, for a proxy that has no more.
 
-    Raises Failed.
+    Waits, as that proxy would, until no other one writes to this node's kernel. Raises Failed.
     """
     configuration = options.loaded.configuration
     path = open_data_path(configuration)
     start_log(configuration)
     say_what_was_read(options.loaded, options.node_name)
     families = host_families(configuration)
-    missing = set_up_conntrack(configuration)
     api = _connect(configuration, options.master, lambda verb, code, host, seconds: None)
     logger = logging.getLogger("kproxy.api")
     source = ApiSource(api, node_name=options.node_name, log=logger, kinds=(Kind.NODE,))
@@ -120,12 +120,16 @@ def initialise(options: CommandLine) -> int:
     settings = to_settings(configuration, options.node_name)
     count = 0
     failures: list[str] = []
-    for family in families:
-        try:
-            count += path.prepare(family, node_rules(settings, node, (), family))
-        except BackendError as error:
-            failures.append(f"{family.value}: {error}")
-    set_up_node(missing)
+    stop_at_once()
+    with node_lock_held():
+        stop_as_usual()
+        missing = set_up_conntrack(configuration)
+        for family in families:
+            try:
+                count += path.prepare(family, node_rules(settings, node, (), family))
+            except BackendError as error:
+                failures.append(f"{family.value}: {error}")
+        set_up_node(missing)
     if failures:
         raise Failed(*failures)
     log.info("the node is prepared: %d settings and rules were missing", count)

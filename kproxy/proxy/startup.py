@@ -128,6 +128,12 @@ def stop_at_once() -> None:
         signal.signal(number, _stop)
 
 
+def stop_as_usual() -> None:
+    """Let SIGTERM and SIGINT do again what they do to any process: something is half done."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     try:
         log.info("%s: stopping, nothing was written", signal.Signals(number).name)
@@ -136,9 +142,17 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def node_lock_held() -> Iterator[None]:
-    """Wait until no other kproxy writes rules here, and keep others waiting meanwhile."""
-    lock = node_lock.take(lambda line: log.warning("%s", line), lambda: time.sleep(_LOCK_PAUSE_S))
+def node_lock_held(*, wait: bool = True) -> Iterator[None]:
+    """Be the only kproxy that writes to this node's kernel; nothing may be written before.
+
+    Waits until no other one does; without `wait` raises Failed then.
+    """
+    try:
+        lock = node_lock.take(
+            lambda line: log.warning("%s", line), lambda: time.sleep(_LOCK_PAUSE_S), wait=wait
+        )
+    except node_lock.Held as error:
+        raise Failed(str(error)) from error
     with closing(lock) if lock else nullcontext():
         yield
 

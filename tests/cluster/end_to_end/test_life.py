@@ -202,6 +202,27 @@ def test_init_only_prepares_what_a_process_without_privileges_cannot(place):
     assert "0 settings and rules were missing" in again.said()
 
 
+def test_init_only_waits_for_a_running_proxy_and_writes_nothing_meanwhile(place):
+    place.configure(iptables={"localhostNodePorts": False})
+    place.apply(OLD)
+    proxy = place.ready()
+    before = place.node.ours()
+    place.configure(conntrack={"maxPerCore": 0, "udpTimeout": "77s"})
+    waiting = place.start("--init-only")
+    waiting.wait_for("waiting until it ends")
+    assert place.node.ours() == before
+    assert place.node.run("sysctl -n net.netfilter.nf_conntrack_udp_timeout") != "77\n"
+    assert waiting.stop() == 0
+    assert "nothing was written" in waiting.said()
+
+    waiting = place.start("--init-only")
+    waiting.wait_for("waiting until it ends")
+    assert proxy.stop() == 0
+    assert waiting.ended() == 0, waiting.said()
+    assert place.node.run("sysctl -n net.netfilter.nf_conntrack_udp_timeout") == "77\n"
+    assert any("KPROXY-LOCALNET" in line for line in place.node.ours())
+
+
 def test_cleanup_removes_everything_and_says_when_a_proxy_still_runs(place):
     place.apply(OLD)
     proxy = place.ready()

@@ -147,6 +147,45 @@ def test_a_second_start_finds_nothing_to_write(kproxy, manifests, variant, rules
     assert "IPv6: wrote 0 kernel objects" in second
 
 
+def test_once_beside_a_running_kproxy_changes_nothing_and_is_code_1(
+    running, kproxy, tmp_path, variant, rules
+):
+    process, _ = running
+    before = rules(), rules("ip6tables")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    once = ("run", "--manifests", empty, *NODE, "--once", "--iptables-variant", variant)
+    code, _, stderr = kproxy(*once)
+    assert code == 1
+    assert stderr.splitlines()[-1] == (
+        "kproxy: a kproxy runs here and would write its rules again: stop it first"
+    )
+    assert (rules(), rules("ip6tables")) == before
+
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=DEADLINE_S) == 0
+    code, _, stderr = kproxy(*once)
+    assert code == 0, stderr
+    assert not any("10.1.0.9:8080" in line for line in rules())
+
+
+def test_one_that_waits_for_another_has_set_nothing_yet(
+    running, spawn, node, manifests, config, variant
+):
+    tracked = [*node, "sysctl", "-n", "net.netfilter.nf_conntrack_udp_timeout"]
+    before = subprocess.run(tracked, check=True, capture_output=True).stdout
+    wanted = config(conntrack={"maxPerCore": 0, "udpTimeout": "77s"})
+    arguments = ("run", "--manifests", manifests, *NODE, "--config", wanted, "--log-format", "json")
+    second = Log(spawn(*arguments, "--iptables-variant", variant, prefix=node, bufsize=0).stderr)
+    second.wait_for("waiting until it ends")
+    assert subprocess.run(tracked, check=True, capture_output=True).stdout == before
+
+    process, _ = running
+    process.send_signal(signal.SIGTERM)
+    second.wait_for("set nf_conntrack_udp_timeout to 77")
+    second.wait_for("ready: ")
+
+
 def test_verbose_tells_of_our_own_doings_and_not_of_every_netlink_message(kproxy, manifests):
     once = ("run", "--manifests", manifests, *NODE, "--once", "-v")
     code, _, stderr = kproxy(*once)
