@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from pathlib import Path
 
 from backends.iptables import check, cleanup
 from backends.iptables.driver import accounting, prepare, variant
@@ -21,8 +20,6 @@ from kproxy.core.table import ForwardingTable, NodeRules
 from kproxy.ports.data_path import Backend, Finding
 
 log = logging.getLogger(__name__)
-
-_BE_LIBERAL = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal")
 
 
 class IptablesPath:
@@ -52,9 +49,7 @@ class IptablesPath:
         counts = accounting.usable(family, chosen)
         if not counts:
             log.info("%s: two packet counters will be missing: nfacct is not there", family.value)
-        options = Options(
-            masquerade_bit=self._options.masquerade_bit, drop_invalid=not _liberal(), counts=counts
-        )
+        options = Options(masquerade_bit=self._options.masquerade_bit, counts=counts)
         return IptablesBackend(
             family=family,
             variant=chosen,
@@ -88,14 +83,3 @@ class IptablesPath:
     def clean_up(self, family: Family) -> int:
         """Remove everything of ours, in both variants; return how many objects there were."""
         return cleanup.clean_up(family)
-
-
-def _liberal() -> bool:
-    """Say whether connection tracking takes segments that it cannot place for valid.
-
-    Then it is meant to see half of a connection only, and INVALID says nothing (as upstream).
-    """
-    try:
-        return _BE_LIBERAL.read_text().strip() != "0"
-    except OSError:
-        return False

@@ -14,6 +14,8 @@ _FORWARDING = {
     Family.IPV6: "net/ipv6/conf/all/forwarding",
 }
 _ROUTE_LOCALNET = "net/ipv4/conf/all/route_localnet"
+TCP_LIBERAL = _SYSCTL / "net/netfilter/nf_conntrack_tcp_be_liberal"
+"""There only while the kernel has its connection tracking loaded."""
 
 # accept_ra (kernel, ip-sysctl.rst): 1 means "unless forwarding", 2 "also when forwarding".
 _UNLESS_FORWARDING = "1"
@@ -52,6 +54,17 @@ def route_localnet(wanted: str) -> None:
     """
     if _read(_ROUTE_LOCALNET) != wanted:
         _write(_ROUTE_LOCALNET, wanted)
+
+
+def tracks_liberally(setting: Path) -> bool:
+    """Say whether connection tracking takes TCP segments that it cannot place for valid.
+
+    Then it is meant to see half of a connection only, and INVALID says nothing (as upstream).
+    """
+    try:
+        return setting.read_text().strip() != "0"
+    except OSError:
+        return False  # it is not loaded yet
 
 
 def forwarding_path(family: Family) -> Path:

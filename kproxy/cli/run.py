@@ -170,7 +170,7 @@ def _follow_folder(
             source,
             metrics,
             listed=lambda node: None,
-            ready=lambda: set_up_node(missing),
+            first_written=lambda: set_up_node(missing),
             port_failed=lambda service, note: None,
             node_may_lack=True,
             unserved=lambda compiler: UnservedOfFolder(

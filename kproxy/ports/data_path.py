@@ -71,7 +71,8 @@ class Backend(Protocol):
     def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
         """Take table changes in; return the image entries that they alter, None where gone.
 
-        Pure: the image depends on the sum of all changes so far, not on their order.
+        Pure: the image depends on the sum of all changes so far, not on their order, and on the
+        settings of the host that `disturbed` saw last.
         """
 
     def observe(self) -> Image:

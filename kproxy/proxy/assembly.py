@@ -50,7 +50,8 @@ class Around:
 
     - `executors` have one thread each.
     - `listed` is told of the Node object, None if there is none, when everything was listed once.
-    - `ready` is called when every family was tried once.
+    - `first_written` is called once, when the kernel holds some family's rules. It has loaded what
+      they need then, and what comes with settings of its own has them from here on.
     - `port_failed` is told of a Service whose healthCheckNodePort cannot be had, and why.
     - `node_may_lack`: the node takes part although there is no Node object of its name.
     - `unserved` is made of the compiler, and says what forwards nothing.
@@ -60,7 +61,7 @@ class Around:
     source: Source
     metrics: Metrics
     listed: Callable[[Node | None], None]
-    ready: Callable[[], object]
+    first_written: Callable[[], object]
     port_failed: Callable[[ObjectKey, str], None]
     node_may_lack: bool
     unserved: Callable[[Compiler], Unserved]
@@ -216,6 +217,7 @@ class _Telling:
         self._unserved = around.unserved(compiler)
         self._started = time.monotonic()
         self._listed = False
+        self._any_written = False
         self._conflicts: frozenset[Conflict] = frozenset()
         self._said: set[str] = set()
         self._writing: dict[Family, TableChanges] = {}  # taken, and not known to be in the kernel
@@ -273,6 +275,9 @@ class _Telling:
             self._writing[family] = before.then(ended.job.changes)
         if isinstance(ended.outcome, Written):
             self.in_force({family: self._writing.pop(family)})
+            if not self._any_written:
+                self._any_written = True
+                self._around.first_written()
 
     def ready(self, statuses: Iterable[FamilyStatus]) -> None:
         """Say that every family was tried."""
@@ -286,7 +291,6 @@ class _Telling:
             )
         else:
             log.error("not ready: the kernel refused every IP family; trying again")
-        self._around.ready()
         heap.loaded()
 
     def _seconds(self) -> float:

@@ -82,7 +82,7 @@ def serve(options: CommandLine) -> int:
                 source,
                 metrics,
                 listed=lambda node: _complain(configuration, node, families),
-                ready=lambda: set_up_node(missing),
+                first_written=lambda: set_up_node(missing),
                 port_failed=_port_events(events),
                 node_may_lack=False,
                 unserved=lambda compiler: UnservedOfCluster(compiler, options.node_name),

@@ -16,7 +16,7 @@ from backends.iptables.render import restore, rules
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.restore import RestoreInput, TableEdit
 from backends.iptables.render.rules import TABLES, split_key
-from backends.kernel import conntrack, nft
+from backends.kernel import conntrack, nft, sysctl
 from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import tools
 from backends.kernel.xtables.tools import Variant
@@ -46,12 +46,15 @@ class IptablesBackend:
         self._texts = Texts()
         self._sysctls = Sysctls(family)
         self._sets = AffinitySets(family, renderer.affinity_set)
+        self._liberal = sysctl.tracks_liberally(sysctl.TCP_LIBERAL)  # as of our last look
+        self._rendered_liberal = self._liberal
         self._counts = RuleCounts(variant)
 
     def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
         """Take table changes in; return the image entries that they alter."""
         before = self._renderer.without_affinity
-        patch = self._renderer.update(changes)
+        patch = self._renderer.update(changes, drop_invalid=not self._liberal)
+        self._rendered_liberal = self._liberal
         self._tell_affinity(before, self._renderer.without_affinity)
         self._counts.rendered(patch)
         self._sets.rendered(patch)
@@ -90,8 +93,11 @@ class IptablesBackend:
         self._sysctls.settle()
 
     def disturbed(self) -> bool:
-        """Say whether others may have changed our objects; a missing ipset is not noticed."""
-        return self._sysctls.disturbed() or self._watch.disturbed()
+        """Say whether others may have changed our objects, or a setting that decides about them.
+
+        A missing ipset is not noticed.
+        """
+        return self._unsettled() or self._sysctls.disturbed() or self._watch.disturbed()
 
     def flows(self, wanted: Destinations) -> Iterable[Flow]:
         """Return the UDP flows to `wanted` that the kernel tracks."""
@@ -121,6 +127,21 @@ class IptablesBackend:
 
     def close(self) -> None:
         """Do nothing: no descriptor is held between calls."""
+
+    def _unsettled(self) -> bool:
+        """Say whether connection tracking is set otherwise than when we last rendered.
+
+        Anybody may set it at any time, and it is loaded by the first rules that need it.
+        """
+        before, self._liberal = self._liberal, sysctl.tracks_liberally(sysctl.TCP_LIBERAL)
+        if self._liberal != before:
+            log.info(
+                "%s: %s changed: forwarded packets that connection tracking finds invalid %s",
+                self.family.value,
+                sysctl.TCP_LIBERAL.name,
+                "pass from now on" if self._liberal else "are dropped from now on",
+            )
+        return self._liberal != self._rendered_liberal
 
     def _tell_affinity(
         self, before: frozenset[ServicePortKey], now: frozenset[ServicePortKey]

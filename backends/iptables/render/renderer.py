@@ -92,6 +92,7 @@ class Renderer:
         self._family = family
         self._options = options
         self._rules: NodeRules | None = None
+        self._drop_invalid = True
         self._service_ports: dict[ServicePortKey, ServicePort] = {}
         self._health_ports: dict[ObjectKey, int] = {}
         self._owner_of_chain: dict[str, ServicePortKey] = {}
@@ -118,9 +119,16 @@ class Renderer:
         """Whether rules feed the counters of `accounting`."""
         return self._options.counts
 
-    def update(self, changes: TableChanges) -> dict[Key, bytes | None]:
-        """Take changes in; return the image entries that they may alter, None where gone."""
+    def update(
+        self, changes: TableChanges, *, drop_invalid: bool = True
+    ) -> dict[Key, bytes | None]:
+        """Take changes in; return the image entries that they may alter, None where gone.
+
+        `drop_invalid` drops forwarded packets that connection tracking finds invalid, which keeps
+        a reset for an unknown connection from reaching a client that never opened it.
+        """
         patch: dict[Key, bytes | None] = {}
+        self._drop_invalid = drop_invalid
         self._rendered.clear()
         service_ports: Mapping[ServicePortKey, ServicePort | None] = changes.service_ports
         if changes.rules is not None:
@@ -251,7 +259,7 @@ class Renderer:
         for table, dispatch in self._trees():
             for name, rules in dispatch.settle().items():
                 patch[chain_key(table, name)] = fingerprint(rules).encode() if rules else None
-        state = (self._rules, *(dispatch.root for _, dispatch in self._trees()))
+        state = (self._rules, self._drop_invalid, *(dispatch.root for _, dispatch in self._trees()))
         if all(now is before for now, before in zip(state, self._settled, strict=False)):
             return
         self._settled = state
@@ -370,7 +378,7 @@ class Renderer:
 
     def _forward(self) -> Iterator[str]:
         bit = f"{1 << self._options.masquerade_bit:#x}"
-        if self._options.drop_invalid:
+        if self._drop_invalid:
             counted = f"{counting(self._family, Account.INVALID)} " if self.counts else ""
             yield f"-m conntrack --ctstate INVALID {counted}-j DROP"
         yield f"-m mark --mark {bit}/{bit} -j ACCEPT"

@@ -30,14 +30,11 @@ CLUSTER_IP_CHAINS = ("KPROXY-CLUSTERIPS", "KPROXY-FC-")
 class Options:
     """What an operator may choose about the rules.
 
-    `masquerade_bit` is the bit of the packet mark (0..31) that asks for masquerade;
-    `drop_invalid` drops forwarded packets that connection tracking finds invalid, which keeps a
-    reset for an unknown connection from reaching a client that never opened it; `counts` lets
+    `masquerade_bit` is the bit of the packet mark (0..31) that asks for masquerade; `counts` lets
     rules feed the counters of `accounting`.
     """
 
     masquerade_bit: int = 14
-    drop_invalid: bool = True
     counts: bool = False
 
 

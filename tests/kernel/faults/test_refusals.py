@@ -111,6 +111,22 @@ def test_a_family_that_fails_from_the_start_is_told_and_the_other_is_served(node
     eventually(node, BEFORE)
 
 
+def test_settings_that_come_with_connection_tracking_are_tried_when_rules_are_in_force(node):
+    """In a network namespace the kernel lets nobody set this one, as if it were not there yet."""
+    node.configure(conntrack={"maxPerCore": 1, "min": 1})
+    for stem in ("iptables", "ip6tables"):
+        node.tools.always(stem, REFUSE)
+    node.manifests.put("shop", OLD)
+    proxy = node.start()
+    proxy.wait_for("nf_conntrack_max cannot be set to ")
+    proxy.wait_for("not ready: the kernel refused every IP family")
+    assert "going on without" not in proxy.said()
+
+    node.tools.leave_alone("iptables")
+    proxy.wait_for("; going on without")
+    assert proxy.said().count("; going on without") == 1
+
+
 # The programs are links in one folder, and it is shadowed by one that lacks some.
 WITHOUT_IP6TABLES = """
 mount --bind /usr/sbin /mnt && mount -t tmpfs none /usr/sbin || exit 9

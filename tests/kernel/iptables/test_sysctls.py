@@ -53,6 +53,43 @@ def test_forwarding_that_others_turn_off_right_after_our_first_write_is_noticed(
     assert node.backend.disturbed()
 
 
+LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
+
+
+def drops_invalid(node: Applied) -> bool:
+    return any("INVALID" in line and line.endswith("DROP") for line in node.saved().splitlines())
+
+
+def test_liberal_connection_tracking_is_followed_while_others_turn_it_on_and_off(node):
+    node.apply(shop(node.family))
+    assert drops_invalid(node)
+    for value in ("1", "0"):
+        set_sysctl(LIBERAL, value)
+        assert node.backend.disturbed()
+        assert node.backend.disturbed(), "as long as the rules do not follow"
+        written = node.apply(TableChanges(node.family))
+        assert list(written.put) == ["filter/KPROXY-FORWARD"]
+        assert not written.drop
+        assert drops_invalid(node) is (value == "0")
+        assert not node.backend.disturbed()
+
+
+def test_liberal_connection_tracking_that_was_on_before_is_found(namespace, family, variant):
+    set_sysctl(LIBERAL, "1")
+    node = Applied(family, variant)
+    node.apply(shop(family))
+    assert not drops_invalid(node)
+    assert not node.backend.disturbed()
+
+
+def test_connection_tracking_that_is_not_loaded_yet_is_not_liberal(tmp_path):
+    setting = tmp_path / "nf_conntrack_tcp_be_liberal"
+    assert not node_settings.tracks_liberally(setting)
+    for value, liberal in (("0\n", False), ("1\n", True)):
+        setting.write_text(value)
+        assert node_settings.tracks_liberally(setting) is liberal
+
+
 def test_forwarding_that_was_on_is_nothing_to_write(node):
     set_sysctl(FORWARDING[node.family], "1")
     assert f"sysctl/{FORWARDING[node.family]}" not in node.apply(shop(node.family)).put

@@ -186,6 +186,25 @@ def test_one_that_waits_for_another_has_set_nothing_yet(
     second.wait_for("ready: ")
 
 
+def test_invalid_packets_pass_while_connection_tracking_is_liberal(
+    spawn, node, manifests, config, variant, rules
+):
+    def drops_invalid():
+        return any("INVALID" in line for line in rules())
+
+    liberal = config(conntrack={"maxPerCore": 0, "tcpBeLiberal": True})
+    arguments = ("run", "--manifests", manifests, *NODE, "--config", liberal)
+    arguments += ("--iptables-variant", variant, "--log-format", "json")
+    log = Log(spawn(*arguments, prefix=node, bufsize=0).stderr)
+    log.wait_for("set nf_conntrack_tcp_be_liberal to 1")
+    log.wait_for("ready: ")
+    assert not drops_invalid()
+    for value, passes in ((0, False), (1, True)):
+        setting = f"net.netfilter.nf_conntrack_tcp_be_liberal={value}"
+        subprocess.run([*node, "sysctl", "-qw", setting], check=True)
+        eventually(lambda passes=passes: drops_invalid() is not passes)
+
+
 def test_verbose_tells_of_our_own_doings_and_not_of_every_netlink_message(kproxy, manifests):
     once = ("run", "--manifests", manifests, *NODE, "--once", "-v")
     code, _, stderr = kproxy(*once)

@@ -145,8 +145,8 @@ def test_the_mark_is_the_chosen_bit_and_no_other(bit):
 def test_invalid_packets_are_dropped_if_asked(drop):
     compiler = Compiler(Settings(HERE), [Family.IPV4])
     compiler.apply(listed(a_service()))
-    world = World(Family.IPV4, Options(drop_invalid=drop))
-    world.update(compiler.tables[Family.IPV4].everything())
+    world = World(Family.IPV4)
+    world.update(compiler.tables[Family.IPV4].everything(), drop_invalid=drop)
 
     rules = world.chains()["filter", "KPROXY-FORWARD"]
     assert any("INVALID" in rule for rule in rules) is drop

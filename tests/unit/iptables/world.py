@@ -51,10 +51,10 @@ class World:
         world.update(table.everything())
         return world
 
-    def update(self, changes: TableChanges) -> set[Key]:
+    def update(self, changes: TableChanges, *, drop_invalid: bool = True) -> set[Key]:
         """Take changes in; return the keys that differ now."""
         changed = set()
-        for key, value in self.renderer.update(changes).items():
+        for key, value in self.renderer.update(changes, drop_invalid=drop_invalid).items():
             if self.image.get(key) != value:
                 changed.add(key)
             if value is None:
