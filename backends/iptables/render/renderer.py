@@ -23,6 +23,7 @@ from dataclasses import replace
 from backends.iptables.render import services
 from backends.iptables.render.affinity import AffinityBudget
 from backends.iptables.render.dispatch import Dispatch
+from backends.iptables.render.health import PortsInUse
 from backends.iptables.render.rules import (
     Account,
     AffinitySet,
@@ -39,9 +40,8 @@ from backends.iptables.render.rules import (
 )
 from kproxy.core.addresses import Family
 from kproxy.core.image import Key
-from kproxy.core.objects import ObjectKey, Protocol
+from kproxy.core.objects import Protocol
 from kproxy.core.table import (
-    HealthCheck,
     NodePort,
     NodeRules,
     ServicePort,
@@ -94,7 +94,7 @@ class Renderer:
         self._rules: NodeRules | None = None
         self._drop_invalid = True
         self._service_ports: dict[ServicePortKey, ServicePort] = {}
-        self._health_ports: dict[ObjectKey, int] = {}
+        self._health_ports = PortsInUse()
         self._owner_of_chain: dict[str, ServicePortKey] = {}
         self._owner_of_set: dict[str, ServicePortKey] = {}
         self._rendered: dict[ServicePortKey, services.Chains] = {}
@@ -150,7 +150,8 @@ class Renderer:
                 self._add(key, new, context, patch)
         for address, known in changes.cluster_ips.items():
             self._cluster_ips.put(("-j KPROXY-REJECT",) if known else None, address=address)
-        self._replace_health_checks(changes.health_checks)
+        for port, used in self._health_ports.update(changes.health_checks).items():
+            self._health.put(("-j ACCEPT",) if used else None, protocol=Protocol.TCP, port=port)
         self._settle(patch)
         return patch
 
@@ -242,17 +243,6 @@ class Renderer:
     ) -> None:
         address, protocol, port = where
         dispatch.put(rules, address=address, protocol=protocol, port=port)
-
-    def _replace_health_checks(self, checks: Mapping[ObjectKey, HealthCheck | None]) -> None:
-        touched: set[int] = set()
-        for service, check in checks.items():
-            touched.add(self._health_ports.pop(service, 0))
-            if check is not None:
-                self._health_ports[service] = check.port
-                touched.add(check.port)
-        for port in touched - {0}:
-            used = port in self._health_ports.values()
-            self._health.put(("-j ACCEPT",) if used else None, protocol=Protocol.TCP, port=port)
 
     def _settle(self, patch: dict[Key, bytes | None]) -> None:
         """Carry the edits into the trees, and render the chains that stand in front of them."""

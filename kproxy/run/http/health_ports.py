@@ -30,7 +30,7 @@ _Owner = tuple[Family, ObjectKey]  # a Service has a port in each of its familie
 
 
 class HealthPorts:
-    """Serves the health ports that the tables want.
+    """Serves the health ports that the tables want; a change costs what it changes.
 
     - `healthy` says whether the proxy does its work.
     - `local_addresses` lists the host's addresses; it runs in a thread, may raise BackendError, and
@@ -52,7 +52,8 @@ class HealthPorts:
         self._local_addresses = local_addresses
         self._failed = failed
         self._retry_s = retry_s
-        self._checks: dict[_Owner, HealthCheck] = {}
+        self._checks: dict[Family, dict[ObjectKey, HealthCheck]] = {each: {} for each in Family}
+        self._touched: dict[_Owner, None] = {}  # may not listen where they should; first come first
         self._networks: dict[Family, tuple[Network, ...]] = {}
         self._hosts: dict[Family, tuple[str, ...]] = {}  # where to listen, as last known
         self._listeners: dict[_Owner, dict[Address, Listener]] = {}
@@ -69,7 +70,7 @@ class HealthPorts:
                 self._networks[family] = changes.rules.node_port_addresses
                 self._wake.set()
             for service, check in changes.health_checks.items():
-                self._note((family, service), check)
+                self._note(family, service, check)
 
     async def run(self) -> None:
         """Keep the wanted ports open until cancelled."""
@@ -84,44 +85,60 @@ class HealthPorts:
             for owner in list(self._listeners):
                 self._close(owner, keep=())
 
-    def _note(self, owner: _Owner, check: HealthCheck | None) -> None:
-        before = self._checks.pop(owner, None)
-        if check is not None:
-            self._checks[owner] = check
+    def _note(self, family: Family, service: ObjectKey, check: HealthCheck | None) -> None:
+        checks = self._checks[family]
+        before = checks.get(service)
+        if check is None:
+            checks.pop(service, None)
+        else:
+            checks[service] = check
         if (before and before.port) != (check and check.port):
+            self._touched[family, service] = None
             self._wake.set()
 
     def _unsettled(self) -> bool:
         """Say whether something may have to be done without being told."""
         return bool(self._failures) or any(map(self._restricted, self._families()))
 
-    def _families(self) -> set[Family]:
-        return {family for family, _ in self._checks}
+    def _families(self) -> list[Family]:
+        return [family for family, checks in self._checks.items() if checks]
 
     def _restricted(self, family: Family) -> bool:
         return all(network.prefixlen > 0 for network in self._networks[family])
 
     async def _settle(self) -> None:
         """Close what is not wanted, then open what is missing: a port may have changed hands."""
-        for family in self._families():
-            await self._locate(family)
-        wanted = {
-            (family, service): [Address(host, check.port) for host in self._hosts[family]]
-            for (family, service), check in self._checks.items()
-            if family in self._hosts  # else it came while we looked, and its turn is next
-        }
-        for owner in list(self._listeners):
-            self._close(owner, keep=wanted.get(owner, ()))
-        for gone in self._failures.keys() - wanted.keys() - self._families():
-            del self._failures[gone]
+        for family in Family:
+            if self._checks[family]:
+                await self._locate(family)
+            else:
+                self._failures.pop(family, None)
+        failed = {each: None for each in self._failures if not isinstance(each, Family)}
+        touched, self._touched = failed | self._touched, {}
+        wanted = {owner: self._wanted(owner) for owner in touched}
+        for owner, addresses in wanted.items():
+            self._close(owner, keep=addresses)
+            if not addresses:
+                self._failures.pop(owner, None)
         for owner, addresses in wanted.items():
             self._open(owner, addresses)
+
+    def _wanted(self, owner: _Owner) -> list[Address]:
+        """Return where to listen for a Service."""
+        family, service = owner
+        check = self._checks[family].get(service)
+        if check is None:
+            return []
+        if family not in self._hosts:  # it came while we looked, and its turn is next
+            self._touched[owner] = None
+            return []
+        return [Address(host, check.port) for host in self._hosts[family]]
 
     async def _locate(self, family: Family) -> None:
         """Find out where a family listens; what was known stays in force if that fails."""
         if not self._restricted(family):
-            self._hosts[family] = (_EVERY_ADDRESS[family],)
             self._failures.pop(family, None)
+            self._move(family, (_EVERY_ADDRESS[family],))
             return
         try:
             local = await asyncio.to_thread(self._local_addresses, family)
@@ -130,11 +147,17 @@ class HealthPorts:
             self._report(family, f"{error}; the health ports stay where they are")
             return
         self._failures.pop(family, None)
-        self._hosts[family] = tuple(_inside(self._networks[family], local))
+        self._move(family, tuple(_inside(self._networks[family], local)))
+
+    def _move(self, family: Family, hosts: tuple[str, ...]) -> None:
+        """Let a family listen at these addresses."""
+        if self._hosts.get(family) != hosts:
+            self._hosts[family] = hosts
+            self._touched.update(((family, service), None) for service in self._checks[family])
 
     def _open(self, owner: _Owner, addresses: Collection[Address]) -> None:
         """Listen at all addresses that are missing, or at none of them."""
-        listeners = self._listeners.setdefault(owner, {})
+        listeners = self._listeners.setdefault(owner, {}) if addresses else {}
         missing = [address for address in addresses if address not in listeners]
         handler = self._handler(owner)
         for address in missing:
@@ -151,11 +174,11 @@ class HealthPorts:
             log.info("%s: health checks of %s are answered now", owner[0].value, owner[1])
 
     def _close(self, owner: _Owner, *, keep: Collection[Address]) -> None:
-        listeners = self._listeners[owner]
+        listeners = self._listeners.get(owner, {})
         for address in listeners.keys() - set(keep):
             listeners.pop(address).close()
         if not listeners:
-            del self._listeners[owner]
+            self._listeners.pop(owner, None)
 
     def _report(self, about: _Owner | Family, note: str) -> bool:
         """Log a failure and return True, unless it is the same as at the last try."""
@@ -166,10 +189,11 @@ class HealthPorts:
         return True
 
     def _handler(self, owner: _Owner) -> Handler:
-        namespace, name = owner[1]
+        family, service = owner
+        namespace, name = service
 
         def answer(request: Request) -> Response:
-            check = self._checks.get(owner)
+            check = self._checks[family].get(service)
             count = check.local_ready if check is not None else 0
             healthy = self._healthy()
             body = {

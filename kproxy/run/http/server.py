@@ -35,6 +35,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._resuming: asyncio.TimerHandle | None = None
         self._arriving: set[asyncio.Task[None]] = set()
+        self._through: set[Connection] = set()
         self._closed = False
         try:
             bound.listen(_QUEUED)
@@ -50,7 +51,10 @@ class Listener:
             self._resuming.cancel()
         self._loop.remove_reader(self._bound)
         self._bound.close()
-        self._server.clear(self)
+        for connection in self._through:
+            self._server.left(connection)
+            connection.abort()
+        self._through.clear()
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTED_PER_TURN):
@@ -80,7 +84,8 @@ class Listener:
         if self._closed:
             connection.abort()
         else:
-            self._server.joined(connection, self)
+            self._through.add(connection)
+            self._server.joined(connection)
 
     def served(self, connection: Connection) -> None:
         """Note that a connection is of use."""
@@ -88,6 +93,7 @@ class Listener:
 
     def left(self, connection: Connection) -> None:
         """Forget a connection."""
+        self._through.discard(connection)
         self._server.left(connection)
 
 
@@ -102,26 +108,26 @@ class HttpServer:
     def __init__(self, limits: Limits, wall_clock: Callable[[], float]) -> None:
         self.limits = limits
         self.wall_clock = wall_clock
-        self._open: dict[Connection, Listener] = {}  # the least recently useful first
+        self._open: dict[Connection, None] = {}  # the least recently useful first
         self._may_complain_at = 0.0  # of the event loop's clock
 
     def listen(self, bound: socket.socket, handler: Handler) -> Listener:
         """Serve a bound socket, and own it from now on. Raises OSError."""
         return Listener(self, bound, handler)
 
-    def joined(self, connection: Connection, listener: Listener) -> None:
+    def joined(self, connection: Connection) -> None:
         """Count a connection in, and cut off the least useful one if there are too many."""
         if len(self._open) >= self.limits.connections:
             oldest = next(iter(self._open))
             del self._open[oldest]
             oldest.abort()
-        self._open[connection] = listener
+        self._open[connection] = None
 
     def served(self, connection: Connection) -> None:
         """Make a connection the last to be cut off."""
-        listener = self._open.pop(connection, None)
-        if listener is not None:
-            self._open[connection] = listener
+        if connection in self._open:
+            del self._open[connection]
+            self._open[connection] = None
 
     def left(self, connection: Connection) -> None:
         """Count a connection out."""
@@ -133,9 +139,3 @@ class HttpServer:
         if now >= self._may_complain_at:
             self._may_complain_at = now + _SAID_EVERY_S
             log.error("connections wait, none can be accepted: %s; trying again", error.strerror)
-
-    def clear(self, listener: Listener) -> None:
-        """Cut off everyone who came through `listener`."""
-        for connection in [c for c, through in self._open.items() if through is listener]:
-            del self._open[connection]
-            connection.abort()

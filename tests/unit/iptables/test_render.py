@@ -10,11 +10,17 @@ from backends.iptables.render import renderer, services
 from backends.iptables.render.rules import Options
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
-from kproxy.core.objects import Protocol
+from kproxy.core.objects import ObjectKey, Protocol
 from kproxy.core.resolve import Packet
 from kproxy.core.settings import DetectLocalMode, Settings
 from kproxy.core.store import Upserted
-from kproxy.core.table import FromInterface, FromInterfacePrefix, Undetected
+from kproxy.core.table import (
+    FromInterface,
+    FromInterfacePrefix,
+    HealthCheck,
+    TableChanges,
+    Undetected,
+)
 from tests.support.effort import examples
 from tests.unit.core.things import HERE, a_cidr, a_node, a_port, a_service, a_slice, listed
 from tests.unit.core.universe import CHANGES, CLUSTERS, SETTINGS
@@ -164,6 +170,29 @@ def test_health_check_ports_are_let_in_as_long_as_a_service_has_them():
         world.update(changes[Family.IPV4])
         rules = world.chains()["filter", "KPROXY-HEALTH"]
         assert any("--dport 32000 " in rule for rule in rules) is admitted
+
+
+def test_the_other_health_check_ports_are_not_looked_at_for_one_that_changes():
+    compared = []
+
+    class Port(int):
+        __hash__ = int.__hash__
+
+        def __eq__(self, other):
+            compared.append(other)
+            return int(self) == other
+
+    def one(number, port):
+        return {ObjectKey("shop", f"s{number}"): HealthCheck(Port(port), 1)}
+
+    compiler, world = Compiler(Settings(HERE), [Family.IPV4]), World(Family.IPV4)
+    world.update(compiler.apply(listed())[Family.IPV4])
+    for number in range(200):
+        world.update(TableChanges(Family.IPV4, health_checks=one(number, 32000 + number)))
+    assert any("--dport 32199 " in rule for rules in world.chains().values() for rule in rules)
+    compared.clear()
+    world.update(TableChanges(Family.IPV4, health_checks=one(7, 32500)))
+    assert len(compared) < 100
 
 
 def test_the_loopback_guard_is_there_exactly_while_localhost_node_ports_are():
