@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import warnings
 from typing import TextIO
 
 from kproxy.config.fields import LogFormat
@@ -28,7 +29,32 @@ def configure(style: LogFormat, stream: TextIO, level: int = logging.INFO) -> No
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    logging.captureWarnings(capture=True)
+    _capture_warnings()
+
+
+def _capture_warnings() -> None:
+    """Log what libraries warn of, each text once: some do so at every connection.
+
+    Where in their files they do is of no use to an operator.
+    """
+    log = logging.getLogger("py.warnings")
+    said: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        del filename, lineno, file, line
+        text = f"{category.__name__}: {message}"
+        if text not in said:
+            said.add(text)
+            log.warning("%s", text)
+
+    warnings.showwarning = show
 
 
 def escape(text: str) -> str:

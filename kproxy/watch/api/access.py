@@ -136,6 +136,7 @@ class _Targets:
         self._environment = environment
         self._lock = threading.Lock()
         self._trouble = ""  # why the last attempt to load it failed
+        self._believed = ""  # the server whose certificate is not verified, as was said
         self._target = self._loaded(refused=False)
         self._tried_at = clock()
 
@@ -196,4 +197,17 @@ class _Targets:
             check(target)
         except (OSError, ValueError) as error:  # a proxy that is none, or no file to be had
             raise ApiError(f"cannot tell how to reach the API server: {error}") from error
+        self._tell_insecure(target)
         return target
+
+    def _tell_insecure(self, target: ApiServer) -> None:
+        """Say that a server is not verified, once as long as that stays so."""
+        believed = target.server if target.insecure and target.server.startswith("https:") else ""
+        if believed and believed != self._believed:
+            log.warning(
+                "%s: insecure-skip-tls-verify is set, so whoever answers at %s counts as the API "
+                "server and gets our credentials; certificate-authority-data would tell it apart",
+                target.origin,
+                believed,
+            )
+        self._believed = believed

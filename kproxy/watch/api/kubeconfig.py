@@ -110,6 +110,7 @@ class Kubeconfig:
         self._now = now
         self._text: bytes | None = None
         self._cluster = _Cluster()
+        self._cluster_name = ""
         self._user = _User()
         self._plugin: Plugin | None = None
 
@@ -144,6 +145,7 @@ class Kubeconfig:
             certificate, key = given.certificate or certificate, given.key or key
         return ApiServer(
             server=server,
+            origin=f"kubeconfig {self._path}, cluster {self._cluster_name}",
             ca=ca,
             certificate=certificate,
             key=key,
@@ -194,7 +196,7 @@ class Kubeconfig:
             user = self._named(document.users or (), "users", context.user).user
         user = user or _User()
         self._check(cluster, user)
-        self._cluster, self._user = cluster, user
+        self._cluster, self._cluster_name, self._user = cluster, context.cluster, user
         self._plugin = Plugin(self._path, user.exec) if user.exec else None
 
     def _check(self, cluster: _Cluster, user: _User) -> None:

@@ -37,7 +37,8 @@ class MemoryFile:
 class ApiServer:
     """Where requests go and as whom, as of some moment.
 
-    - `ca`: None for the CAs of the system.
+    - `origin`: what says all this, for messages.
+    - `ca`: None for the CAs of the system; it counts unless `insecure` takes any certificate.
     - `certificate`, `key`: both or none.
     - `server_name`: the name in the server's certificate, "" for that in its address.
     - `proxy`: what the connection leads through, "" for nothing.
@@ -46,6 +47,7 @@ class ApiServer:
     """
 
     server: str
+    origin: str = ""
     ca: MemoryFile | None = None
     certificate: MemoryFile | None = None
     key: MemoryFile | None = None

@@ -253,6 +253,8 @@ def _manager(target: ApiServer, sockets: _Sockets) -> urllib3.PoolManager:
     class SecurePool(HTTPSConnectionPool):
         ConnectionCls = Secure
 
+    if target.insecure:  # which is said where it is read, and not at every connection
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     proxy, proxy_authorization = split_user(target.proxy)
     configuration = Configuration(
         host=target.server,

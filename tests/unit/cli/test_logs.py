@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import warnings
 
 import pytest
 from hypothesis import given
@@ -74,13 +75,13 @@ def test_escape_shows_control_characters():
 
 
 @pytest.fixture
-def _root_logger_put_back():
+def _root_logger_put_back(monkeypatch):
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    logging.captureWarnings(capture=False)
 
 
 @pytest.mark.usefixtures("_root_logger_put_back")
@@ -93,3 +94,17 @@ def test_every_module_logs_through_one_handler():
     log.warning("seen", extra={"object": "Service default/web"})
     (line,) = stream.getvalue().splitlines()
     assert json.loads(line)["object"] == "Service default/web"
+
+
+@pytest.mark.usefixtures("_root_logger_put_back")
+def test_what_libraries_warn_of_is_said_once_and_without_their_files():
+    stream = io.StringIO()
+    configure(LogFormat.TEXT, stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for text in ("the clock\nis off", "the clock\nis off", "something else"):
+            warnings.warn(text, RuntimeWarning, stacklevel=1)
+    assert [line.partition("Z ")[2] for line in stream.getvalue().splitlines()] == [
+        r"warning RuntimeWarning: the clock\nis off",
+        "warning RuntimeWarning: something else",
+    ]

@@ -1,5 +1,6 @@
 """Ways to the API server, and credentials that change while they are used."""
 
+import contextlib
 import gc
 import socket
 import subprocess
@@ -183,6 +184,46 @@ def test_a_kubeconfig_that_changes_is_followed_to_another_server(
         assert api.server == other.url
         assert len(other.asked("services")) == 1
     assert len(fake.fake.asked("services")) == 1
+
+
+def test_a_server_that_is_not_verified_is_said_once_in_our_words(
+    fake, tmp_path, ask, at_once, caplog
+):
+    """A warning of a library, which would come with every connection, is an error here."""
+    insecure = {"server": fake.fake.url, "insecure-skip-tls-verify": True}
+    file = write(tmp_path / "config", kubeconfig(insecure, {"token": fake.fake.token}))
+    api = by(file)
+    for _ in range(3):
+        assert ask(api) == 200
+        with contextlib.closing(api.session()) as another:
+            another.request(Doing("list", "services"), "/api/v1/services", answer_s=5.0).close()
+
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        f"kubeconfig {file}, cluster c: insecure-skip-tls-verify is set, so whoever answers at "
+        f"{fake.fake.url} counts as the API server and gets our credentials; "
+    )
+
+
+def test_without_tls_there_is_nothing_to_verify(tmp_path, caplog):
+    plain = {"server": "http://10.0.0.1:8080", "insecure-skip-tls-verify": True}
+    by(write(tmp_path / "config", kubeconfig(plain)))
+    assert caplog.records == []
+
+
+def test_a_server_that_is_not_verified_any_more_is_said(
+    fake, cluster, tmp_path, ask, at_once, caplog
+):
+    insecure = {"server": fake.fake.url, "insecure-skip-tls-verify": True}
+    user = {"token": fake.fake.token}
+    file = write(tmp_path / "config", kubeconfig(cluster, user))
+    api = by(file)
+    ask(api)
+    assert caplog.records == []
+    for each in (insecure, cluster, insecure):
+        write(file, kubeconfig(each, user))
+        ask(api)
+    assert len(caplog.records) == 2
 
 
 def files_in_memory():
