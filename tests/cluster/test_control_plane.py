@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.cluster.api import ApiError
 from tests.support.cluster.control_plane import ControlPlane
 from tests.support.cluster.leftovers import remove_leftovers
@@ -102,13 +102,13 @@ def test_a_program_does_not_outlive_a_run_that_is_killed(tmp_path):
     )
     with run:
         status = Path(f"/proc/{int(run.stdout.readline())}/stat")
-        until(lambda: "(sleep)" in status.read_text(), within_s=5, what="the program runs")
+        until(lambda: "(sleep)" in status.read_text(), within_s=LONGEST_S, what="the program runs")
         run.kill()
 
     def is_gone():
         return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
-    until(is_gone, within_s=5, what="the program is gone too")
+    until(is_gone, within_s=LONGEST_S, what="the program is gone too")
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path):
@@ -145,7 +145,7 @@ def test_a_kubeconfig_gives_what_its_token_may(control_plane, tmp_path):
 def test_a_paused_api_server_answers_when_it_goes_on(control_plane, namespace):
     control_plane.api_server.pause()
     stat = Path(f"/proc/{control_plane.api_server.pid}/stat")
-    until(lambda: " T " in stat.read_text(), within_s=5, what="it is stopped")
+    until(lambda: " T " in stat.read_text(), within_s=LONGEST_S, what="it is stopped")
     connection = control_plane.api.connect(0.3)
     with closing(connection), pytest.raises(TimeoutError):
         connection.connect()
@@ -191,7 +191,7 @@ def test_the_controller_makes_slices_of_the_pods_of_a_service(control_plane, nam
     control_plane.api.create(service("web", namespace=namespace, selector={"app": "web"}))
     path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
     with control_plane.controllers():
-        for event in control_plane.api.watch(path, within_s=20):
+        for event in control_plane.api.watch(path, within_s=LONGEST_S):
             endpoints = event["object"].get("endpoints") or ()
             if [each["addresses"] for each in endpoints] == [["10.1.0.11"]]:
                 break

@@ -71,7 +71,7 @@ def test_two_at_once_build_each_program_once(calls):
     command = [sys.executable, "-m", "tests.support.cluster.programs"]
     both = [subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
 
-    assert [each.wait(30) for each in both] == [0, 0]
+    assert [each.wait(60) for each in both] == [0, 0]
     assert sorted(built(calls)) == sorted(programs.PACKAGES.values())
 
 

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from pyroute2 import IPRoute
 
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.cluster.api import Api
 from tests.support.cluster.relay import Relay
 from tests.support.net.namespace import Namespace
@@ -57,12 +57,12 @@ def test_what_was_held_back_when_it_was_cut_never_arrives():
         relay.hang()
         with socket.create_connection(("127.0.0.1", relay.port), 5) as lost:
             lost.sendall(b"lost")
-            until(lambda: relay.accepted, within_s=5, what="the relay has taken the client")
+            until(lambda: relay.accepted, within_s=LONGEST_S, what="the relay has taken the client")
             relay.cut()
         relay.flow()
         with socket.create_connection(("127.0.0.1", relay.port), 5) as client:
             client.sendall(b"sent")
-            server.settimeout(5)
+            server.settimeout(LONGEST_S)
             arrived, _ = server.accept()
             with arrived:
                 assert arrived.recv(4) == b"sent"

@@ -8,7 +8,7 @@ from tests.support.cluster.control_plane import ControlPlane
 
 _PODS = "/api/v1/namespaces/kube-system/pods"
 _MERGE = "application/merge-patch+json"
-_LONGEST_S = 20.0
+_LONGEST_S = 60.0
 
 
 def node(name: str) -> Object:

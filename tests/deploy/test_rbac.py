@@ -33,7 +33,7 @@ NODE = {
     "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.10"}]},
 }
 LOG = logging.getLogger("kproxy.test")
-_LONGEST_S = 20.0
+_LONGEST_S = 60.0
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.support.cluster import programs
 from tests.support.packets.table import NODE_NAME
 
 _TOOLS = ("iptables", "ip6tables")
-_LONGEST_S = 20.0
+_LONGEST_S = 60.0
 _METRICS = 10249
 _SYNCED = "kubeproxy_sync_proxy_rules_last_timestamp_seconds{"
 

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster.beside.asking import ask
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.cluster]
 
@@ -124,7 +124,7 @@ def test_what_is_counted_is_counted_alike(changed):
     )
     until(
         lambda: counts(changed.ours, same) == counts(changed.theirs, same),
-        within_s=5,
+        within_s=LONGEST_S,
         what=f"the counts are {counts(changed.theirs, same)}",
     )
     assert len(counts(changed.theirs, same)) == 7
@@ -139,6 +139,6 @@ def test_a_changed_service_counts_once_and_not_once_for_each_family(changed):
             counts(changed.theirs, (name,))
             == {k: 2 * v for k, v in counts(changed.ours, (name,)).items()}
         ),
-        within_s=5,
+        within_s=LONGEST_S,
         what=f"half of {counts(changed.theirs, (name,))}",
     )

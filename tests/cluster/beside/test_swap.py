@@ -8,7 +8,7 @@ from kproxy.core.addresses import Family
 from tests.cluster.beside.traffic import PORT, Traffic, serving
 from tests.cluster.end_to_end.place import Place
 from tests.kernel.faults.cluster import both
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import CLIENT, NODE, POD1, POD2, POD3
 from tests.support.packets.objects import port
 
@@ -68,7 +68,7 @@ def serves_alone(place, traffic, pod):
         traffic.pass_rounds(1)
         return traffic.answered_by == {pod}
 
-    until(moved, within_s=10, what=f"new connections reach {pod} alone")
+    until(moved, within_s=LONGEST_S, what=f"new connections reach {pod} alone")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from tests.kernel.faults.cluster import both
 from tests.kernel.faults.node import LEFT, REFUSED
-from tests.kernel.faults.waiting import holds, until
+from tests.kernel.faults.waiting import LONGEST_S, holds, until
 from tests.support.net.plan import FAR1, NODE, POD1, POD2
 from tests.support.packets.objects import port
 
@@ -20,8 +20,8 @@ BEFORE = {"10.96.0.20:80": frozenset({POD1}), f"{NODE}:30020": frozenset({POD1})
 AFTER = {"10.96.0.20:80": frozenset({POD2}), f"{NODE}:30020": frozenset({POD2})}
 
 
-def follows(place, expected, *, within_s=10.0):
-    until(lambda: place.node.answers(expected) == [], within_s=within_s, what=str(expected))
+def follows(place, expected):
+    until(lambda: place.node.answers(expected) == [], within_s=LONGEST_S, what=str(expected))
 
 
 def test_packets_follow_the_api_server(place):
@@ -43,7 +43,9 @@ def test_packets_follow_the_api_server(place):
 def test_it_writes_what_a_folder_with_the_same_objects_would(place):
     place.apply([*OLD, *OTHER])
     # What stands for the API server itself comes and goes with it, also just now.
-    until(lambda: list(kubernetes(place)) != [], within_s=20, what="the API server's endpoints")
+    until(
+        lambda: list(kubernetes(place)) != [], within_s=LONGEST_S, what="the API server's endpoints"
+    )
     own = list(kubernetes(place))
     assert place.ready().stop() == 0
     from_cluster = place.node.ours()
@@ -93,11 +95,11 @@ def test_without_the_api_server_forwarding_goes_on_and_then_catches_up(place):
     place.plane.start_api_server()
     place.apply(NEW)
     place.delete(OTHER)
-    follows(place, AFTER, within_s=30)
+    follows(place, AFTER)
     follows(place, {"10.96.0.30:80": frozenset({"silent", LEFT, "never arrived"})})
     until(
         lambda: {each["state"] for each in place.health()["sources"]} == {"following"},
-        within_s=60,
+        within_s=LONGEST_S,
         what="in touch again",
     )
 
@@ -112,7 +114,7 @@ def test_a_start_without_the_api_server_keeps_the_rules_of_the_last_run(place):
     assert place.node.answers(BEFORE) == []
     place.relay.admit()
     place.apply(NEW)
-    follows(place, AFTER, within_s=30)
+    follows(place, AFTER)
 
 
 @pytest.mark.parametrize("variant", ["nft"])
@@ -130,7 +132,7 @@ def test_a_denied_list_is_named_and_nothing_is_written_until_it_is_granted(place
     assert "system:serviceaccount:kube-system:kube-proxy" in proxy.said()
     assert place.node.ours() == []
     place.plane.api.create({**role, "roleRef": granted["roleRef"], "subjects": granted["subjects"]})
-    follows(place, BEFORE, within_s=40)
+    follows(place, BEFORE)
 
 
 @pytest.mark.parametrize("variant", ["nft"])
@@ -142,7 +144,7 @@ def test_a_token_that_is_no_good_is_named_and_a_new_one_is_taken(place):
     proxy.wait_for("does not accept our credentials (401)")
     assert "no-good" not in proxy.said()
     place.put_token(good)
-    follows(place, BEFORE, within_s=40)
+    follows(place, BEFORE)
 
 
 @pytest.mark.parametrize("variant", ["nft"])
@@ -183,7 +185,9 @@ def test_the_start_is_told_to_the_cluster(place):
             if each["reason"] == "Starting"
         ]
 
-    until(lambda: events() == [("node", "kube-proxy", "Normal")], within_s=10, what="the event")
+    until(
+        lambda: events() == [("node", "kube-proxy", "Normal")], within_s=LONGEST_S, what="the event"
+    )
 
 
 def test_init_only_prepares_what_a_process_without_privileges_cannot(place):

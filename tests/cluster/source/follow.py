@@ -27,7 +27,7 @@ from tests.support.fake_api.resources import (
 from tests.support.fake_api.samples import HEADLESS, OTHER_PROXY, node
 from tests.support.fake_api.servers import Server
 
-LONGEST_WAIT_S = 15.0
+LONGEST_WAIT_S = 60.0
 NODE = "n1"
 LOGGER = "tests.cluster.source"
 

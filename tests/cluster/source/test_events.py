@@ -133,7 +133,7 @@ def test_nobody_waits_for_an_event(server, post):
     begin = time.monotonic()
     for number in range(500):
         post(**{**STARTING, "reason": f"Reason{number}"})
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < LONGEST_WAIT_S, "the server never answers"
 
 
 @pytest.mark.parametrize("server", ["fake"], indirect=True)

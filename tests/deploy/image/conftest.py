@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from kproxy.core.addresses import Family
@@ -42,5 +44,6 @@ def pod_of(image, node, control_plane, tmp_path):
             return pods[-1]
 
         yield make
-        for pod in pods:
-            pod.close()
+        with contextlib.ExitStack() as closing:
+            for pod in pods:
+                closing.callback(pod.close)

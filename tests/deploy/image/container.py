@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.faults.waiting import until
-
-_LONGEST_S = 30.0
+from tests.kernel.faults.waiting import LONGEST_S, until
+from tests.support.commands import output_of
 
 # What a container writes goes into a folder of its own. The mounts are in a namespace that ends
 # with the container, also where nobody is left to undo them. Neither is there a cgroup to remove;
@@ -36,6 +38,7 @@ class RunningContainer:
             (folder / name).mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps(config))
         self._log = folder / "log"
+        self._crun = ("crun", "--root", str(folder / "state"))
         below = ":".join(map(str, layers))
         with self._log.open("wb") as stream:
             self._process = subprocess.Popen(
@@ -62,7 +65,7 @@ class RunningContainer:
         """Return all that it has written to its standard output and error."""
         return self._log.read_text()
 
-    def wait_for(self, words: str, *, within_s: float = _LONGEST_S) -> float:
+    def wait_for(self, words: str, *, within_s: float = LONGEST_S) -> float:
         """Wait until these words are in the log; return the seconds that it took."""
 
         def seen() -> bool:
@@ -73,11 +76,11 @@ class RunningContainer:
 
     def ended(self) -> int:
         """Wait for its end; return the exit code."""
-        return self._process.wait(timeout=_LONGEST_S)
+        return self._process.wait(timeout=LONGEST_S)
 
     def stop(self) -> int:
         """Ask it to stop, as the kubelet does, and return the exit code."""
-        self._crun("kill", self._name, "TERM")
+        output_of(*self._crun, "kill", self._name, "TERM", timeout_s=LONGEST_S)
         return self.ended()
 
     def written(self) -> list[str]:
@@ -90,11 +93,34 @@ class RunningContainer:
         )
 
     def close(self) -> None:
-        """End it, if it still runs, and remove what the runtime kept of it."""
-        if self._process.poll() is None:
-            self._crun("delete", "--force", self._name)
-        self.ended()
+        """End it, if it still runs, and remove what the runtime kept of it.
 
-    def _crun(self, *arguments: str) -> None:
-        command = ["crun", "--root", str(self._folder / "state"), *arguments]
-        subprocess.run(command, check=True, timeout=_LONGEST_S)
+        One that has just been started is not known to the runtime yet, and may become known, or
+        end, at any moment.
+        """
+        try:
+            until(self._gone, within_s=LONGEST_S, what="the container ends and is forgotten")
+        finally:
+            if self._process.poll() is None:
+                for child in _children(self._process.pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGKILL)
+                self._process.kill()
+            self._process.wait()
+
+    def _gone(self) -> bool:
+        """Say whether it has ended and the runtime knows nothing of it; try to bring that about."""
+        ended = self._process.poll() is not None
+        known = any((self._folder / "state").iterdir())
+        if known:
+            delete = [*self._crun, "delete", "--force", self._name]
+            subprocess.run(delete, check=False, capture_output=True, timeout=LONGEST_S)
+        return ended and not known
+
+
+def _children(process: int) -> list[int]:
+    """Return the children of a process that has not been waited for, none if it has ended."""
+    try:
+        return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+    except OSError:
+        return []

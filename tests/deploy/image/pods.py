@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import platform
@@ -56,6 +57,7 @@ class Pod:
         return running.said()
 
     def close(self) -> None:
-        """End what still runs."""
-        for container in self._started:
-            container.close()
+        """End what still runs, each whatever becomes of the others."""
+        with contextlib.ExitStack() as closing:
+            for container in self._started:
+                closing.callback(container.close)

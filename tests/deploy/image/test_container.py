@@ -8,6 +8,7 @@ import pytest
 
 from tests.deploy.image.pods import Pod
 from tests.deploy.pod_template import Container
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.namespace import Namespace
 
 # Building the image from nothing does not count.
@@ -51,6 +52,21 @@ def test_a_container_that_is_still_there_at_the_end_leaves_nothing(pod, tmp_path
     pod.start(WAITS).wait_for("waiting")
 
     pod.close()
+
+    assert left(tmp_path) == []
+
+
+def test_a_container_that_is_closed_before_the_runtime_knows_it_leaves_nothing(pod, tmp_path):
+    pod.start(WAITS).close()
+
+    assert left(tmp_path) == []
+
+
+def test_a_container_that_is_closed_while_it_is_made_leaves_nothing(pod, tmp_path):
+    container = pod.start(WAITS)
+    until(lambda: any(tmp_path.glob("*/state/*")), within_s=LONGEST_S, what="it is known")
+
+    container.close()
 
     assert left(tmp_path) == []
 

@@ -15,7 +15,7 @@ from tests.deploy.image.installed import kubeadms, ours
 from tests.kernel.faults.cluster import NODE as NODE_OBJECT
 from tests.kernel.faults.cluster import both
 from tests.kernel.faults.conversations import PORT, Conversations
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import CLIENT, FAR1, LOOPBACK, NODE, POD1, POD2, POD3
 from tests.support.packets.objects import port
 
@@ -57,9 +57,6 @@ SAID_WITHOUT = {
     ("NET_RAW", "legacy"): "Permission denied",
 }
 
-_FOLLOWS_WITHIN_S = 10
-_REPAIRED_WITHIN_S = 10
-
 
 @pytest.fixture(autouse=True)
 def _services(control_plane):
@@ -90,11 +87,11 @@ def test_our_pod_serves_with_the_least_privileges(pod_of, node, control_plane):
     assert errors(agent) == []
 
     apply(control_plane, *MOVED)
-    answered(node, SERVED_MOVED, within_s=_FOLLOWS_WITHIN_S)
+    answered(node, SERVED_MOVED, within_s=LONGEST_S)
     for family in Family:
         node.iptables(family, "-t nat -F")
         node.iptables(family, "-t filter -F")
-    answered(node, SERVED_MOVED, within_s=_REPAIRED_WITHIN_S)
+    answered(node, SERVED_MOVED, within_s=LONGEST_S)
 
     assert agent.written() == []
     assert agent.stop() == 0
@@ -107,13 +104,13 @@ def test_the_flows_of_a_udp_endpoint_that_left_follow(pod_of, node, control_plan
     with contextlib.closing(Conversations(node.network)) as talk:
         talk.serve(POD1, POD2)
         flows = [talk.open(CLIENT, "10.96.0.10:53", Protocol.UDP, family) for family in Family]
-        assert all(flow.partner(within_s=1) == POD1 for flow in flows)
+        assert all(flow.partner(quiet_s=1) == POD1 for flow in flows)
 
         apply(control_plane, *both("dns", "10.96.0.10", POD2, **dns))
 
         until(
-            lambda: all(flow.partner(within_s=0.3) == POD2 for flow in flows),
-            within_s=_FOLLOWS_WITHIN_S,
+            lambda: all(flow.partner(quiet_s=0.3) == POD2 for flow in flows),
+            within_s=LONGEST_S,
             what="the flows follow",
         )
 
@@ -126,7 +123,7 @@ def test_a_setting_that_our_pod_cannot_restore_holds_up_nothing_else(pod_of, nod
     agent.wait_for("setting net.ipv4.conf.all.route_localnet to 1: Read-only file system")
     apply(control_plane, *MOVED)
 
-    answered(node, SERVED_MOVED, within_s=_FOLLOWS_WITHIN_S)
+    answered(node, SERVED_MOVED, within_s=LONGEST_S)
 
 
 @pytest.mark.parametrize("missing", ["NET_ADMIN", "NET_RAW"])
@@ -177,7 +174,7 @@ def errors(agent):
 def probe(node, path):
     """Return the status that the kubelet's probe of this path gets."""
     with node.network.node.entered():
-        connection = http.client.HTTPConnection(LOOPBACK, 10256, timeout=5)
+        connection = http.client.HTTPConnection(LOOPBACK, 10256, timeout=LONGEST_S)
         connection.request("GET", path)
         status = connection.getresponse().status
         connection.close()

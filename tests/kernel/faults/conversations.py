@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import selectors
 import socket
-import time
 
 from kproxy.core.addresses import Family, family_of
 from kproxy.core.objects import Protocol
@@ -19,7 +18,7 @@ from tests.support.net.responders import FAMILIES
 PORT = 7000
 """The port that pods converse on."""
 
-_TURN_S = 0.05
+_TURNS = 1000  # of all conversations together
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 _LARGEST = 64
 
@@ -89,13 +88,17 @@ class Conversation:
         self._client = client
         self.source_port: int = client.getsockname()[1]
 
-    def partner(self, *, within_s: float = 1.0) -> str:
-        """Say something and return who answers: the pod's IPv4 address, or why nobody does."""
-        deadline = time.monotonic() + within_s
+    def partner(self, *, quiet_s: float = 1.0) -> str:
+        """Say something and return who answers: the pod's IPv4 address, or why nobody does.
+
+        Nobody does if nothing at all happens for `quiet_s`. A machine that keeps us waiting is not
+        quiet: what came meanwhile is there when we get to look.
+        """
         answers: list[str] = []
         self._when_writable(lambda: self._say(answers))
-        while not answers and time.monotonic() < deadline:
-            self._loop.turn(_TURN_S)
+        for _ in range(_TURNS):
+            if answers or not self._loop.turn(quiet_s):
+                break
         return answers[0] if answers else "nobody"
 
     def _when_writable(self, then) -> None:

@@ -15,6 +15,7 @@ from kproxy.core.objects import Protocol
 from tests.kernel.faults.cluster import CONFIGURATION, POD_PORT, Manifests
 from tests.kernel.faults.proxy import Proxy
 from tests.kernel.faults.tools import Tools
+from tests.kernel.faults.waiting import LONGEST_S
 from tests.support.commands import output_of
 from tests.support.net import plan
 from tests.support.net.network import Network
@@ -95,7 +96,7 @@ class Node:
                 *command.split(),
                 stdin=text,
                 environment={**os.environ, "XTABLES_LOCKFILE": str(self.lock)},
-                timeout_s=20,
+                timeout_s=LONGEST_S,
             )
 
     def iptables(self, family: Family, rest: str, *, text: str = "") -> str:

@@ -8,10 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 
 ROOT = Path(__file__).parents[3]
-_LONGEST_S = 30.0
 
 
 class Proxy:
@@ -39,7 +38,7 @@ class Proxy:
         """Return all that it has logged so far."""
         return self._log.read_text()
 
-    def wait_for(self, words: str, *, within_s: float = _LONGEST_S) -> float:
+    def wait_for(self, words: str, *, within_s: float = LONGEST_S) -> float:
         """Wait until these words are in the log; return the seconds that it took."""
 
         def seen() -> bool:
@@ -50,7 +49,7 @@ class Proxy:
 
     def ended(self) -> int:
         """Wait for its end; return the exit code, negative if a signal killed it."""
-        return self.process.wait(timeout=_LONGEST_S)
+        return self.process.wait(timeout=LONGEST_S)
 
     def stop(self) -> int:
         """Ask it to stop and return the exit code."""

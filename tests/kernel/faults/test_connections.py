@@ -11,7 +11,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from tests.kernel.faults.cluster import both
 from tests.kernel.faults.conversations import PORT, Conversations
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import CLIENT, FAR1, NODE, POD1, POD2, POD3
 from tests.support.packets.objects import port
 
@@ -33,7 +33,6 @@ TRACKED = """table inet theirs {
 """
 CHANGES = 20
 CHANGE_EVERY_S = 0.5
-IN_FORCE_WITHIN_S = 5.0
 
 
 def web(*endpoints: str):
@@ -92,14 +91,14 @@ def test_they_survive_that_endpoints_are_added_and_others_removed(node, talk, on
     met = set()
     until(
         lambda: met.add(newcomer(talk)) or met == {POD1, POD2, FAR1},
-        within_s=IN_FORCE_WITHIN_S,
+        within_s=LONGEST_S,
         what="new connections meet the new endpoints",
     )
     assert partners(ongoing) == {POD1}
     node.manifests.put("web", web(POD1, FAR1))
     until(
         lambda: {newcomer(talk) for _ in range(20)} == {POD1, FAR1},
-        within_s=IN_FORCE_WITHIN_S,
+        within_s=LONGEST_S,
         what="new connections miss the endpoint that is gone",
     )
     assert partners(ongoing) == {POD1}
@@ -110,11 +109,11 @@ def test_a_connection_outlives_its_own_endpoint_and_a_flow_follows(node, talk, o
     node.manifests.put("web", web(POD2))
     until(
         lambda: newcomer(talk) == newcomer(talk, Family.IPV6) == POD2,
-        within_s=IN_FORCE_WITHIN_S,
+        within_s=LONGEST_S,
         what="new connections meet the new endpoint",
     )
     flows = {kind: each for kind, each in ongoing.items() if kind[2] is Protocol.UDP}
-    until(lambda: partners(flows) == {POD2}, within_s=1.0, what="the flows follow")
+    until(lambda: partners(flows) == {POD2}, within_s=LONGEST_S, what="the flows follow")
     assert partners({k: v for k, v in ongoing.items() if k not in flows}) == {POD1}
 
 
@@ -144,7 +143,7 @@ def test_they_survive_changes_twice_a_second(node, talk, ongoing):
             time.sleep(max(0.0, min(0.1, due - time.monotonic())))
     until(
         lambda: node.answers({f"10.96.0.{99 + CHANGES}:80": frozenset({POD2})}) == [],
-        within_s=IN_FORCE_WITHIN_S,
+        within_s=LONGEST_S,
         what="the last change is in force",
     )
     assert partners(ongoing) == {POD1}

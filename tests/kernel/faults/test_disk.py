@@ -7,13 +7,12 @@ import pytest
 from tests.kernel.faults.cluster import both
 from tests.kernel.faults.node import REFUSED
 from tests.kernel.faults.proxy import ROOT
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import NODE, POD1, POD2, POD3
 from tests.support.packets.objects import port
 
 pytestmark = pytest.mark.kernel
 
-IN_FORCE_WITHIN_S = 10.0
 
 # Every place for temporary and runtime files is full, the rest cannot be written, and so is what
 # the log goes to. The test's own folder is put back, for it holds the manifests, and the program,
@@ -56,7 +55,7 @@ def test_changes_are_still_applied(node):
         answers = {"10.96.0.20:80": wanted, f"{NODE}:30020": wanted}
         until(
             lambda answers=answers: node.answers(answers) == [],
-            within_s=IN_FORCE_WITHIN_S,
+            within_s=LONGEST_S,
             what=f"{endpoints} are in force",
         )
     proxy.stop()

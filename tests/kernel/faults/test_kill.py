@@ -12,7 +12,7 @@ import pytest
 from tests.kernel.faults.cluster import both
 from tests.kernel.faults.node import LEFT, REFUSED, SILENT, Node, Word
 from tests.kernel.faults.tools import KILL_AFTER, KILL_BEFORE, KILL_DURING
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import FAR1, NODE, POD1, POD2, POD3
 from tests.support.packets.objects import ApiObject, port
 
@@ -45,7 +45,6 @@ NEW = (
 RESTORES_OF_A_CHANGE = 3  # filter, nat, filter
 RESTORES_OF_A_NEW_SERVICE = 2  # nat, filter: it is served before the rest of its clusterIP refuses
 STEP_S = 0.015
-REPAIRED_WITHIN_S = 5
 
 Answers = Mapping[str, frozenset[Word]]
 
@@ -141,13 +140,15 @@ def test_a_restore_that_outlives_its_killed_proxy_does_not_win_over_the_next_one
     """The proxy is dead, and its child is about to write what is outdated by then."""
     node.tools.forget()
     next(changing)
-    node.tools.at(2, f'kill -9 $PPID; sleep 1; $real "$@"; touch {node.folder}/late; exit')
+    after = f"until [ -e {node.folder}/ready ]; do sleep 0.05; done"
+    node.tools.at(2, f'kill -9 $PPID; {after}; $real "$@"; touch {node.folder}/late; exit')
     assert node.start("--once").ended() == -signal.SIGKILL
     ours, answers = next(changing)
     node.tools.forget()
     node.ready()
-    until((node.folder / "late").exists, within_s=5, what="the late restore")
-    until(lambda: node.ours() == ours, within_s=REPAIRED_WITHIN_S, what="repaired")
+    (node.folder / "ready").touch()
+    until((node.folder / "late").exists, within_s=LONGEST_S, what="the late restore")
+    until(lambda: node.ours() == ours, within_s=LONGEST_S, what="repaired")
     assert node.answers(answers) == []
 
 

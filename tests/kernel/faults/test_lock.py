@@ -7,12 +7,11 @@ import fcntl
 import pytest
 
 from tests.kernel.faults.cluster import both
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import POD1, POD2
 
 pytestmark = pytest.mark.kernel
 
-IN_FORCE_WITHIN_S = 5.0
 
 OLD = {"10.96.0.20:80": frozenset({POD1})}
 NEW = {"10.96.0.20:80": frozenset({POD2})}
@@ -39,11 +38,11 @@ def test_the_old_answers_stay_and_the_change_is_applied_when_the_lock_is_free(no
     assert node.answers(OLD) == []
 
     held.close()
-    until(lambda: node.answers(NEW) == [], within_s=IN_FORCE_WITHIN_S, what="both families follow")
+    until(lambda: node.answers(NEW) == [], within_s=LONGEST_S, what="both families follow")
 
 
 @pytest.mark.parametrize("variant", ["nft"], indirect=True)
 def test_the_other_variant_needs_no_lock(node, proxy, held):
     node.manifests.put("web", both("web", "10.96.0.20", POD2))
-    until(lambda: node.answers(NEW) == [], within_s=IN_FORCE_WITHIN_S, what="both families follow")
+    until(lambda: node.answers(NEW) == [], within_s=LONGEST_S, what="both families follow")
     assert "refused" not in proxy.said()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.kernel.faults.cluster import both
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import NODE, POD1, POD2
 from tests.support.packets.objects import port
 
@@ -33,7 +33,7 @@ def test_the_rules_do_not_wait_for_a_setting(node):
     assert f"setting {LOCALNET} to 1: Read-only file system" in proxy.said()
 
     node.manifests.put("shop", NEW)
-    until(lambda: node.answers(AFTER) == [], within_s=10, what="the change in force")
+    until(lambda: node.answers(AFTER) == [], within_s=LONGEST_S, what="the change in force")
     assert "refused" not in proxy.said()
 
 
@@ -47,10 +47,10 @@ def test_a_setting_that_somebody_turns_off_stops_nothing(node):
     node.run(f"sysctl -q -w {LOCALNET}=0")
     proxy.wait_for(f"setting {LOCALNET} to 1: Read-only file system")
     node.manifests.put("shop", NEW)
-    until(lambda: node.answers(AFTER) == [], within_s=10, what="the change in force")
+    until(lambda: node.answers(AFTER) == [], within_s=LONGEST_S, what="the change in force")
     node.run(f"sysctl -q -w {LOCALNET}=1")
     node.manifests.put("shop", OLD)
-    until(lambda: node.answers(BEFORE) == [], within_s=10, what="back")
+    until(lambda: node.answers(BEFORE) == [], within_s=LONGEST_S, what="back")
     assert proxy.stop() == 0
 
 

@@ -8,13 +8,12 @@ from kproxy.core.addresses import Family
 from tests.kernel.faults.cluster import both
 from tests.kernel.faults.node import LEFT, REFUSED, Node
 from tests.kernel.faults.tools import REFUSE
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import NODE, POD1, POD2, POD3
 from tests.support.packets.objects import port
 
 pytestmark = pytest.mark.kernel
 
-IN_FORCE_WITHIN_S = 8.0
 WITH_PROBLEMS = 3
 
 BUSY_PORTS = (port(80, node_port=30040),)
@@ -56,7 +55,7 @@ def eventually(node: Node, answers: dict[str, frozenset[str]], *families: Family
     how = {"families": families or tuple(Family)}
     until(
         lambda: node.answers(answers, **how) == [],
-        within_s=IN_FORCE_WITHIN_S,
+        within_s=LONGEST_S,
         what=f"the new answers; these were wrong: {node.answers(answers, **how)}",
     )
 

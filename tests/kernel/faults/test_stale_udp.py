@@ -14,13 +14,12 @@ from kproxy.core.objects import Protocol
 from tests.kernel.faults.cluster import both
 from tests.kernel.faults.conversations import PORT, Conversations
 from tests.kernel.faults.node import Node
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import CLIENT, FAR1, NODE, POD1, POD2, POD3, in_family
 from tests.support.packets.objects import port
 
 pytestmark = pytest.mark.kernel
 
-FOLLOWS_WITHIN_S = 5.0
 CLUSTER_IP, NODE_PORT = "10.96.0.20:80", f"{NODE}:30020"
 KINDS = [
     *itertools.product((CLIENT, POD3, NODE), (CLUSTER_IP,), Family),
@@ -55,7 +54,7 @@ def flows(talk):
 
 
 def all_meet(flows, *partners: str) -> bool:
-    return all(flow.partner(within_s=0.3) in partners for flow in flows)
+    return all(flow.partner(quiet_s=0.3) in partners for flow in flows)
 
 
 def test_flows_follow_when_their_endpoint_goes(node, flows):
@@ -63,7 +62,7 @@ def test_flows_follow_when_their_endpoint_goes(node, flows):
     node.ready()
     assert all_meet(flows, POD1)
     node.manifests.put("web", web(POD2, FAR1))
-    until(lambda: all_meet(flows, POD2, FAR1), within_s=FOLLOWS_WITHIN_S, what="they follow")
+    until(lambda: all_meet(flows, POD2, FAR1), within_s=LONGEST_S, what="they follow")
 
 
 @pytest.mark.parametrize("gone", ["endpoints", "service"])
@@ -74,24 +73,24 @@ def test_flows_leave_an_endpoint_that_was_the_last_one(node, flows, gone):
     if gone == "service":
         node.manifests.remove("web")
         until(
-            lambda: all(flow.partner(within_s=0.3) != POD1 for flow in flows),
-            within_s=4 * FOLLOWS_WITHIN_S,
+            lambda: all(flow.partner(quiet_s=0.3) != POD1 for flow in flows),
+            within_s=LONGEST_S,
             what="they leave",
         )
     else:
         node.manifests.put("web", web())
-        until(lambda: all_meet(flows, *REFUSED), within_s=FOLLOWS_WITHIN_S, what="they are refused")
+        until(lambda: all_meet(flows, *REFUSED), within_s=LONGEST_S, what="they are refused")
     node.manifests.put("web", web(POD2))
-    until(lambda: all_meet(flows, POD2), within_s=4 * FOLLOWS_WITHIN_S, what="they come back")
+    until(lambda: all_meet(flows, POD2), within_s=LONGEST_S, what="they come back")
 
 
 def test_flows_from_before_the_first_rule_are_translated(node, flows):
     for family in Family:
         node.iptables(family, "-A FORWARD -m conntrack --ctstate INVALID -j DROP")
-    assert not any(flow.partner(within_s=0.02) == POD1 for flow in flows)
+    assert not any(flow.partner(quiet_s=0.02) == POD1 for flow in flows)
     node.manifests.put("web", web(POD1))
     node.ready()
-    until(lambda: all_meet(flows, POD1), within_s=FOLLOWS_WITHIN_S, what="they are translated")
+    until(lambda: all_meet(flows, POD1), within_s=LONGEST_S, what="they are translated")
 
 
 def entries(node: Node, source_ports: set[int]) -> set[str]:
@@ -127,11 +126,11 @@ def test_flows_that_are_not_ours_stay_untouched(node, talk, flows):
         for family in Family
     ]
     assert all_meet(flows, POD1)
-    met = [flow.partner(within_s=0.1) for flow in foreign]
+    met = [flow.partner(quiet_s=0.1) for flow in foreign]
     before = entries(node, {flow.source_port for flow in foreign})
     assert len(before) == len(foreign)
 
     node.manifests.put("web", web(POD2))
-    until(lambda: all_meet(flows, POD2), within_s=FOLLOWS_WITHIN_S, what="ours follow")
+    until(lambda: all_meet(flows, POD2), within_s=LONGEST_S, what="ours follow")
     assert entries(node, {flow.source_port for flow in foreign}) == before
-    assert [flow.partner(within_s=0.1) for flow in foreign] == met
+    assert [flow.partner(quiet_s=0.1) for flow in foreign] == met

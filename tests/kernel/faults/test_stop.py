@@ -13,7 +13,7 @@ import pytest
 from kproxy.core.addresses import Family
 from tests.kernel.faults.cluster import both
 from tests.kernel.faults.node import REFUSED
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import NODE, POD1, POD2
 from tests.support.packets.objects import port
 
@@ -66,7 +66,7 @@ def test_the_first_process_of_a_container_can_be_stopped_at_any_time(node, after
     node.manifests.put("shop", OLD)
     proxy = node.start(prefix=("unshare", "--pid", "--fork", "--kill-child"))
     handles = f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children"
-    until(lambda: handling(handles), within_s=10, what="a handler of SIGTERM")
+    until(lambda: handling(handles), within_s=LONGEST_S, what="a handler of SIGTERM")
     time.sleep(after_s)
     os.kill(int(Path(handles).read_text()), signal.SIGTERM)
     assert proxy.ended() in (0, 128 + signal.SIGTERM), proxy.said()
@@ -95,11 +95,12 @@ def test_one_that_starts_during_a_clean_up_waits_for_its_end(node):
     node.manifests.put("shop", OLD)
     node.once()
     node.tools.forget()
-    node.tools.at(1, "sleep 1")
+    node.tools.at(1, f"until [ -e {node.folder}/waits ]; do sleep 0.05; done")
     cleaning = node.kproxy("cleanup")
-    until(lambda: node.tools.calls(), within_s=10, what="the clean-up")
+    until(lambda: node.tools.calls(), within_s=LONGEST_S, what="the clean-up")
     proxy = node.start()
     proxy.wait_for("waiting until it ends")
+    (node.folder / "waits").touch()
     assert cleaning.ended() == 0, cleaning.said()
     proxy.wait_for("ready: ")
     assert node.answers(BEFORE) == []

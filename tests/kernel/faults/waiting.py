@@ -5,6 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+LONGEST_S = 60.0
+"""Nothing takes so long unless it is broken, however busy the machine is.
+
+How soon the proxy promises to do something is tested with a clock that is handed in.
+"""
+
 _PAUSE_S = 0.02
 
 

@@ -25,7 +25,7 @@ _OF_THE_CLUSTER = frozenset(
         "PriorityClass",
     ]
 )
-_LONGEST_S = 30.0
+_LONGEST_S = 60.0
 MERGE = "application/merge-patch+json"
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML too
 _NAME_OF_OURS = "fieldManager=tests&force=true"

@@ -42,7 +42,7 @@ _OWN_SLICE = {
 _PORTS = range(20000, 30000)
 
 _START_S = 60.0
-_STOP_S = 10.0
+_STOP_S = 60.0
 _PAUSE_S = 0.02
 _CONTROLLERS = (
     "endpointslice-controller",

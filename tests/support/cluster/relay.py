@@ -16,7 +16,7 @@ from typing import Any
 
 _LOOPBACK = "127.0.0.1"
 _CHUNK_SIZE_BYTES = 65536
-_LONGEST_S = 10.0
+_LONGEST_S = 60.0
 _STEPS_OF_ACCEPTING = 5  # rounds of the loop after which `_begin` knows every accepted connection
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 

@@ -47,7 +47,7 @@ def test_a_full_disk_under_the_output_is_one_line_and_code_1(spawn, manifests, p
     with open("/dev/full", "wb") as full:
         process = spawn("explain", "--manifests", manifests, *NODE, *packet, stdout=full)
         flow = b'{"from": "1.1.1.1", "to": "2.2.2.2:2", "protocol": "tcp"}'
-        _, stderr = process.communicate(flow, timeout=20)
+        _, stderr = process.communicate(flow, timeout=60)
     assert process.returncode == 1
     assert stderr.decode() == "kproxy: cannot write the output: No space left on device\n"
 

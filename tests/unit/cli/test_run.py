@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 NODE = ("--node-name", "node-1")
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 # What `nfacct add` would do, which is rarely installed.
 _ENSURE = (
@@ -389,6 +389,6 @@ def test_check_of_a_data_path_to_come_is_code_1(kproxy):
 def test_without_privilege_run_and_cleanup_say_so(spawn, manifests):
     for arguments in (("run", "--manifests", "/", *NODE), ("cleanup",)):
         process = spawn(*arguments, user=65534, group=65534)
-        assert process.wait(timeout=20) == 1
+        assert process.wait(timeout=DEADLINE_S) == 1
         (line,) = process.stderr.read().decode().splitlines()
         assert line.startswith("kproxy: needs CAP_NET_ADMIN")

@@ -13,7 +13,7 @@ from kproxy.core.objects import Kind, Object
 from kproxy.core.store import Change, Store
 from kproxy.watch.manifests.source import ManifestSource
 
-LONGEST_WAIT_S = 15
+LONGEST_WAIT_S = 60
 
 
 def service(name: str, port: int | str = 80, address: str = "10.96.0.1") -> str:

@@ -90,12 +90,12 @@ def test_a_flaw_concerns_its_document_alone(text, place, why):
     ],
 )
 def test_a_syntax_error_has_a_place_and_comes_soon(text, place, why):
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(BadText) as caught:
         list(read_yaml(text))
     assert caught.value.place == place
     assert why in caught.value.why
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def first_fault(text: str) -> Flaw | BadText:

@@ -98,10 +98,10 @@ async def test_an_idle_connection_ends():
 
 @asynchronous
 async def test_a_connection_that_is_used_does_not_end():
-    limits = replace(PATIENT, head_s=0.3, idle_s=0.3)
+    limits = replace(PATIENT, head_s=1.0, idle_s=1.0)
     async with serving(limits=limits) as address, connected(address) as client:
-        for _ in range(5):
-            await asyncio.sleep(0.1)
+        for _ in range(6):
+            await asyncio.sleep(0.2)
             await client.ask()
 
 

@@ -182,9 +182,9 @@ def test_a_watch_that_trickles_hangs(fake, follow):
 
 
 def test_bookmarks_keep_a_quiet_watch_open(fake, follow):
-    services = follow(Kind.SERVICE, idle_s=0.4)
+    services = follow(Kind.SERVICE, idle_s=1.5)
     services.until(lambda each: fake.fake.watching("services") == 1)
-    for _ in range(8):
+    for _ in range(20):
         services.until(lambda each: not each._woken.wait(0.1))
         fake.fake.bookmark("services")
 

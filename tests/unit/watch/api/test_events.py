@@ -221,7 +221,7 @@ def test_a_flood_is_dropped_and_keeps_nobody_waiting(fake, events, caplog):
         started = time.monotonic()
         for number in range(MAX_WAITING + 50):
             events.post(**{**NOT_LISTENING, "name": f"s{number}"})
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < PATIENCE_S, "it never answers"
         said = [r.getMessage() for r in caplog.records]
         assert len(said) == 1
         assert said[0].endswith("is dropped: too many are waiting")
@@ -234,6 +234,6 @@ def test_closing_does_not_wait_for_the_server(fake, events):
         wait(lambda: rule.used == 1)
         started = time.monotonic()
         events.close()
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < PATIENCE_S, "it never answers"
     events.post(**STARTING)
     assert len(fake.fake.asked("events")) == 1

@@ -68,6 +68,12 @@ def threads():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("follow ")]
 
 
+def until_threads_ended():
+    deadline = time.monotonic() + PATIENCE_S
+    while threads():
+        assert time.monotonic() < deadline, threads()
+
+
 def test_the_first_batch_lists_every_kind(fake, api):
     fill(fake)
 
@@ -122,13 +128,13 @@ def test_the_node_is_not_waited_for_for_ever(fake, api, caplog, there):
     async def story(batches, source):
         started = time.monotonic()
         first = await anext(batches)
-        assert time.monotonic() - started >= 0.2
+        assert time.monotonic() - started >= 1.0
         assert kinds(first) == set(Kind)
         fake.fake.put("nodes", a_node(status=ADDRESSES))
         (change,) = await anext(batches)
         assert change.object.addresses == ("192.0.2.1",)
 
-    run(api, story, node_s=0.2)
+    run(api, story, node_s=1.0)
     (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert said.startswith(f"the API server shows no Node named {NODE_NAME} with an address")
 
@@ -143,7 +149,7 @@ def test_a_node_that_cannot_be_listed_comes_later(fake, api):
         fake.fake.permit("nodes")
         assert kinds(await anext(batches)) == {Kind.NODE}
 
-    run(api, story, node_s=0.3)
+    run(api, story, node_s=1.0)
 
 
 def test_service_cidrs_are_waited_for_until_they_are_answered(fake, api):
@@ -226,7 +232,7 @@ def test_when_it_ends_threads_and_connections_end(fake, api, how):
                 await waiting
 
     run(api, story)
-    deadline = time.monotonic() + 1.0
+    deadline = time.monotonic() + PATIENCE_S
     while threads() or fake.fake.watching("services") or fake.fake.watching("nodes"):
         assert time.monotonic() < deadline, threads()
 
@@ -238,10 +244,8 @@ def test_it_ends_promptly_though_the_server_does_not_answer(fake, api):
                 await anext(batches)
 
     with fake.fake.during(None, faults.Hang()):
-        run(api, story)
-    deadline = time.monotonic() + 1.0
-    while threads():
-        assert time.monotonic() < deadline, threads()
+        run(api, story, answer_s=10 * PATIENCE_S)
+        until_threads_ended()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -256,6 +260,7 @@ def test_a_bug_in_a_thread_ends_the_source(fake, api, monkeypatch):
             await anext(batches)
 
     run(api, story)
+    until_threads_ended()  # each tells of its bug at its very end
 
 
 def test_a_cluster_that_is_away_for_a_while_changes_nothing(fake, api):
@@ -264,10 +269,13 @@ def test_a_cluster_that_is_away_for_a_while_changes_nothing(fake, api):
     async def story(batches, source):
         await anext(batches)
         fake.fake.stop()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.3):
-                pytest.fail(f"nothing has changed: {await anext(batches)}")
-        assert set(states(source).values()) == {SourceState.FAILING}
+        waiting = asyncio.ensure_future(anext(batches))
+        await until(lambda: set(states(source).values()) == {SourceState.FAILING})
+        done, _ = await asyncio.wait({waiting}, timeout=0.1)
+        assert not done, "nothing has changed"
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
 
     run(api, story)
 
@@ -305,4 +313,4 @@ def test_a_real_server_is_followed_as_the_fake_is(server, tmp_path, away):
         await until_services(web="10.96.1.1", new="10.96.1.2", newer="10.96.1.4")
         assert source.status()[0].lists == (1 if away == "cut off" else 2)
 
-    run(api, story, node_s=0.1)
+    run(api, story, node_s=1.0)
