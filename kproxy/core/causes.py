@@ -13,12 +13,14 @@ from kproxy.core.words import quoted
 LABEL = "kubernetes.io/service-name"
 _MOST_CAUSES = 3  # named; the rest is counted
 _MOST_NAMES = 4  # of ports or nodes
+_LONGEST = 330  # of a name or reason; namespace and name of a valid object always fit
 
 
 class LeftOut(NamedTuple):
-    """Something that would have endpoints if it was right.
+    """Something that would be a Service, or have endpoints of one, if it was right.
 
     `service` is the Service that it would be of, None if it does not say. `where` it was found.
+    `destinations` are those of a Service: canonical addresses, and NodePorts like ":30080".
     """
 
     what: str
@@ -26,10 +28,11 @@ class LeftOut(NamedTuple):
     service: ObjectKey | None
     why: str
     where: str = ""
+    destinations: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        where = f" ({self.where})" if self.where else ""
-        return f"{self.what} {self.key}{where} is left out: {self.why}"
+        where = f" ({self.where:.{_LONGEST}})" if self.where else ""
+        return f"{self.what} {self.key!s:.{_LONGEST}}{where} is left out: {self.why:.{_LONGEST}}"
 
 
 class Cause(NamedTuple):
@@ -55,6 +58,8 @@ class Strays:
         self._slices = slices
         self._left_out: dict[ObjectKey, list[LeftOut]] = {}
         for left in left_out:
+            if left.destinations:
+                continue
             keys = _beginnings(left.key) if left.service is None else {left.service}
             for key in keys:
                 self._left_out.setdefault(key, []).append(left)

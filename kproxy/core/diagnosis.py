@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -10,7 +10,16 @@ from kproxy.core.addresses import Family, family_of
 from kproxy.core.causes import Cause, LeftOut, Strays, listed, no_endpoint, none_here
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import PortSpec, Service
-from kproxy.core.resolve import Drop, Packet, Reject, Verdict, no_local_endpoint
+from kproxy.core.resolve import (
+    NO_SERVICE,
+    Drop,
+    Packet,
+    Pass,
+    Reject,
+    Verdict,
+    no_local_endpoint,
+    no_node_port,
+)
 from kproxy.core.table import ServicePortKey, Via
 
 
@@ -21,7 +30,7 @@ class Diagnosis:
     """
 
     def __init__(
-        self, compiler: Compiler, node_name: str, left_out: Collection[LeftOut] = ()
+        self, compiler: Compiler, node_name: str, left_out: Sequence[LeftOut] = ()
     ) -> None:
         self._compiler = compiler
         self._node_name = node_name
@@ -33,6 +42,10 @@ class Diagnosis:
         match verdict:
             case Reject(service=None, via=Via.CLUSTER_IP):
                 return replace(verdict, reason=verdict.reason + self._ports_at(packet.destination))
+            case Pass(reason=reason) if reason in (NO_SERVICE, no_node_port(packet.destination)):
+                to = packet.destination if reason == NO_SERVICE else f":{packet.port}"
+                left = self._destinations.get(to)
+                return replace(verdict, reason=f"{reason}; but {left}") if left else verdict
             case Reject(service=ServicePortKey() as key):
                 causes = self.no_endpoint(key, family)
             case Drop(service=ServicePortKey() as key, via=Via() as via) if (
@@ -58,6 +71,10 @@ class Diagnosis:
             return ()
         slices = self._compiler.slices_of(key.service)
         return (none_here(port, family, slices.values(), self._node_name),)
+
+    @cached_property
+    def _destinations(self) -> dict[str, LeftOut]:
+        return {to: left for left in reversed(self._left_out) for to in left.destinations}
 
     @cached_property
     def _strays(self) -> Strays:

@@ -92,7 +92,7 @@ def _wrong_labels(document: object) -> dict[str, object]:
 
 def _label(value: object, others: Sequence[tuple[str, object]]) -> str:
     """Return what is wrong with a label's value, and which other labels are wrong too."""
-    why = "a label must be text; " + ('write ""' if value is None else "put it in quotes")
+    why = "must be text; " + ('write ""' if value is None else "put it in quotes")
     if others:
         why += f", and so {', '.join(quoted(name) for name, _ in others[:_MOST_LABELS])}"
     if len(others) > _MOST_LABELS:

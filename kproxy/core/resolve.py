@@ -81,6 +81,8 @@ class Pass:
 
 Verdict = Forward | Reject | Drop | Pass
 
+NO_SERVICE = "no Service has this destination"
+
 
 def resolve(table: ForwardingTable, packet: Packet, local_addresses: Collection[str]) -> Verdict:
     """Return what a new connection deserves.
@@ -95,7 +97,7 @@ def resolve(table: ForwardingTable, packet: Packet, local_addresses: Collection[
     if to_node:
         key_or_none = table.node_ports.get((packet.protocol, packet.port))
         if key_or_none is None:
-            return Pass(f"{packet.destination} is this node's own address, and no NodePort is met")
+            return Pass(no_node_port(packet.destination))
         return _at_node_port(table, packet, table.service_ports[key_or_none], local_addresses)
     if packet.destination in table.cluster_ips:
         where = f"{packet.protocol.value} {packet.port}"
@@ -104,7 +106,12 @@ def resolve(table: ForwardingTable, packet: Packet, local_addresses: Collection[
         return Drop(
             None, None, f"{packet.destination} is in a ServiceCIDR, but is no Service's clusterIP"
         )
-    return Pass("no Service has this destination")
+    return Pass(NO_SERVICE)
+
+
+def no_node_port(address: str) -> str:
+    """Return why a packet to an address of the node passes that meets no NodePort."""
+    return f"{address} is this node's own address, and no NodePort is met"
 
 
 def admits_node_port(rules: NodeRules, address: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from kproxy.core.addresses import Family
@@ -67,14 +67,14 @@ class UnservedOfFolder:
     """
 
     def __init__(
-        self, compiler: Compiler, node_name: str, left_out: Callable[[], Collection[LeftOut]]
+        self, compiler: Compiler, node_name: str, left_out: Callable[[], Sequence[LeftOut]]
     ) -> None:
         self._compiler = compiler
         self._node_name = node_name
         self._left_out = left_out
         self._touched: set[ObjectKey] = set()
         self._moved = False  # a slice came, went or was given to another Service
-        self._left_out_before: Collection[LeftOut] = ()
+        self._left_out_before: Sequence[LeftOut] = ()
         self._said: dict[ObjectKey, dict[tuple[ServicePortKey, Family], str]] = {}
 
     def differed(self, difference: Difference) -> None:

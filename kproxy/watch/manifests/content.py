@@ -16,7 +16,7 @@ from kproxy.text.escaping import shown
 from kproxy.text.json import item_value, read_json
 from kproxy.text.utf8 import BadText, Flaw, Place, checked_utf8
 from kproxy.text.yaml import read_yaml
-from kproxy.watch.manifests.expectations import disappointments, without_service
+from kproxy.watch.manifests.expectations import destinations, disappointments, without_service
 from kproxy.watch.manifests.fields import misnamed
 from kproxy.watch.manifests.near_misses import is_misspelt_list, near_miss
 from kproxy.watch.manifests.places import Found, json_places, yaml_places
@@ -53,7 +53,7 @@ class Content:
       all), so an object that is no longer found in it may be just that.
     - `unused`: kinds that look as if they mattered but do not, each once.
     - `ignored`: how many objects are of kinds that nobody here needs.
-    - `left_out`: what would have endpoints of a Service if it was right.
+    - `left_out`: what would be a Service, or have endpoints of one, if it was right.
     """
 
     objects: Mapping[Ref, Object]
@@ -223,9 +223,8 @@ class _Reading:
         ref = Ref(kind, key)
         self.rejected.add(ref)
         self._look_at_names(where, ref, document)
-        if kind is Kind.ENDPOINT_SLICE:
-            name, why = _blamed(error)
-            self._leave_out(kind.value, document, f"its {name} {why}" if name else why)
+        name, why = _blamed(error)
+        self._leave_out(kind.value, document, f"its {name} {why}" if name else why)
 
     def _take_unused(self, where: str, document: Mapping[str, object]) -> None:
         self.ignored += 1
@@ -252,17 +251,21 @@ class _Reading:
             self.unused.setdefault(f"{version} {kind}", complaint)
         else:
             self.warn(where, what, miss.field, miss.why, value)
-        if miss.meant is Kind.ENDPOINT_SLICE:
-            why = f"its {miss.field} {shown(value)} {miss.why}"
-            self._leave_out(miss.meant.value, document, why)
+        why = f"its {miss.field} {shown(value)} {miss.why}"
+        self._leave_out(miss.meant.value, document, why)
 
     def _leave_out(self, what: str, document: Mapping[str, object], why: str) -> None:
         metadata = _mapping(document.get("metadata"))
         key = reported_key(Kind.ENDPOINT_SLICE, metadata.get("namespace"), metadata.get("name"))
         label = _mapping(metadata.get("labels")).get(SERVICE_NAME_LABEL)
-        name = key.name if what == "Endpoints" else label if isinstance(label, str) else ""
-        service = ObjectKey(key.namespace, name) if name else None
-        self.left_out.append(LeftOut(what, key, service, why))
+        if what == Kind.SERVICE.value:
+            claimed = destinations(document)
+            if claimed:
+                self.left_out.append(LeftOut(what, key, key, why, destinations=claimed))
+        elif what in (Kind.ENDPOINT_SLICE.value, "Endpoints"):
+            name = key.name if what == "Endpoints" else label if isinstance(label, str) else ""
+            service = ObjectKey(key.namespace, name) if name else None
+            self.left_out.append(LeftOut(what, key, service, why))
 
     def content(self, path: str, places: Callable[[Iterable[str]], Mapping[str, Found]]) -> Content:
         """Return what has been read, with the lines of the problems looked up."""

@@ -5,9 +5,11 @@ An API server, or whoever writes objects there, would have filled in or refused 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from kproxy.core.addresses import canonical_address
 from kproxy.core.objects import EndpointSlice, Node, NotProxied, Object, Service, ServiceCIDR
 from kproxy.core.parse import HEADLESS_LABEL, SERVICE_NAME_LABEL, ZONE_LABEL
 from kproxy.core.words import one_of, quoted
@@ -16,6 +18,7 @@ from kproxy.watch.manifests.near_misses import meant_word
 HOSTNAME_LABEL = "kubernetes.io/hostname"
 _OLD_ZONE_LABEL = "failure-domain.beta.kubernetes.io/zone"
 _ADDRESS_TYPES = ("InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS")
+_MOST_DESTINATIONS = 32  # looked at in one object that is refused
 _KNOWN_SERVICE_LABELS = frozenset({SERVICE_NAME_LABEL, "service-name"})
 
 _Numbered = tuple[int, Mapping[str, object]]  # an endpoint and its place in the list
@@ -94,6 +97,20 @@ def without_service(document: Mapping[str, object]) -> str | None:
     if labels.get(SERVICE_NAME_LABEL) or HEADLESS_LABEL in labels:
         return None
     return _without_service(labels)
+
+
+def destinations(document: Mapping[str, object]) -> tuple[str, ...]:
+    """Return what a Service of any validity claims: addresses, and NodePorts like ":30080"."""
+    spec = _mapping(document.get("spec"))
+    listed = (spec.get("clusterIP"), spec.get("clusterIPs"), spec.get("externalIPs"))
+    texts = [text for each in listed for text in (each if isinstance(each, list) else [each])]
+    ports = [port.get("nodePort") for port in map(_mapping, _sequence(spec.get("ports")))]
+    found: dict[str, None] = {}
+    for text in texts[:_MOST_DESTINATIONS]:
+        with contextlib.suppress(ValueError):
+            found[canonical_address(text.strip() if isinstance(text, str) else "")] = None
+    numbers = [port for port in ports[:_MOST_DESTINATIONS] if isinstance(port, int | str)]
+    return (*found, *(f":{number}" for number in numbers if len(str(number)) <= 5))
 
 
 def _without_service(labels: Mapping[str, object]) -> str:

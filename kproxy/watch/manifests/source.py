@@ -42,7 +42,7 @@ class FolderLost(Exception):
 class Manifests:
     """What a folder holds: valid objects, and everything that is wrong, errors and warnings.
 
-    `left_out`: what would have endpoints if it was right.
+    `left_out`: what would be a Service, or have endpoints of one, if it was right.
     """
 
     objects: tuple[Object, ...]
@@ -145,7 +145,7 @@ class ManifestFiles:
         return (*hidden, *found, *unused.values(), *self._merged.disputes())
 
     def left_out(self) -> tuple[LeftOut, ...]:
-        """Return what would have endpoints if it was right."""
+        """Return what would be a Service, or have endpoints of one, if it was right."""
         return tuple(
             left for _, file in sorted(self._files.items()) for left in file.content.left_out
         )
@@ -286,7 +286,7 @@ class ManifestSource:
         return tuple(self._statuses.values())
 
     def left_out(self) -> tuple[LeftOut, ...]:
-        """Return what would have endpoints if it was right, as of the last batch."""
+        """Return what would be a Service or have endpoints, as of the last batch."""
         return self._files.left_out()
 
     async def batches(self) -> AsyncIterator[tuple[Change, ...]]:

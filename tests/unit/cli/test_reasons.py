@@ -180,6 +180,31 @@ def test_a_wrong_port_of_a_cluster_ip_is_answered_with_the_right_one(ask):
     )
 
 
+LABELLED = SERVICE.replace("namespace: factory", "namespace: factory, labels: {version: 1.10}")
+SMALL = SERVICE.replace("kind: Service", "kind: service")
+REFUSED_CAMERA = CAMERA.replace("port: 80,", 'port: "80",')
+
+
+@pytest.mark.parametrize(
+    ("text", "to", "reason"),
+    [
+        (LABELLED, "10.96.14.20:80", "no Service has this destination; but Service "
+         "factory/plant-sensor (all.yaml) is left out: its metadata.labels.version must be text; "
+         "put it in quotes"),
+        (SMALL, "10.96.14.20:81", "no Service has this destination; but Service "
+         "factory/plant-sensor (all.yaml) is left out: its kind 'service' is passed over; write "
+         "Service"),
+        (REFUSED_CAMERA, "192.0.2.1:30033", "192.0.2.1 is this node's own address, and no NodePort "
+         "is met; but Service default/camera (all.yaml) is left out: its spec.ports[0].port must "
+         "be a number, and is text; write 80 without quotes"),
+        (REFUSED_CAMERA, "192.0.2.2:30033", "no Service has this destination"),
+        (LABELLED, "10.96.14.21:80", "no Service has this destination"),
+    ],
+)  # fmt: skip
+def test_what_a_refused_service_would_have_got_is_not_just_nobodys(ask, text, to, reason):
+    assert ask(text.replace("NODE", ""), to) == ("pass", reason)
+
+
 def test_of_many_causes_a_few_are_named_in_one_short_line(ask):
     names = [f"plant-sensor-{i}" for i in range(60)]
     ports = ", ".join(f"{{name: p{'x' * 50}{i}, port: {i + 1}}}" for i in range(60))
@@ -196,6 +221,13 @@ def test_what_a_label_says_cannot_break_the_line(ask):
     _, reason = ask(SERVICE + edited((OURS, label)), "10.96.14.20:80")
     assert "'plant\\n\\x1b[31mrrr" in reason
     assert len(reason) < 500
+
+
+def test_what_is_left_out_is_told_in_a_short_line_whatever_it_is_called(ask):
+    long = edited(("metadata: {name: plant-sensor-1", f'metadata: {{name: "x\\n{"y" * 9999}"'))
+    _, reason = ask(SERVICE + long, "10.96.14.20:80")
+    assert "EndpointSlice factory/x" in reason
+    assert len(reason) < 1500
 
 
 class Cluster:

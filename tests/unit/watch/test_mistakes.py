@@ -71,7 +71,7 @@ def lines(text):
 
 def test_a_file_of_everyday_mistakes_is_answered_line_by_line():
     assert lines(TYPO) == [
-        "typo.yaml:5: Service default/api: metadata.labels.version: a label must be text; put it "
+        "typo.yaml:5: Service default/api: metadata.labels.version: must be text; put it "
         "in quotes, and so 'canary' (value 1.10)",
         "typo.yaml:10: Service default/api: spec.ports[0].port: must be a number, and is text; "
         "write 80 without quotes (value '80')",
@@ -83,7 +83,7 @@ def test_a_file_of_everyday_mistakes_is_answered_line_by_line():
         "and '-', with a letter or digit at both ends; my-app would do (value 'My_App')",
         "typo.yaml:34: service default/low: kind: is passed over; write Service (value 'service')",
         "typo.yaml:42: is a template that was not rendered ({{ .Release.Name }}); render it first",
-        "typo.yaml:49: Service default/lab: metadata.labels.version: a label must be text; put it "
+        "typo.yaml:49: Service default/lab: metadata.labels.version: must be text; put it "
         "in quotes (value 1.10)",
     ]
 
@@ -288,6 +288,14 @@ def test_fields_of_the_api_are_never_called_wrong():
         assert not list(misnamed(kind, document | {"somethingOfTheFuture": 1}))
     spec = {"ipFamily": "IPv4", "ipFamilies": [], "clusterIP": "", "clusterIPs": [], "selector": {}}
     assert not list(misnamed(Kind.SERVICE, {"spec": spec, "status": {"conditions": []}}))
+
+
+def test_what_a_refused_service_claims_is_kept_for_who_asks():
+    spec = ", clusterIPs: [10.96.0.1, 'fd00::0:1', x, 7], externalIPs: 192.0.2.1"
+    text = service(spec=spec, ports="{port: '80', nodePort: '30080'}, {nodePort: [3]}, 5")
+    content = read_content("a.yaml", text.encode())
+    (left,) = content.left_out
+    assert left.destinations == ("10.96.0.1", "fd00::1", "192.0.2.1", ":30080")
 
 
 def test_of_a_hopeless_object_a_few_errors_are_named():
