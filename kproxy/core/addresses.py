@@ -11,6 +11,7 @@ _CANONICAL_IPV4 = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}", re.ASCII)
 _SLOPPY_IPV4 = re.compile(r"0*(\d{1,3})\.0*(\d{1,3})\.0*(\d{1,3})\.0*(\d{1,3})", re.ASCII)
 _SPECIAL_IPV4 = r"0\.0\.0\.0$|127\.|169\.254\.|224\.0\.0\."
 _SPECIAL = re.compile(rf"{_SPECIAL_IPV4}|::1?$|fe[89ab][0-9a-f]:|ff[0-9a-f]2:")
+_OF_THE_NODE = re.compile(r"0\.0\.0\.0$|127\.|224\.0\.0\.|::1?$|ff[0-9a-f]2:")
 _ORDINARY_IPV4 = re.compile(rf"(?!{_SPECIAL_IPV4}){_CANONICAL_IPV4.pattern}", re.ASCII)
 _MAPPED_BITS = 96  # what comes before the IPv4 address in ::ffff:a.b.c.d
 
@@ -89,6 +90,19 @@ def is_special(address: str) -> bool:
     The API takes none of these for an endpoint or an external IP.
     """
     return _SPECIAL.match(address) is not None
+
+
+def is_zero(address: str) -> bool:
+    """Say whether a canonical address is the one that means none."""
+    return address in ("0.0.0.0", "::")
+
+
+def is_of_the_node(address: str) -> bool:
+    """Say whether a canonical address is zero, loopback or link-local multicast.
+
+    What is sent there is between the node and itself or its links, whoever else claims it.
+    """
+    return _OF_THE_NODE.match(address) is not None
 
 
 def is_ordinary_ipv4(text: str) -> bool:

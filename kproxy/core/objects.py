@@ -68,7 +68,8 @@ class Service:
 
     `load_balancer_ips` are the status addresses whose ipMode is VIP. `external_local` and
     `internal_local` say that the traffic policy is Local where it has an effect (reference 1.1).
-    `health_check_node_port` 0 means none.
+    `health_check_node_port` 0 means none. `unusable` are load-balancer addresses that are left out,
+    as they are the node's own; an API server takes them.
     """
 
     key: ObjectKey
@@ -82,6 +83,7 @@ class Service:
     external_local: bool
     affinity_timeout_s: int | None
     health_check_node_port: int
+    unusable: tuple[str, ...] = ()
 
 
 class Endpoint(msgspec.Struct, frozen=True, gc=False):

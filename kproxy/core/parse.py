@@ -21,8 +21,10 @@ from kproxy.core.addresses import (
     canonical_address,
     canonical_network,
     family_of,
+    is_of_the_node,
     is_ordinary_ipv4,
     is_special,
+    is_zero,
 )
 from kproxy.core.misshapen import (
     UNDECODABLE,
@@ -148,6 +150,7 @@ def _service(raw: wire.Service) -> Service:
     external_local = external_policy == "Local" and (
         kind in ("LoadBalancer", "NodePort") or (kind == "ClusterIP" and bool(external_ips))
     )
+    load_balancer_ips, unusable = _load_balancer_ips(raw.status)
     health_port = _port_number(
         "spec.healthCheckNodePort", spec.health_check_node_port or 0, least=0
     )
@@ -156,13 +159,14 @@ def _service(raw: wire.Service) -> Service:
         not_proxied=_not_proxied(raw, cluster_ips, headless=headless),
         cluster_ips=cluster_ips,
         external_ips=external_ips,
-        load_balancer_ips=_load_balancer_ips(raw.status),
+        load_balancer_ips=load_balancer_ips,
         source_ranges=_networks("spec.loadBalancerSourceRanges", spec.load_balancer_source_ranges),
         ports=_service_ports(spec.ports or []),
         internal_local=internal_policy == "Local",
         external_local=external_local,
         affinity_timeout_s=_affinity(spec),
         health_check_node_port=health_port if external_local and kind == "LoadBalancer" else 0,
+        unusable=unusable,
     )
 
 
@@ -185,7 +189,7 @@ def _cluster_ips(spec: wire.ServiceSpec) -> tuple[tuple[str, ...], bool]:
     if "None" in (spec.cluster_ip, *listed):
         return (), True
     addresses = tuple(
-        _ordinary_address(f"{field}[{i}]" if spec.cluster_ips else field, text)
+        _cluster_ip(f"{field}[{i}]" if spec.cluster_ips else field, text)
         for i, text in enumerate(listed)
     )
     if len({family_of(address) for address in addresses}) != len(addresses):
@@ -193,6 +197,18 @@ def _cluster_ips(spec: wire.ServiceSpec) -> tuple[tuple[str, ...], bool]:
     if spec.cluster_ip and addresses[0] != _address("spec.clusterIP", spec.cluster_ip):
         raise _Refused("spec.clusterIPs[0]", addresses[0], f"must be clusterIP {spec.cluster_ip}")
     return addresses, False
+
+
+def _cluster_ip(field: str, text: str) -> str:
+    """Return an address as it may have been allocated: whatever is inside some ServiceCIDR.
+
+    An API server takes any range for one, link-local and even loopback ones, and gives out every
+    address of it but the first.
+    """
+    address = _address(field, text)
+    if is_zero(address):
+        raise _Refused(field, text, "must not be zero")
+    return address
 
 
 def _external_ips(spec: wire.ServiceSpec) -> tuple[str, ...]:
@@ -255,17 +271,26 @@ def _affinity(spec: wire.ServiceSpec) -> int | None:
     return timeout_s
 
 
-def _load_balancer_ips(status: wire.ServiceStatus | None) -> tuple[str, ...]:
+def _load_balancer_ips(
+    status: wire.ServiceStatus | None,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the addresses whose ipMode is VIP, and those that are the node's own.
+
+    An API server takes these too, and minikube's tunnel says 127.0.0.1: such a frontend would take
+    the node's own traffic away, while the rest of the Service is as good as any.
+    """
     ingress = status.load_balancer.ingress if status and status.load_balancer else None
-    addresses = []
+    addresses: dict[str, None] = {}
+    unusable: dict[str, None] = {}
     for i, entry in enumerate(ingress or []):
         field = f"status.loadBalancer.ingress[{i}]"
         if entry.ip_mode not in (None, "VIP", "Proxy"):
             why = one_of(entry.ip_mode, ("VIP", "Proxy"))
             raise _Refused(f"{field}.ipMode", entry.ip_mode, why)
         if entry.ip and entry.ip_mode != "Proxy":
-            addresses.append(_address(f"{field}.ip", entry.ip))
-    return tuple(dict.fromkeys(addresses))
+            address = _address(f"{field}.ip", entry.ip)
+            (unusable if is_of_the_node(address) else addresses)[address] = None
+    return tuple(addresses), tuple(unusable)
 
 
 def _endpoint_slice(raw: wire.EndpointSlice) -> EndpointSlice:
@@ -435,10 +460,10 @@ def _address(field: str, text: str) -> str:
 
 
 def _ordinary_address(field: str, text: str) -> str:
-    """Return an address that may belong to a Service or a pod and to nothing else.
+    """Return an address that may be a pod's or an external IP.
 
-    No API server takes a special one for an endpoint or an external IP, nor allocates one: as a
-    frontend it would take the node's own loopback or multicast traffic away.
+    No API server takes a special one there: as a frontend it would take the node's own loopback or
+    multicast traffic away.
     """
     if is_ordinary_ipv4(text):
         return text

@@ -11,7 +11,9 @@ from kproxy.core.addresses import (
     canonical_network,
     endpoint_text,
     is_loopback,
+    is_of_the_node,
     is_special,
+    is_zero,
 )
 from tests.support.effort import examples
 
@@ -115,6 +117,9 @@ def test_special_addresses_are_those_that_the_library_calls_so(address):
 )
 def test_the_borders_of_special_addresses(address, special):
     assert is_special(address) is special
+    link_local = address.startswith(("169.254.", "fe8", "feb"))
+    assert is_of_the_node(address) is (special and not link_local)
+    assert is_zero(address) is (address in ("0.0.0.0", "::"))
 
 
 def test_an_endpoint_of_ipv6_is_written_in_brackets():

@@ -205,14 +205,37 @@ def test_which_service_has_a_health_check_port(fields, port):
         ([{"ip": "203.0.113.1", "ipMode": "VIP"}, {"hostname": "x"}], ("203.0.113.1",)),
         ([{"ip": "203.0.113.1", "ipMode": "Proxy"}], ()),
         ([{"ip": "203.0.113.1"}, {"ip": "203.0.113.001"}], ("203.0.113.1",)),
-        ([{"ip": "127.0.0.1"}], ("127.0.0.1",)),
+        ([{"ip": "169.254.7.1"}, {"ip": "fe80::7"}], ("169.254.7.1", "fe80::7")),
     ],
 )
 def test_which_load_balancer_addresses_count(entries, addresses):
-    """Only the status counts, of a Service of any type; minikube's tunnel says 127.0.0.1."""
+    """Only the status counts, of a Service of any type."""
     document = service() | {"status": {"loadBalancer": {"ingress": entries}}}
 
-    assert from_builtins(document).load_balancer_ips == addresses
+    made = from_builtins(document)
+    assert (made.load_balancer_ips, made.unusable) == (addresses, ())
+
+
+@pytest.mark.parametrize("own", ["127.0.0.1", "127.9.9.9", "0.0.0.0", "224.0.0.251", "::1", "::"])
+def test_a_load_balancer_address_that_is_the_node_s_own_is_left_out_alone(own):
+    """Minikube's tunnel says 127.0.0.1, of Services that are served otherwise."""
+    entries = [{"ip": own}, {"ip": "203.0.113.1"}, {"ip": own}]
+    made = from_builtins(service() | {"status": {"loadBalancer": {"ingress": entries}}})
+
+    assert (made.load_balancer_ips, made.unusable) == (("203.0.113.1",), (own,))
+    assert made.cluster_ips == ("10.96.0.1",)
+    elsewhere = [{"ip": own, "ipMode": "Proxy"}]
+    assert (
+        from_builtins(service() | {"status": {"loadBalancer": {"ingress": elsewhere}}}).unusable
+        == ()
+    )
+
+
+@pytest.mark.parametrize(
+    "address", ["169.254.64.10", "127.0.5.1", "224.0.0.1", "0.0.0.1", "fe80::a", "::1", "ff02::1"]
+)
+def test_a_cluster_ip_may_be_any_address_that_a_service_cidr_can_hold(address):
+    assert from_builtins(service(clusterIP=address)).cluster_ips == (address,)
 
 
 def test_endpoints_without_address_and_ports_without_name_or_number_are_left_out():

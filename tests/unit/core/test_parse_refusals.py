@@ -57,9 +57,8 @@ INVALID = [
     ),
     (service(clusterIP="10.96.0.256"), "spec.clusterIP", "10.96.0.256"),
     (service(clusterIP="none"), "spec.clusterIP", "none"),
-    (service(clusterIP="127.0.0.1"), "spec.clusterIP", "127.0.0.1"),
-    (service(clusterIP="224.0.0.1"), "spec.clusterIP", "224.0.0.1"),
-    (service(clusterIPs=["10.96.0.1", "fe80::1"]), "spec.clusterIPs[1]", "fe80::1"),
+    (service(clusterIP="0.0.0.0"), "spec.clusterIP", "0.0.0.0"),
+    (service(clusterIPs=["10.96.0.1", "0::0"]), "spec.clusterIPs[1]", "0::0"),
     (service(clusterIPs=["10.96.0.1", "web"]), "spec.clusterIPs[1]", "web"),
     (
         service(clusterIPs=["10.96.0.1", "10.96.0.2"]),
