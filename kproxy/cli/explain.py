@@ -18,16 +18,16 @@ from kproxy.cli.options import (
     node_name_of,
     warn,
 )
+from kproxy.cli.own_addresses import local_address_option, own_of
 from kproxy.cli.snapshot import take_snapshot
 from kproxy.cli.verdicts import answer, describe, parse_flow, parse_packet
 from kproxy.config.loading import to_settings
-from kproxy.core.addresses import Family, canonical_address, family_of
+from kproxy.core.addresses import Family, family_of
 from kproxy.core.diagnosis import Diagnosis
 from kproxy.core.resolve import Packet, Verdict, resolve
 from kproxy.core.settings import Mode
 from kproxy.core.table import ForwardingTable
-from kproxy.ports.data_path import BackendError
-from kproxy.proxy.failures import FAILED, BadUsage, Failed
+from kproxy.proxy.failures import FAILED, BadUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,7 @@ class Oracle:
 @click.command(no_args_is_help=True)
 @manifests_option(required=True)
 @config_options
-@click.option(
-    "--local-address",
-    "local_addresses",
-    metavar="IP",
-    multiple=True,
-    help="An address of the node; repeat for each. Replaces those found on this host.",
-)
+@local_address_option
 @click.option("--from", "source", metavar="IP", help="Who sends the packet.")
 @click.option(
     "--in-interface",
@@ -112,11 +106,11 @@ def explain(
     packet = _asked_packet(source, to, protocol, in_interface, flows)
     loaded = configuration_of(config, mode)
     name = node_name_of(node_name, loaded.configuration)
-    own = _canonical(local_addresses) if local_addresses else _addresses_of_this_host()
-    snapshot = take_snapshot(manifests, to_settings(loaded.configuration, name))
+    own = own_of(local_addresses)
+    snapshot = take_snapshot(manifests, to_settings(loaded.configuration, name), own.networks)
     for line in (*loaded.warnings, *snapshot.remarks):
         warn(line)
-    oracle = Oracle(snapshot.tables, snapshot.diagnosis, own)
+    oracle = Oracle(snapshot.tables, snapshot.diagnosis, own.addresses)
     if flows is not None:
         return _answer_all(flows, oracle)
     assert packet is not None
@@ -147,23 +141,6 @@ def _asked_packet(
         return parse_packet(source, to, protocol or "tcp", in_interface)
     except ValueError as error:
         raise BadUsage(f"--{error}") from error
-
-
-def _canonical(texts: tuple[str, ...]) -> frozenset[str]:
-    try:
-        return frozenset(map(canonical_address, texts))
-    except ValueError as error:
-        raise BadUsage(f"--local-address: {error}") from error
-
-
-def _addresses_of_this_host() -> frozenset[str]:
-    # Imported here, since no other question needs anything that touches the kernel.
-    from kproxy.proxy.host import host_addresses
-
-    try:
-        return frozenset().union(*map(host_addresses, Family))
-    except BackendError as error:
-        raise Failed(f"{error}; give --local-address instead") from error
 
 
 def _answer_all(flows: BinaryIO, oracle: Oracle) -> int:

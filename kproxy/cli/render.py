@@ -13,6 +13,7 @@ from kproxy.cli.options import (
     node_name_of,
     warn,
 )
+from kproxy.cli.own_addresses import local_address_option, own_of
 from kproxy.cli.snapshot import take_snapshot
 from kproxy.config.loading import to_settings
 from kproxy.core.addresses import Family
@@ -30,9 +31,16 @@ _FAMILIES = {
 @click.command(no_args_is_help=True)
 @manifests_option(required=True)
 @config_options
+@local_address_option
 @click.option("--family", type=click.Choice(list(_FAMILIES)), default="both", show_default=True)
 def render(
-    *, manifests: Path, config: Path | None, mode: Mode | None, node_name: str | None, family: str
+    *,
+    manifests: Path,
+    config: Path | None,
+    mode: Mode | None,
+    node_name: str | None,
+    local_addresses: tuple[str, ...],
+    family: str,
 ) -> None:
     """Print what would be programmed into the kernel of a node, from nothing.
 
@@ -47,7 +55,8 @@ def render(
     """
     loaded = configuration_of(config, mode)
     name = node_name_of(node_name, loaded.configuration)
-    snapshot = take_snapshot(manifests, to_settings(loaded.configuration, name))
+    settings = to_settings(loaded.configuration, name)
+    snapshot = take_snapshot(manifests, settings, own_of(local_addresses).networks)
     for line in (*loaded.warnings, *snapshot.remarks):
         warn(line)
     try:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from kproxy.core.addresses import Family, Network, endpoint_text, family_of, family_of_network
 from kproxy.core.claims import Conflict
 from kproxy.core.family import NOTHING, Compiled, FamilyTable
-from kproxy.core.node_rules import node_address, node_rules
+from kproxy.core.node_rules import Surroundings, node_address, node_rules
 from kproxy.core.objects import (
     EndpointSlice,
     Kind,
@@ -23,7 +23,7 @@ from kproxy.core.objects import (
 from kproxy.core.occupied import Occupant, api_server, conflicts, health_checks
 from kproxy.core.select import Selection, Where, by_port, local_ready_addresses, select
 from kproxy.core.settings import ListensAt, Settings
-from kproxy.core.store import Change, Difference, Store
+from kproxy.core.store import Change, Connected, Difference, Store
 from kproxy.core.table import (
     ForwardingTable,
     Frontend,
@@ -55,11 +55,9 @@ class Compiler:
         self._store = Store()
         self._node_key = ObjectKey("", settings.node_name)
         self._slices: dict[ObjectKey, dict[ObjectKey, EndpointSlice]] = {}
-        self._rules_from: tuple[Node | None, list[ServiceCIDR]] = (None, [])
-        self._rules = {family: node_rules(settings, None, (), family) for family in families}
-        self._families = {
-            family: FamilyTable(family, rules) for family, rules in self._rules.items()
-        }
+        self._connected: frozenset[Network] = frozenset()
+        self._rules = {family: node_rules(settings, Surroundings(), family) for family in families}
+        self._families = {family: FamilyTable(family, each) for family, each in self._rules.items()}
         self._zone_hinted: set[ObjectKey] = set()
         self._started = False
         self._own_servers = tuple(map(_own_server, settings.listens_at))
@@ -144,10 +142,18 @@ class Compiler:
         """
         old_node = self.node
         dirty: set[ObjectKey] = set()
+        surroundings = False
         for change in changes:
+            if isinstance(change, Connected):
+                self._connected = change.networks
+                surroundings = True
+                continue
             for difference in self._store.apply(change):
                 differed(difference)
                 dirty |= self._touched(difference)
+                surroundings |= isinstance(difference.old or difference.new, (Node, ServiceCIDR))
+        if surroundings:
+            self._look_around()
         for key in dirty:
             self._note_hints(key)
         if not self.ready:
@@ -157,12 +163,6 @@ class Compiler:
         if not self._started:
             self._started = True
             dirty = {service.key for service in self.services()}
-        cidrs = [c for c in self._store.all(Kind.SERVICE_CIDR) if isinstance(c, ServiceCIDR)]
-        if (node, cidrs) != self._rules_from:
-            self._rules_from = (node, cidrs)
-            self._rules = {
-                family: node_rules(self._settings, node, cidrs, family) for family in self._families
-            }
         where = Where(self._settings.node_name, node.zone if node else "")
         result = {}
         for family, table in self._families.items():
@@ -172,6 +172,14 @@ class Compiler:
             if changed:
                 result[family] = changed
         return result
+
+    def _look_around(self) -> None:
+        nodes = [each for each in self._store.all(Kind.NODE) if isinstance(each, Node)]
+        cidrs = [c for c in self._store.all(Kind.SERVICE_CIDR) if isinstance(c, ServiceCIDR)]
+        around = Surroundings(self.node, nodes, cidrs, self._connected)
+        self._rules = {
+            family: node_rules(self._settings, around, family) for family in self._families
+        }
 
     def _touched(self, difference: Difference) -> set[ObjectKey]:
         """Index the slices that changed; return the Services to compile again."""

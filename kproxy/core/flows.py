@@ -162,7 +162,7 @@ class UdpFlows:
           elsewhere is not ours, and a port alone proves nothing.
         - To a place that a service port gave up: it was translated to one of its endpoints.
         - Into a service network that no clean-up has seen: it was translated, by whoever ran
-          before us, and no frontend is there.
+          before us, and no frontend is there, nor anybody else.
 
         Entries in a connection tracking zone other than 0 belong to whoever made the zone.
         """
@@ -172,6 +172,9 @@ class UdpFlows:
             pending=self._pending,
             held_now=_held([self._rules] if self._rules else [], local_addresses),
             held_before=_held(self._pending.former, local_addresses),
+            shared_ranges=tuple(e.network for e in self._rules.shared_ranges)
+            if self._rules
+            else (),
         )
         return (flow for flow in flows if judge.is_stale(flow))
 
@@ -218,11 +221,11 @@ class _Held:
     """
 
     addresses: frozenset[str]
-    loopback: bool
+    loopback: frozenset[Network]
 
     def __contains__(self, address: str) -> bool:
         if is_loopback(address):
-            return self.loopback and address != "::1"
+            return address != "::1" and _is_within(address, self.loopback)
         return address in self.addresses
 
 
@@ -235,6 +238,7 @@ class _Judge:
     pending: _Pending
     held_now: _Held
     held_before: _Held  # by rules that are no longer in force
+    shared_ranges: tuple[Network, ...]
 
     def is_stale(self, flow: Flow) -> bool:
         """Apply the rules that `UdpFlows.stale` lists."""
@@ -250,9 +254,10 @@ class _Judge:
             return owner in self.pending.changed and self._has_left(owner, reached, answers)
         if answers == reached:
             return False
-        return self._was_ours(owner, reached, answers) or _is_within(
-            flow.destination, self.pending.unswept
-        )
+        if self._was_ours(owner, reached, answers):
+            return True
+        unswept = _is_within(flow.destination, self.pending.unswept)
+        return unswept and not _is_within(flow.destination, self.shared_ranges)
 
     def _has_left(self, owner: ServicePortKey, reached: Where, answers: Where) -> bool:
         """Judge a flow to a NodePort of today."""
@@ -294,7 +299,7 @@ def _answering(entry: ServicePort) -> frozenset[Where]:
     return entry.serving if used <= entry.serving else entry.serving | used
 
 
-def _node_port_scope(rules: NodeRules) -> tuple[tuple[Network, ...], bool]:
+def _node_port_scope(rules: NodeRules) -> tuple[tuple[Network, ...], tuple[Network, ...]]:
     return rules.node_port_addresses, rules.localhost_node_ports
 
 
@@ -303,7 +308,7 @@ def _held(rules: Collection[NodeRules], local_addresses: Iterable[str]) -> _Held
     networks = {network for each in rules for network in each.node_port_addresses}
     return _Held(
         addresses=frozenset(local for local in local_addresses if _is_within(local, networks)),
-        loopback=any(each.localhost_node_ports for each in rules),
+        loopback=frozenset(n for each in rules for n in each.localhost_node_ports),
     )
 
 

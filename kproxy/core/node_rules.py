@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from kproxy.core.addresses import Family, Network, family_of, family_of_network, is_loopback
 from kproxy.core.objects import Node, ServiceCIDR
 from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword, Settings
+from kproxy.core.shared_ranges import shared_ranges
 from kproxy.core.table import (
     FromInterface,
     FromInterfacePrefix,
@@ -27,21 +29,43 @@ _EVERYWHERE: dict[Family, Network] = {
 }
 
 
-def node_rules(
-    settings: Settings, node: Node | None, service_cidrs: Iterable[ServiceCIDR], family: Family
-) -> NodeRules:
-    """Return the rules of one family. A missing Node object is allowed; its facts are unknown."""
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is known beside the settings.
+
+    - `node`: the Node object of this node; None if it is missing, its facts are unknown then.
+    - `nodes`: every known Node, this one among them.
+    - `connected`: the networks that this node is directly connected to, of both families.
+    """
+
+    node: Node | None = None
+    nodes: Iterable[Node] = ()
+    service_cidrs: Iterable[ServiceCIDR] = ()
+    connected: Iterable[Network] = ()
+
+
+def node_rules(settings: Settings, around: Surroundings, family: Family) -> NodeRules:
+    """Return the rules of one family."""
+    node = around.node
     listed = _listed_node_port_addresses(settings, node)
     mine = sorted({n for n in listed if family_of_network(n) is family}, key=_network_order)
     everywhere = not mine or any(n.prefixlen == 0 for n in mine)
-    cidrs = {cidr for each in service_cidrs for cidr in each.cidrs}
+    cidrs = {cidr for each in around.service_cidrs for cidr in each.cidrs}
+    service_cidrs = tuple(
+        sorted((c for c in cidrs if family_of_network(c) is family), key=_network_order)
+    )
     return NodeRules(
         local_pods=_local_pods(settings, node, family),
         masquerade_all=settings.masquerade_all,
         node_port_addresses=(_EVERYWHERE[family],) if everywhere else tuple(mine),
         localhost_node_ports=_localhost(settings, mine, family),
-        service_cidrs=tuple(
-            sorted((c for c in cidrs if family_of_network(c) is family), key=_network_order)
+        service_cidrs=service_cidrs,
+        shared_ranges=shared_ranges(
+            service_cidrs,
+            connected=around.connected,
+            nodes=around.nodes,
+            cluster_cidrs=settings.cluster_cidrs,
+            family=family,
         ),
     )
 
@@ -98,15 +122,22 @@ def _primary(settings: Settings, node: Node | None) -> list[Network]:
     return [ipaddress.ip_network(a) for a in addresses if a is not None and not is_loopback(a)]
 
 
-def _localhost(settings: Settings, mine: Sequence[Network], family: Family) -> bool:
-    """Say whether NodePorts hold on loopback addresses.
+def _localhost(settings: Settings, mine: Sequence[Network], family: Family) -> tuple[Network, ...]:
+    """Return the part of loopback where NodePorts hold.
 
     Only IPv4 has a switch that is on by default, and only in the modes that follow upstream's
     iptables; elsewhere a loopback network has to be listed. The iptables data path cannot serve
     ::1 at all: the kernel has no route_localnet for IPv6.
     """
-    named = any(n.prefixlen > 0 and n.overlaps(_LOOPBACK[family]) for n in mine)
+    loopback = _LOOPBACK[family]
+    named = [n for n in mine if n.prefixlen > 0 and n.overlaps(loopback)]
     if settings.mode in (Mode.IPTABLES, Mode.EBPF) and family is Family.IPV4:
-        covered = named or not mine or any(n.prefixlen == 0 for n in mine)
-        return settings.localhost_node_ports and covered
-    return named and settings.mode is not Mode.IPTABLES
+        if not settings.localhost_node_ports:
+            return ()
+        if not mine or any(n.prefixlen == 0 for n in mine):
+            return (loopback,)
+    elif settings.mode is Mode.IPTABLES:
+        return ()
+    if any(n.prefixlen <= loopback.prefixlen for n in named):
+        return (loopback,)
+    return tuple(named)

@@ -102,11 +102,16 @@ def resolve(table: ForwardingTable, packet: Packet, local_addresses: Collection[
     if packet.destination in table.cluster_ips:
         where = f"{packet.protocol.value} {packet.port}"
         return Reject(None, Via.CLUSTER_IP, f"{packet.destination} is a clusterIP without {where}")
-    if _contains(table.rules.service_cidrs, packet.destination):
-        return Drop(
-            None, None, f"{packet.destination} is in a ServiceCIDR, but is no Service's clusterIP"
-        )
-    return Pass(NO_SERVICE)
+    return _at_no_service(table.rules, packet.destination)
+
+
+def _at_no_service(rules: NodeRules, destination: str) -> Verdict:
+    if not _contains(rules.service_cidrs, destination):
+        return Pass(NO_SERVICE)
+    for each in rules.shared_ranges:
+        if _contains((each.network,), destination):
+            return Pass(f"{destination} is no Service's clusterIP but belongs to {each}")
+    return Drop(None, None, f"{destination} is in a ServiceCIDR, but is no Service's clusterIP")
 
 
 def no_node_port(address: str) -> str:
@@ -117,7 +122,7 @@ def no_node_port(address: str) -> str:
 def admits_node_port(rules: NodeRules, address: str) -> bool:
     """Say whether NodePorts hold on `address`, which is one of the node's own."""
     if is_loopback(address):
-        return rules.localhost_node_ports
+        return _contains(rules.localhost_node_ports, address)
     return _contains(rules.node_port_addresses, address)
 
 
@@ -126,9 +131,9 @@ def _at_node_port(
 ) -> Verdict:
     rules = table.rules
     if not admits_node_port(rules, packet.destination):
-        switch = "localhost NodePorts are off"
+        off = is_loopback(packet.destination) and not rules.localhost_node_ports
         other = "nodePortAddresses leaves this address out"
-        return Pass(switch if is_loopback(packet.destination) else other)
+        return Pass("localhost NodePorts are off" if off else other)
     if is_loopback(packet.destination) and not _is_local(packet.source, local_addresses):
         return Pass("a loopback address holds NodePorts for the node itself alone")
     return _at_frontend(table, packet, entry, Via.NODE_PORT, local_addresses)

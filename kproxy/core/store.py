@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kproxy.core.addresses import Network
 from kproxy.core.objects import KIND_OF, Kind, Object, ObjectKey
 
 
@@ -31,7 +32,17 @@ class Deleted:
     key: ObjectKey
 
 
-Change = Replaced | Upserted | Deleted
+ObjectChange = Replaced | Upserted | Deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """These are all networks that this node is directly connected to, of both families."""
+
+    networks: frozenset[Network]
+
+
+Change = ObjectChange | Connected
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +72,7 @@ class Store:
         """Return one object, None if there is none."""
         return self._objects[kind].get(key)
 
-    def apply(self, change: Change) -> list[Difference]:
+    def apply(self, change: ObjectChange) -> list[Difference]:
         """Take a change in and return what it altered; an equal object alters nothing."""
         if isinstance(change, Replaced):
             return self._replace(change)

@@ -147,19 +147,33 @@ LocalPods = FromNetwork | FromInterface | FromInterfacePrefix | Undetected
 
 
 @dataclass(frozen=True, slots=True)
+class SharedRange:
+    """A network inside or around a ServiceCIDR that is somebody's; `by` says in words whose."""
+
+    network: Network
+    by: str
+
+    def __str__(self) -> str:
+        alone = self.network.num_addresses == 1
+        return f"{self.network.network_address if alone else self.network} ({self.by})"
+
+
+@dataclass(frozen=True, slots=True)
 class NodeRules:
     """What holds for every service port of one family on this node.
 
     NodePorts hold on each local address inside one of `node_port_addresses` (never empty; a
     zero-length network is every address), except on loopback addresses, where
-    `localhost_node_ports` alone decides.
+    `localhost_node_ports` alone decides: the part of loopback where they do. An address in one of
+    `service_cidrs` that no Service has is dropped unless it is in one of `shared_ranges`.
     """
 
     local_pods: LocalPods
     masquerade_all: bool
     node_port_addresses: tuple[Network, ...]
-    localhost_node_ports: bool
+    localhost_node_ports: tuple[Network, ...]
     service_cidrs: tuple[Network, ...]
+    shared_ranges: tuple[SharedRange, ...]
 
 
 @dataclass(frozen=True, slots=True)

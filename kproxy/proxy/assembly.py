@@ -11,26 +11,34 @@ from dataclasses import dataclass
 
 from kproxy.config.fields import Configuration, Iptables, Ipvs, Nftables
 from kproxy.config.loading import to_settings
-from kproxy.core.addresses import Family
+from kproxy.core.addresses import Family, Network
 from kproxy.core.claims import Conflict
 from kproxy.core.compile import Compiler
-from kproxy.core.objects import Node, ObjectKey
+from kproxy.core.objects import Node, ObjectKey, Service
 from kproxy.core.settings import Mode
-from kproxy.core.store import Change, Difference
+from kproxy.core.store import Change, Connected, Difference
 from kproxy.core.table import TableChanges
 from kproxy.node import heap
 from kproxy.node.listening import listening
 from kproxy.ports.data_path import Backend, BackendError, DataPath
 from kproxy.ports.source import Source
-from kproxy.proxy.host import host_addresses
+from kproxy.proxy.host import address_events, host_addresses, host_networks
 from kproxy.proxy.port_watch import PortWatch
-from kproxy.proxy.remarks import conflict_lines, counts_line, limit_lines, node_lines
+from kproxy.proxy.remarks import (
+    conflict_lines,
+    counts_line,
+    limit_lines,
+    node_lines,
+    overlap_lines,
+    service_lines,
+)
 from kproxy.proxy.unserved import Unserved
 from kproxy.run.http.connection import Limits
 from kproxy.run.http.health import ProxyHealth
 from kproxy.run.http.health_ports import HealthPorts
 from kproxy.run.http.server import HttpServer
 from kproxy.run.loop.agent import Agent, Ended, Hooks, Host
+from kproxy.run.loop.networks import HostNetworks
 from kproxy.run.loop.reconcile import Applied
 from kproxy.run.loop.settings import LoopSettings
 from kproxy.run.loop.status import FamilyStatus
@@ -76,6 +84,7 @@ class Proxy:
     health: ProxyHealth
     health_ports: HealthPorts
     port_watch: PortWatch
+    networks: HostNetworks
     unavailable: tuple[Family, ...]
 
 
@@ -92,6 +101,8 @@ def build(
     """
     opened = _open(path, families, around.executors)
     compiler = Compiler(to_settings(configuration, node_name), opened)
+    connected = _connected()
+    compiler.apply((Connected(connected),))
     settings = loop_settings(configuration)
     telling = _Telling(compiler, configuration.mode, around)
     agent = Agent(
@@ -136,8 +147,18 @@ def build(
     )
     port_watch = PortWatch(compiler, listening, telling.say_conflicts)
     telling.tables_changed = port_watch.compiled
+    networks = HostNetworks(host_networks, address_events, agent.take, known=connected)
     unavailable = tuple(each for each in families if each not in opened)
-    return Proxy(compiler, agent, health, health_ports, port_watch, unavailable)
+    return Proxy(compiler, agent, health, health_ports, port_watch, networks, unavailable)
+
+
+def _connected() -> frozenset[Network]:
+    """Return the networks that the host is directly connected to, as far as it says."""
+    try:
+        return host_networks()
+    except BackendError as error:
+        log.warning("%s; taking it to be in no network until it answers", error)
+        return frozenset()
 
 
 def _nameless(node_name: str) -> Node:
@@ -226,6 +247,8 @@ class _Telling:
         """Take note of an object that was added, altered or removed."""
         self._around.metrics.differed(difference)
         self._unserved.differed(difference)
+        if isinstance(difference.new, Service):
+            self._say_once(logging.WARNING, service_lines((difference.new,)))
 
     def took(self, changed: Mapping[Family, TableChanges], seconds: float) -> None:
         """Take note of a batch. One that changes no table may change why nothing is forwarded."""
@@ -243,6 +266,7 @@ class _Telling:
         self.say_conflicts()
         self.tables_changed(changed)
         self._say_once(logging.WARNING, node_lines(self._compiler.node))
+        self._say_once(logging.WARNING, overlap_lines(self._compiler.tables))
         self._say_once(logging.INFO, limit_lines(self._mode, self._compiler.tables))
         self._say_unserved()
 

@@ -11,7 +11,7 @@ from kproxy.config.families import family_complaints
 from kproxy.config.fields import Configuration
 from kproxy.config.loading import to_settings
 from kproxy.core.addresses import Family
-from kproxy.core.node_rules import node_rules
+from kproxy.core.node_rules import Surroundings, node_rules
 from kproxy.core.objects import Kind, Node, ObjectKey
 from kproxy.core.store import Replaced
 from kproxy.node.settings import oom_score_setting
@@ -126,7 +126,7 @@ def initialise(options: CommandLine) -> int:
         missing = set_up_conntrack(configuration)
         for family in families:
             try:
-                count += path.prepare(family, node_rules(settings, node, (), family))
+                count += path.prepare(family, node_rules(settings, Surroundings(node), family))
             except BackendError as error:
                 failures.append(f"{family.value}: {error}")
         set_up_node(missing)

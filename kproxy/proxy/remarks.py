@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from kproxy.core.addresses import Family, endpoint_text
 from kproxy.core.claims import Conflict
-from kproxy.core.objects import Node
+from kproxy.core.objects import Node, Service
 from kproxy.core.settings import Mode
 from kproxy.core.table import ForwardingTable, Undetected
 
 _MOST_CONFLICTS = 50
+_MOST_NAMED = 4
 
 
 def conflict_lines(conflicts: Collection[Conflict]) -> Iterator[str]:
@@ -35,6 +36,32 @@ def node_lines(node: Node | None) -> Iterator[str]:
         return
     for text in node.unusable:
         yield f"Node {node.key}: {text!r:.80} among its addresses is none; going on without it"
+
+
+def service_lines(services: Iterable[Service]) -> Iterator[str]:
+    """Return what of these Services cannot be used, while the rest of them is."""
+    for service in services:
+        for address in service.unusable:
+            yield (
+                f"Service {service.key}: the load-balancer address {address} must not be a zero, "
+                "loopback or link-local multicast address; going on without it"
+            )
+
+
+def overlap_lines(tables: Mapping[Family, ForwardingTable]) -> Iterator[str]:
+    """Return which ServiceCIDRs share addresses with somebody, a line for each."""
+    for table in tables.values():
+        for cidr in table.rules.service_cidrs:
+            shared = [s for s in table.rules.shared_ranges if s.network.overlaps(cidr)]
+            if not shared:
+                continue
+            named = list(map(str, shared[:_MOST_NAMED]))
+            if len(shared) > _MOST_NAMED:
+                named.append(f"{len(shared) - _MOST_NAMED} more")
+            yield (
+                f"ServiceCIDR {cidr} overlaps {', '.join(named)}: what no Service has there is let "
+                "through, and a Service that is given an address there hides who has it"
+            )
 
 
 def counts_line(tables: Iterable[ForwardingTable]) -> str:

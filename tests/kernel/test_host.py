@@ -1,15 +1,17 @@
 """What the host says of itself."""
 
+import select
 import socket
 import struct
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
-from kproxy.proxy.host import host_addresses
+from kproxy.proxy.host import address_events, host_addresses, host_networks
 from tests.support.net.namespace import Namespace
 from tests.support.netlink import DONE, INTERRUPTED, SOCKET, Script, attribute, message
 
@@ -41,6 +43,66 @@ def test_all_addresses_are_found_of_each_family_alone(node):
     with node.entered():
         assert host_addresses(Family.IPV4) == {"127.0.0.1", "192.0.2.1", "198.51.100.1"}
         assert host_addresses(Family.IPV6) == {"::1", "2001:db8::1"}
+
+
+@pytest.mark.kernel
+def test_the_networks_around_addresses_are_found_and_no_lone_address(node):
+    ip(
+        node,
+        "link set lo up",
+        "link add here type veth peer name there",
+        "addr add 192.0.2.1/24 dev here",
+        "addr add 192.0.2.2/24 dev here",
+        "addr add 192.0.2.3/25 dev there",
+        "addr add 198.51.100.1 peer 198.51.100.2 dev there",
+        "addr add 203.0.113.1/0 dev lo",
+        "addr add 10.96.0.10/32 dev lo",
+        "addr add 2001:db8::1/64 dev here nodad",
+        "addr add 2001:db8:9::1 peer 2001:db8:9::2/128 dev there nodad",
+        "addr add fd00:96::a/128 dev lo nodad",
+    )
+    with node.entered():
+        assert set(map(str, host_networks())) == {
+            "127.0.0.0/8",
+            "192.0.2.0/24",
+            "192.0.2.0/25",
+            "198.51.100.2/32",
+            "2001:db8::/64",
+            "2001:db8:9::2/128",
+        }
+
+
+@pytest.mark.kernel
+def test_addresses_that_come_and_go_are_told_at_once(node):
+    def is_told():
+        readable, _, _ = select.select([events], [], [], 0)
+        return readable != []
+
+    ip(node, "link add here type veth peer name there")
+    with node.entered(), closing(address_events()) as events:
+        assert not is_told()
+        for change in (
+            "addr add 192.0.2.1/24 dev here",
+            "addr del 192.0.2.1/24 dev here",
+            "addr add 2001:db8::1/64 dev here nodad",
+            "link del here",
+        ):
+            ip(node, change)
+            assert is_told(), change
+            events.drain()
+            assert not is_told()
+
+
+@pytest.mark.kernel
+def test_more_events_than_fit_count_as_told(node):
+    lines = "".join(f"addr {what} 192.0.2.1/24 dev here\n" for what in ("add", "del")) * 400
+    ip(node, "link add here type veth peer name there")
+    with node.entered(), closing(address_events()) as events:
+        subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True)
+        events.drain()
+        ip(node, "addr add 192.0.2.1/24 dev here")
+        assert select.select([events], [], [], 0)[0] == [events]
+        events.drain()
 
 
 @pytest.mark.kernel

@@ -9,7 +9,8 @@ filter, for new connections that nat did not translate
     INPUT, FORWARD, OUTPUT -> KPROXY-FILTER. In order: KPROXY-VERDICTS, a tree like the one in nat
     with the frontends that are refused or dropped; for the node's own addresses KPROXY-NODEFILTER
     and KPROXY-NODEVERDICTS, the same for NodePorts, and no more; KPROXY-CLUSTERIPS, which refuses
-    clusterIPs without that port; a DROP for the rest of each ServiceCIDR.
+    clusterIPs without that port; a RETURN for what in a ServiceCIDR is somebody's, and a DROP for
+    the rest of it.
     INPUT -> KPROXY-HEALTH: healthCheckNodePorts are let in.
     INPUT -> KPROXY-LOCALNET: no loopback addresses from outside, while route_localnet is on.
     FORWARD -> KPROXY-FORWARD: masqueraded and established traffic is let through.
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from backends.iptables.render import services
+from backends.iptables.render import node, services
 from backends.iptables.render.affinity import AffinityBudget
 from backends.iptables.render.dispatch import Dispatch
 from backends.iptables.render.health import PortsInUse
@@ -67,8 +68,6 @@ _NEVER = "-p tcp --dport 0 -j RETURN"
 # its chains one by one would render all of them each time.
 _MANY_CHAINS = 8
 
-_LOOPBACK = {Family.IPV4: "127.0.0.0/8", Family.IPV6: "::1/128"}
-
 # Classic BPF over the network header (linux/filter.h): match if source equals destination.
 # Each pair of words is loaded at its offset and compared; a difference jumps to the last `ret 0`.
 _RETURN_TO_SENDER = {
@@ -111,8 +110,7 @@ class Renderer:
     @property
     def localhost(self) -> bool:
         """Whether the rules serve NodePorts on IPv4 loopback, which needs route_localnet."""
-        rules = self._rules
-        return rules is not None and rules.localhost_node_ports and self._family is Family.IPV4
+        return self._rules is not None and node.serves_loopback(self._rules, self._family)
 
     @property
     def counts(self) -> bool:
@@ -295,21 +293,10 @@ class Renderer:
 
     def _services(self) -> Iterator[str]:
         yield from self._nat_vips.root_rules()
-        yield from self._to_node_ports("KPROXY-NODEPORTS")
+        yield from node.to_node_ports(self._known_rules(), self._family, "KPROXY-NODEPORTS")
 
     def _node_ports(self) -> Iterator[str]:
         yield from self._nat_ports.root_rules() or (_NEVER,)
-
-    def _to_node_ports(self, chain: str) -> Iterator[str]:
-        """Return the rules that send what NodePorts hold for to `chain`."""
-        rules = self._known_rules()
-        loopback = _LOOPBACK[self._family]
-        if self.localhost:
-            yield f"-d {loopback} -m addrtype --src-type LOCAL -j {chain}"
-        yield f"-d {loopback} -j RETURN"
-        for network in rules.node_port_addresses:
-            inside = f"-d {network} " if network.prefixlen else ""
-            yield f"{inside}-m addrtype --dst-type LOCAL -j {chain}"
 
     def _known_rules(self) -> NodeRules:
         if self._rules is None:
@@ -329,7 +316,7 @@ class Renderer:
         yield f"-j MARK --set-xmark 0x0/{bit}"
         if self.counts and self.localhost:
             # The first packet of a connection that was accepted, as every packet in this table.
-            accepted = f"-m conntrack --ctorigdst {_LOOPBACK[self._family]}"
+            accepted = f"-m conntrack --ctorigdst {node.LOOPBACK[self._family]}"
             yield f"{accepted} {counting(self._family, Account.LOCALHOST)}"
         yield "-j MASQUERADE --random-fully"
 
@@ -343,14 +330,13 @@ class Renderer:
         yield "-j KPROXY-VERDICTS"
         yield "-m addrtype --dst-type LOCAL -g KPROXY-NODEFILTER"
         yield "-j KPROXY-CLUSTERIPS"
-        for cidr in self._known_rules().service_cidrs:
-            yield f"-d {cidr} -j DROP"
+        yield from node.unallocated(self._known_rules())
 
     def _verdicts(self) -> Iterator[str]:
         yield from self._filter_vips.root_rules() or (_NEVER,)
 
     def _node_filter(self) -> Iterator[str]:
-        yield from self._to_node_ports("KPROXY-NODEVERDICTS")
+        yield from node.to_node_ports(self._known_rules(), self._family, "KPROXY-NODEVERDICTS")
 
     def _node_verdicts(self) -> Iterator[str]:
         yield from self._filter_ports.root_rules() or (_NEVER,)
@@ -381,7 +367,7 @@ class Renderer:
         127.0.0.0/8 proves nothing: with route_localnet a neighbour's forgery gets this far.
         """
         yield (
-            f"! -i lo -d {_LOOPBACK[self._family]} "
+            f"! -i lo -d {node.LOOPBACK[self._family]} "
             "-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
         )
 

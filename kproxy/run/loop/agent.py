@@ -152,7 +152,7 @@ class Agent:
         Raises SourceEnded if the source ends before Services and EndpointSlices were listed.
         """
         async for batch in batches:
-            self._take(batch)
+            self.take(batch)
             if self._compiler.ready:
                 break
         else:
@@ -161,22 +161,8 @@ class Agent:
         outcomes = await asyncio.gather(*(self._once(lane) for lane in lanes))
         return dict(zip(self._lanes, outcomes, strict=True))
 
-    def _worker(self, backend: Backend) -> Worker:
-        return Worker(
-            backend,
-            local_addresses=partial(self._host.local_addresses, backend.family),
-            after_first_commit=partial(self._hooks.first_commit, backend.family),
-            clock=self._host.clock,
-        )
-
-    async def _follow(self, batches: AsyncIterator[tuple[Change, ...]]) -> None:
-        async for batch in batches:
-            self._take(batch)
-            await asyncio.sleep(0)  # a source with much to say must not keep the writer waiting
-        raise SourceEnded("the source of Services and EndpointSlices ended")
-
-    def _take(self, batch: tuple[Change, ...]) -> None:
-        """Compile a batch and queue what it changes.
+    def take(self, batch: tuple[Change, ...]) -> None:
+        """Compile a batch and queue what it changes; for the event loop.
 
         The compiler says nothing before all is listed, and then names every family, even one whose
         table is empty: it still has to be written over what an earlier run left.
@@ -191,6 +177,20 @@ class Agent:
         for family, changes in changed.items():
             self._lanes[family].add(changes, now)
         self._hooks.compiled(changed)
+
+    def _worker(self, backend: Backend) -> Worker:
+        return Worker(
+            backend,
+            local_addresses=partial(self._host.local_addresses, backend.family),
+            after_first_commit=partial(self._hooks.first_commit, backend.family),
+            clock=self._host.clock,
+        )
+
+    async def _follow(self, batches: AsyncIterator[tuple[Change, ...]]) -> None:
+        async for batch in batches:
+            self.take(batch)
+            await asyncio.sleep(0)  # a source with much to say must not keep the writer waiting
+        raise SourceEnded("the source of Services and EndpointSlices ended")
 
     async def _serve(self, lane: Lane) -> None:
         """Do whatever is due in one family until told to stop, then close its data path."""

@@ -126,12 +126,14 @@ class Applied:
 def rules(family: Family, *, localhost: bool = False) -> NodeRules:
     """Return the rules of a node whose pods are in one network."""
     v4 = family is Family.IPV4
+    loopback = canonical_network("127.0.0.0/8" if v4 else "::1/128")
     return NodeRules(
         local_pods=FromNetwork(canonical_network("10.0.0.0/16" if v4 else "fd00:10::/64")),
         masquerade_all=False,
         node_port_addresses=(canonical_network("0.0.0.0/0" if v4 else "::/0"),),
-        localhost_node_ports=localhost,
+        localhost_node_ports=(loopback,) if localhost else (),
         service_cidrs=(canonical_network("172.30.0.0/16" if v4 else "fd00:30::/112"),),
+        shared_ranges=(),
     )
 
 

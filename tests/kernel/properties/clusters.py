@@ -7,7 +7,7 @@ import dataclasses
 import msgspec
 from hypothesis import strategies as st
 
-from kproxy.core.addresses import canonical_network
+from kproxy.core.addresses import Family, canonical_network, is_loopback
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import (
     EndpointPort,
@@ -21,7 +21,7 @@ from kproxy.core.objects import (
 from kproxy.core.parse import from_builtins, kind_of
 from kproxy.core.resolve import Forward, Packet, Verdict, resolve
 from kproxy.core.settings import DetectLocalMode, NodePortKeyword, Settings
-from kproxy.core.store import Replaced
+from kproxy.core.store import Connected, Replaced
 from tests.support.net import plan
 from tests.support.net.plan import in_family
 from tests.support.packets.asking import (
@@ -43,21 +43,27 @@ PORTS = (*NUMBERS, *NODE_PORTS[1:], *_POD_PORTS, _UNUSED_PORT)
 
 _CLUSTER_IPS = ("10.96.0.1", "10.96.0.2", "10.96.0.77", plan.NODE_DNS)
 _EXTERNAL_IPS = ("203.0.113.140", "203.0.113.141", plan.NODE_VIP, plan.NODE, "10.96.0.1")
-_UNCLAIMED = ("10.96.0.200", "203.0.113.150", plan.NODE_SECOND)
+_UNCLAIMED = ("10.96.0.200", "203.0.113.150", plan.NODE_SECOND, plan.NODE2)
 _PODS = (plan.POD1, plan.POD2, plan.POD3, plan.FAR1, plan.FAR2, plan.NODE, plan.NODE2)
 _CLIENTS = (
     *(plan.CLIENT, plan.CLIENT2, plan.FAR_CLIENT, plan.FAR1, plan.FAR3, plan.NODE2),
     *(plan.POD1, plan.POD2, plan.POD3, plan.NODE, plan.NODE_SECOND),
 )
 _SOURCE_RANGES = (plan.CLUSTER_CIDR, "203.0.113.0/24", f"{plan.NODE}/32", "0.0.0.0/0")
-_SERVICE_CIDRS = (plan.SERVICE_CIDR, "10.96.0.0/28")
-_NODE_PORT_NETWORKS = ("192.0.2.0/24", "127.0.0.0/8")
+_SERVICE_CIDRS = (plan.SERVICE_CIDR, "10.96.0.0/28", "198.51.0.0/16")
+_CONNECTED = ("192.0.2.0/24", "198.51.100.0/24")
+_NODE_PORT_NETWORKS = {
+    Family.IPV4: ("192.0.2.0/24", "127.0.0.0/8", "127.0.2.0/28"),
+    Family.IPV6: ("2001:db8:2::/64", "::1/128"),
+}
+_LOOPBACK = {Family.IPV4: (plan.LOOPBACK, "127.0.2.1"), Family.IPV6: ("::1",)}
 
 
 @st.composite
 def tables(draw, family):
     """The forwarding table of a random cluster, which has the control frontend as well."""
     compiler = Compiler(draw(_settings(family)), [family])
+    compiler.apply([Connected(frozenset(draw(some(_networks(_CONNECTED, family)))))])
     for kind, objects, least, most in (
         (Kind.SERVICE, _services(family), 1, 3),
         (Kind.ENDPOINT_SLICE, _slices(family), 0, 5),
@@ -80,7 +86,7 @@ def flows(table):
         lambda found: [
             flow
             for source, where in found
-            if (source == loopback) == (where[0] == loopback)
+            if (source == loopback) == is_loopback(where[0])
             and (flow := _flow(table, source, *where)) is not None
         ]
     )
@@ -89,7 +95,8 @@ def flows(table):
 def _frontends(table):
     """Every (address, protocol, port) that somebody owns, and some that nobody does."""
     addresses = in_family((*_CLUSTER_IPS, *_EXTERNAL_IPS, *_UNCLAIMED), table.family)
-    at = in_family((plan.NODE, plan.NODE_SECOND, plan.NODE_VIP, plan.LOOPBACK), table.family)
+    at = in_family((plan.NODE, plan.NODE_SECOND, plan.NODE_VIP), table.family)
+    at += _LOOPBACK[table.family]
     owned = [
         *table.vips,
         *((address, protocol, port) for address in at for protocol, port in table.node_ports),
@@ -101,7 +108,9 @@ def _frontends(table):
 
 
 def _flow(table, source, destination, protocol, port) -> Flow | None:
-    """Return a packet with its verdict, None if the network would lose the answer."""
+    """Return a packet with its verdict, None if the node would not see it, or not its answer."""
+    if place_of(source) == place_of(destination) == "node2":
+        return None
     packet = Packet(source, destination, port, protocol, input_interface(source))
     verdict = resolve(table, packet, LOCAL_ADDRESSES)
     if _takes_a_short_cut(source, verdict):
@@ -198,6 +207,6 @@ def _settings(family):
         interface_name_prefix=st.just("pod"),
         masquerade_all=rarely(st.just(False), st.just(True)),
         node_port_addresses=st.none()
-        | some((*NodePortKeyword, *_networks(_NODE_PORT_NETWORKS, family))),
+        | some((*NodePortKeyword, *map(canonical_network, _NODE_PORT_NETWORKS[family]))),
         localhost_node_ports=st.booleans(),
     )

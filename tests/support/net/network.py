@@ -33,7 +33,7 @@ _NUD_PERMANENT = 0x80
 
 # The same on every link: each has two ends.
 _MAC_OF_NODE = "02:00:00:00:00:01"
-_MAC_OF_PEER = "02:00:00:00:00:02"
+MAC_OF_PEER = "02:00:00:00:00:02"
 
 _SYSCTLS = {
     "net/ipv4/icmp_ratelimit": 0,
@@ -137,9 +137,9 @@ class Network:
             for interface, pod in (("pod1", plan.POD1), ("pod2", plan.POD2), ("cbr0", plan.POD3)):
                 node.address(interface, plan.NODE_POD_SIDE)
                 node.route(interface, to=pod)
-                node.neighbour(interface, pod, _MAC_OF_PEER)
-            node.neighbour("eth0", plan.OUTSIDE, _MAC_OF_PEER)
-            node.neighbour("eth1", plan.NODE2, _MAC_OF_PEER)
+                node.neighbour(interface, pod, MAC_OF_PEER)
+            node.neighbour("eth0", plan.OUTSIDE, MAC_OF_PEER)
+            node.neighbour("eth1", plan.NODE2, MAC_OF_PEER)
             node.route("eth1", to=plan.FAR_POD_CIDR, via=plan.NODE2)
             node.route("eth0", to=plan.FAR_CLIENT, via=plan.OUTSIDE)
             node.route("eth0", to="0.0.0.0/0", via=plan.OUTSIDE)
@@ -173,7 +173,7 @@ class _Links:
 
     def connect(self, name: str, to: Namespace) -> None:
         """Make a veth whose other end is the `eth0` of another namespace."""
-        peer = {"ifname": "eth0", "net_ns_fd": to.fd, "address": _MAC_OF_PEER}
+        peer = {"ifname": "eth0", "net_ns_fd": to.fd, "address": MAC_OF_PEER}
         self._netlink.link("add", ifname=name, kind="veth", peer=peer, address=_MAC_OF_NODE)
         self.up(name)
 

@@ -12,7 +12,7 @@ from kproxy.core.compile import Compiler
 from kproxy.core.objects import Kind
 from kproxy.core.parse import from_builtins, kind_of
 from kproxy.core.resolve import Drop, Forward, Packet, Pass, Reject, Verdict, resolve
-from kproxy.core.store import Replaced
+from kproxy.core.store import Connected, Replaced
 from kproxy.core.table import ForwardingTable
 from tests.support.net import plan
 from tests.support.packets.groups import GROUPS
@@ -24,6 +24,7 @@ from tests.support.packets.table import (
     Expected,
     Flow,
     ForwardTo,
+    connected,
     families,
     flows,
     objects,
@@ -81,6 +82,7 @@ def table_of(group_name: str, family: Family) -> ForwardingTable:
     group = _GROUP[group_name]
     documents = [*objects(group, family), *plan.in_family(CONTROL_OBJECTS, family)]
     compiler = Compiler(settings(group, family), (family,))
+    compiler.apply([Connected(connected(group, family))])
     compiler.apply(
         Replaced(
             kind,

@@ -81,8 +81,9 @@ class Case:
 class Group:
     """Cases that share a cluster: its objects, and the settings that differ from the usual.
 
-    `settings` are fields of `Settings`; networks and enumerations by their text. `family`: the
-    group is written in this family and exists over it alone; None is both.
+    `settings` are fields of `Settings`; networks and enumerations by their text. `connected`: the
+    networks that the node is said to be directly connected to. `family`: the group is written in
+    this family and exists over it alone; None is both.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Group:
     cases: tuple[Case, ...]
     settings: Mapping[str, object] = field(default_factory=dict)
     family: Family | None = None
+    connected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,11 @@ def flows(group: Group, family: Family) -> list[Flow]:
 def objects(group: Group, family: Family) -> list[Mapping[str, object]]:
     """Return the API objects of a group, with that family's addresses."""
     return [_written(group, family, each) for each in group.objects]
+
+
+def connected(group: Group, family: Family) -> frozenset[Network]:
+    """Return the networks that the node of a group is directly connected to."""
+    return frozenset(_networks(_written(group, family, group.connected)))
 
 
 def settings(group: Group, family: Family) -> Settings:

@@ -52,6 +52,57 @@ def test_a_node_port_is_met_at_the_local_address_only(ask):
     assert ask("198.51.100.7", "192.0.2.2:30080", local="192.0.2.002")["via"] == "nodePort"
 
 
+def cidr_around_the_node(manifests):
+    """Put the node's network into a ServiceCIDR."""
+    document = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": ["192.0.0.0/16"]},
+    }
+    (manifests / "cidr.json").write_text(json.dumps(document))
+
+
+def test_a_neighbour_in_a_service_cidr_is_known_by_the_node_s_network(ask, manifests):
+    cidr_around_the_node(manifests)
+    assert ask("192.0.2.1", "192.0.2.9:22")["verdict"] == "drop"
+    near = ask("192.0.2.1", "192.0.2.9:22", local="192.0.2.1/24")
+    assert near["verdict"] == "pass"
+    assert "192.0.2.0/24 (this node is directly connected to it)" in near["reason"]
+    assert ask("192.0.2.1", "192.0.3.9:22", local="192.0.2.1/24")["verdict"] == "drop"
+    assert ask("192.0.2.1", "192.0.2.9:22", local="192.0.2.1/32")["verdict"] == "drop"
+    assert ask("198.51.100.7", "192.0.2.1:30080", local="192.0.2.001/24")["via"] == "nodePort"
+
+
+@pytest.mark.parametrize("command", ["explain", "render"])
+def test_ranges_that_overlap_are_said_once(invoke, manifests, command):
+    cidr_around_the_node(manifests)
+    where = ("--manifests", manifests, *NODE, "--local-address", "192.0.2.1/24")
+    result = invoke(command, *where, *(PACKET if command == "explain" else ()))
+    assert result.exit_code == 0
+    (line,) = result.stderr.splitlines()
+    assert "ServiceCIDR 192.0.0.0/16 overlaps 192.0.2.0/24 (this node is directly" in line
+    if command == "render":
+        returns = result.stdout.index("-d 192.0.2.0/24 -j RETURN")
+        assert 0 < returns < result.stdout.index("-d 192.0.0.0/16 -j DROP")
+
+
+def test_a_load_balancer_address_of_the_node_s_own_is_left_out_and_said(invoke, ask, manifests):
+    status = {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "tunnel"},
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.12", "ports": [{"port": 80}]},
+        "status": status,
+    }
+    (manifests / "tunnel.json").write_text(json.dumps(document))
+    assert ask("127.0.0.1", "127.0.0.1:80")["verdict"] == "pass"
+    assert ask("10.1.0.5", "10.96.0.12:80")["verdict"] == "reject"
+    result = invoke("explain", "--manifests", manifests, *NODE, *PACKET)
+    assert "Service default/tunnel: the load-balancer address 127.0.0.1 must not" in result.stderr
+
+
 def test_nobody_serves_it(ask):
     answer = ask("10.1.0.5", "10.96.0.11:53", protocol="UDP")
     expected = {"verdict": "reject", "service": "shop/idle", "via": "clusterIP", "endpoints": []}
@@ -127,6 +178,14 @@ PACKET = ("--from", "10.1.0.5", "--to", "10.96.0.10:80")
         ((*NODE, "--from", "::1", "--to", "10.96.0.10:80"), "--from and to must be of one IP"),
         ((*NODE, *PACKET, "--flows", os.devnull), "--flows stands alone"),
         ((*NODE, *PACKET, "--local-address", "x"), "--local-address: 'x'"),
+        (
+            (*NODE, *PACKET, "--local-address", "192.0.2.1/x"),
+            "--local-address: '192.0.2.1/x' is no",
+        ),
+        (
+            (*NODE, *PACKET, "--local-address", "192.0.2.1/33"),
+            "--local-address: '192.0.2.1/33' is no",
+        ),
         ((*NODE, *PACKET, "--protocol", "icmp"), "Invalid value for '--protocol'"),
         ((*NODE, *PACKET, "--proxy-mode", "magic"), "Invalid value for '--proxy-mode'"),
         ((*NODE, *PACKET, "--config", "/nowhere/file"), "/nowhere/file: cannot be read"),

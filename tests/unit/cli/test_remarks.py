@@ -10,8 +10,9 @@ from kproxy.core.compile import Compiler
 from kproxy.core.objects import Kind
 from kproxy.core.parse import from_builtins
 from kproxy.core.settings import Mode, Settings
-from kproxy.core.store import Replaced
-from kproxy.proxy.remarks import conflict_lines, limit_lines
+from kproxy.core.store import Connected, Replaced
+from kproxy.proxy.remarks import conflict_lines, limit_lines, overlap_lines, service_lines
+from tests.unit.core.things import a_cidr, a_node, a_service, listed, networks
 
 SERVICE = {
     "apiVersion": "v1",
@@ -49,6 +50,36 @@ def test_the_iptables_mode_says_that_it_cannot_serve_the_ipv6_loopback(mode, sai
 def test_the_ipv6_loopback_is_no_topic_without_ipv6():
     compiler = Compiler(Settings("n", cluster_cidrs=PODS), [Family.IPV4])
     assert list(limit_lines(Mode.IPTABLES, compiler.tables)) == []
+
+
+def test_what_shares_addresses_with_a_service_cidr_is_named_in_a_line_for_each_range():
+    compiler = Compiler(Settings("n"))
+    ranges = (a_cidr("192.168.0.0/16", "fd00:96::/112"), a_cidr("10.96.0.0/16", name="more"))
+    neighbours = [a_node(f"192.168.10.{number}", name=f"n{number}") for number in range(1, 7)]
+    near = Connected(frozenset(networks("fd00::/16", "192.168.20.0/24")))
+    compiler.apply([near, *listed(a_service(), *ranges, *neighbours)])
+
+    then = (
+        ": what no Service has there is let through, and a Service that is given an address there "
+        "hides who has it"
+    )
+    named = ", ".join(f"192.168.10.{number} (Node n{number})" for number in range(1, 5))
+    assert list(overlap_lines(compiler.tables)) == [
+        f"ServiceCIDR 192.168.0.0/16 overlaps {named}, 3 more{then}",
+        "ServiceCIDR fd00:96::/112 overlaps fd00::/16 (this node is directly connected to it)"
+        + then,
+    ]
+    compiler.apply([Connected(frozenset()), Replaced(Kind.NODE, ())])
+    assert list(overlap_lines(compiler.tables)) == []
+
+
+def test_a_load_balancer_address_that_is_left_out_is_said():
+    services = a_service("web", unusable=("127.0.0.1", "::1")), a_service("api")
+    assert list(service_lines(services)) == [
+        f"Service shop/web: the load-balancer address {own} must not be a zero, loopback or "
+        "link-local multicast address; going on without it"
+        for own in ("127.0.0.1", "::1")
+    ]
 
 
 def test_of_thousands_of_conflicts_a_few_are_named_and_the_rest_is_counted():

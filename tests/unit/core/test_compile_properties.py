@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
-from kproxy.core.node_rules import node_rules
+from kproxy.core.node_rules import Surroundings, node_rules
 from kproxy.core.objects import Kind
 from kproxy.core.store import Replaced, Store
 from kproxy.core.table import ForwardingTable, NodePort, Use, Via
@@ -27,7 +27,8 @@ def test_only_the_objects_in_force_matter(data, options, cluster, changes):
     compiler = Compiler(options)
     folded = {}
     replayed = {
-        family: ForwardingTable(family, node_rules(options, None, (), family)) for family in Family
+        family: ForwardingTable(family, node_rules(options, Surroundings(), family))
+        for family in Family
     }
     for batch in data.draw(batches([*cluster, *changes])):
         for change in batch:
@@ -41,7 +42,7 @@ def test_only_the_objects_in_force_matter(data, options, cluster, changes):
     for family, table in expected.tables.items():
         assert compiler.tables[family] == table
         assert replayed[family] == table, "the changes tell everything"
-        once = ForwardingTable(family, node_rules(options, None, (), family))
+        once = ForwardingTable(family, node_rules(options, Surroundings(), family))
         once.apply(folded[family])
         assert once == table, "changes can be folded"
     assert compiler.conflicts() == expected.conflicts()

@@ -5,7 +5,7 @@ import ipaddress
 import pytest
 
 from kproxy.core.addresses import Family
-from kproxy.core.node_rules import node_rules
+from kproxy.core.node_rules import Surroundings, node_rules
 from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword, Settings
 from kproxy.core.table import FromInterface, FromInterfacePrefix, FromNetwork, Undetected
 from tests.unit.core.things import HERE, a_cidr, a_node, networks
@@ -55,7 +55,8 @@ NODE_PORTS = [
 
 
 def rules(settings, node=None, cidrs=(), family=V4):
-    return node_rules(settings, node, cidrs, family)
+    around = Surroundings(node, service_cidrs=cidrs)
+    return node_rules(settings, around, family)
 
 
 def held(family, node=None, **settings):
@@ -88,7 +89,7 @@ def test_where_node_ports_hold_by_default(mode, v4, v6, unset):
 
 
 LOCALHOST_RULES = [
-    # (what is set, iptables v4, ebpf v4, ebpf v6, ipvs or nftables v4, and v6)
+    # (what is set, iptables v4, ebpf v4, ebpf v6, ipvs or nftables v4, and v6): True is all of it
     (None, True, True, False, False, False),
     ((ALL,), True, True, False, False, False),
     ((LOCALHOST,), True, True, True, True, True),
@@ -96,7 +97,12 @@ LOCALHOST_RULES = [
     ((PRIMARY, LOCALHOST), True, True, True, True, True),
     ((ALL, LOCALHOST), True, True, True, True, True),
     (networks("127.0.0.0/8"), True, True, False, True, False),
-    (networks("127.0.0.1/32"), True, True, False, True, False),
+    (networks("127.0.0.1/32"), "127.0.0.1/32", "127.0.0.1/32", False, "127.0.0.1/32", False),
+    (networks("127.0.2.0/28"), "127.0.2.0/28", "127.0.2.0/28", False, "127.0.2.0/28", False),
+    (networks("127.0.2.0/28", "127.0.0.0/8"), True, True, False, True, False),
+    (networks("126.0.0.0/7", "127.0.2.0/28"), True, True, False, True, False),
+    ((ALL, *networks("127.0.2.0/28")), True, True, False, "127.0.2.0/28", False),
+    ((PRIMARY, *networks("127.0.2.0/28")), *["127.0.2.0/28"] * 2, False, "127.0.2.0/28", False),
     (networks("0.0.0.0/0"), True, True, False, False, False),
     (networks("10.0.0.0/8"), False, False, False, False, False),
     (networks("::1/128"), True, True, True, False, True),
@@ -110,9 +116,11 @@ LOCALHOST_RULES = [
 def test_when_node_ports_hold_on_loopback(listed, iptables, ebpf4, ebpf6, other4, other6):
     def on(mode, family):
         settings = Settings(HERE, mode=mode, node_port_addresses=listed)
-        return rules(settings, NODE, family=family).localhost_node_ports
+        found = rules(settings, NODE, family=family).localhost_node_ports
+        every = networks(*(LOOPBACK4 if family is V4 else LOOPBACK6))
+        return found == every or (str(*found) if found else False)
 
-    assert on(Mode.IPTABLES, V4) is iptables
+    assert on(Mode.IPTABLES, V4) == iptables
     assert on(Mode.IPTABLES, V6) is False, "the kernel has no route_localnet for IPv6"
     assert (on(Mode.EBPF, V4), on(Mode.EBPF, V6)) == (ebpf4, ebpf6)
     for mode in (Mode.IPVS, Mode.NFTABLES):
@@ -124,7 +132,7 @@ def test_when_node_ports_hold_on_loopback(listed, iptables, ebpf4, ebpf6, other4
 def test_the_switch_turns_localhost_node_ports_off(mode, listed):
     settings = Settings(HERE, mode=mode, node_port_addresses=listed, localhost_node_ports=False)
 
-    assert rules(settings, NODE).localhost_node_ports is False
+    assert rules(settings, NODE).localhost_node_ports == ()
 
 
 def test_local_pods_are_known_by_the_first_cluster_cidr_of_the_family():

@@ -11,6 +11,7 @@ from kproxy.core.compile import Compiler
 from kproxy.core.objects import Protocol
 from kproxy.core.resolve import Drop, Forward, Packet, Pass, Reject, admits_node_port, resolve
 from kproxy.core.settings import Mode, NodePortKeyword, Settings
+from kproxy.core.store import Connected
 from kproxy.core.table import Via
 from tests.support.effort import examples
 from tests.unit.core.things import (
@@ -164,6 +165,35 @@ def test_an_address_of_the_node_is_never_taken_for_an_unallocated_one():
     verdict = resolve(current, Packet(CLIENT, "192.0.2.200", 22, TCP, "eth0"), LOCAL)
     assert isinstance(verdict, Drop)
     assert verdict.service is None
+
+
+@pytest.mark.parametrize("cidr", ["192.0.0.0/16", "192.0.2.0/25"])
+def test_a_neighbour_is_never_taken_for_an_unallocated_address(cidr):
+    """Whether the nodes' network is inside the ServiceCIDR or around it."""
+    compiler = Compiler(Settings(HERE), [Family.IPV4])
+    near = Connected(frozenset(networks("192.0.2.0/24")))
+    compiler.apply([near, *listed(a_service(cluster_ips=("192.0.2.7",)), a_cidr(cidr))])
+
+    def at(address, port=22):
+        packet = Packet(NODE_ADDRESS, address, port, TCP)
+        return resolve(compiler.tables[Family.IPV4], packet, LOCAL)
+
+    neighbour = at("192.0.2.11")
+    assert isinstance(neighbour, Pass)
+    assert "192.0.2.0/24 (this node is directly connected to it)" in neighbour.reason
+    assert isinstance(at("192.0.2.7"), Reject), "a clusterIP there is one"
+    assert at("192.0.2.7", 80).via is Via.CLUSTER_IP
+    assert isinstance(at("192.0.9.9"), Drop if cidr == "192.0.0.0/16" else Pass)
+
+
+def test_node_ports_can_hold_on_a_part_of_loopback():
+    current = table(*SERVED, node_port_addresses=networks("127.0.2.0/28"))
+
+    def at(address):
+        return resolve(current, Packet("127.0.0.1", address, 30080, TCP), LOCAL)
+
+    assert isinstance(at("127.0.2.1"), Forward)
+    assert at("127.0.0.1") == Pass("nodePortAddresses leaves this address out")
 
 
 def test_a_service_that_calls_itself_alone_is_always_masqueraded():

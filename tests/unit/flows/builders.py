@@ -14,6 +14,7 @@ from kproxy.core.table import (
     NodeRules,
     ServicePort,
     ServicePortKey,
+    SharedRange,
     TableChanges,
     Target,
     Undetected,
@@ -40,16 +41,21 @@ def key(name: str = "dns", protocol: Protocol = Protocol.UDP) -> ServicePortKey:
 def rules(
     node_ports: Iterable[str] = ("0.0.0.0/0",),
     *,
-    localhost: bool = True,
+    localhost: bool | str = True,
     services: Iterable[str] = ("10.96.0.0/16",),
+    shared_ranges: Iterable[str] = (),
 ) -> NodeRules:
-    """Make a node's rules."""
+    """Make a node's rules; `localhost` may name a part of loopback."""
+    loopback = ipaddress.ip_network(localhost if isinstance(localhost, str) else "127.0.0.0/8")
     return NodeRules(
         local_pods=Undetected("not asked"),
         masquerade_all=False,
         node_port_addresses=tuple(ipaddress.ip_network(network) for network in node_ports),
-        localhost_node_ports=localhost,
+        localhost_node_ports=(loopback,) if localhost else (),
         service_cidrs=tuple(ipaddress.ip_network(network) for network in services),
+        shared_ranges=tuple(
+            SharedRange(ipaddress.ip_network(network), "pods") for network in shared_ranges
+        ),
     )
 
 

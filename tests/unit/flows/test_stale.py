@@ -149,6 +149,7 @@ def test_what_somebody_else_translated_at_a_node_port_stays():
         ("outside nodePortAddresses", rules(["192.0.2.0/24"]), NODE, SECOND),
         ("loopback where it is off", rules(localhost=False), NODE, "127.0.0.1"),
         ("loopback alone", rules(["127.0.0.0/8"]), "127.0.0.2", NODE),
+        ("a part of loopback", rules(localhost="127.0.2.0/28"), "127.0.2.1", "127.0.0.1"),
     ],
 )
 def test_flows_go_only_where_node_ports_hold(why, at, held, other):
@@ -246,6 +247,14 @@ def test_a_start_removes_translated_flows_into_service_networks_without_a_fronte
     assert stale(flows, *candidates) == orphans
     flows.settled()
     assert not flows.needed
+
+
+def test_a_start_spares_what_others_translate_to_somebody_in_a_service_network():
+    flows = UdpFlows()
+    flows.apply(change(service_port([VIP], [A]), rules=rules(shared_ranges=["10.96.7.0/24"])))
+    candidates = [flow(("10.96.7.7", 53), A), flow(("10.96.8.7", 53), A)]
+
+    assert stale(flows, *candidates) == candidates[1:]
 
 
 def test_a_service_network_that_comes_later_is_checked_once():

@@ -47,8 +47,9 @@ def node_rules(family, *, masquerade_all=False):
         local_pods=Undetected("not configured"),
         masquerade_all=masquerade_all,
         node_port_addresses=(ipaddress.ip_network(_EVERY[family]),),
-        localhost_node_ports=False,
+        localhost_node_ports=(),
         service_cidrs=(),
+        shared_ranges=(),
     )
 
 

@@ -15,6 +15,7 @@ from tests.support.packets.groups import (
     node_ports,
     policies,
     refusals,
+    shared_ranges,
     source_ranges,
 )
 from tests.support.packets.table import Group
@@ -28,5 +29,6 @@ GROUPS: tuple[Group, ...] = (
     *node_ports.GROUPS,
     *policies.GROUPS,
     *refusals.GROUPS,
+    *shared_ranges.GROUPS,
     *source_ranges.GROUPS,
 )

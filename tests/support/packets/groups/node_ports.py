@@ -90,6 +90,22 @@ GROUPS = (
     ),
     _listed("the loopback network alone", ("127.0.0.0/8",), *_not_held(NODE), *_at_loopback(_on)),
     Group(
+        "nodePortAddresses a part of loopback",
+        _objects,
+        (
+            Case("outside", LOOPBACK, f"{LOOPBACK}:30120", PASS),
+            Case("outside, no reject", LOOPBACK, f"{LOOPBACK}:30121", PASS),
+            Case("just outside", LOOPBACK, "127.0.2.16:30120", PASS),
+            Case("inside", LOOPBACK, "127.0.2.1:30120", _on),
+            Case("inside, from another address", NODE, "127.0.2.15:30120", _on),
+            Case("inside, no endpoint", LOOPBACK, "127.0.2.1:30121", REJECT),
+            *_held(NODE),
+            *_not_held(NODE_SECOND),
+        ),
+        settings={"node_port_addresses": ("127.0.2.0/28", "192.0.2.10/32")},
+        family=Family.IPV4,
+    ),
+    Group(
         "localhostNodePorts off",
         _objects,
         (

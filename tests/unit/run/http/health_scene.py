@@ -24,7 +24,8 @@ RETRY_S = 0.02
 
 def rules(*networks):
     """Return rules whose nodePortAddresses are `networks`."""
-    return NodeRules(Undetected(""), False, tuple(map(ipaddress.ip_network, networks)), False, ())
+    held = tuple(map(ipaddress.ip_network, networks))
+    return NodeRules(Undetected(""), False, held, (), (), ())
 
 
 def changes(family, checks, *networks):

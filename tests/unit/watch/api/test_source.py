@@ -184,7 +184,7 @@ def test_what_changed_meanwhile_comes_together(fake, api):
     async def story(batches, source):
         await anext(batches)
         fake.fake.put("services", service("web", "10.96.1.9"), service("new", "10.96.1.2"))
-        fake.fake.put("services", service("web", "10.96.1.8"), service("bad", "127.0.0.1"))
+        fake.fake.put("services", service("web", "10.96.1.8"), service("bad", "0.0.0.0"))
         await until(lambda: source.status()[0].refused == 1)
         batch = await anext(batches)
         told = [change.object for change in batch if isinstance(change, Upserted)]
