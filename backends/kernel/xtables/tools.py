@@ -20,8 +20,9 @@ from kproxy.ports.data_path import BackendError
 # Ten times what 10,000 Services with ten endpoints each take; the wait for the lock is within it.
 TIMEOUT_S = 60.0
 
-_LOCK_WAIT_S = 5
-_OTHER_CHILD_WAIT_S = 20.0
+# The legacy variant has one lock for both families, and the first write of 10,000 Services with
+# ten endpoints each holds it for up to 5 s.
+_LOCK_WAIT_S = 10
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Exit code of the xtables programs for a resource that they could not get: RESOURCE_PROBLEM in
@@ -37,11 +38,6 @@ _PASSING = frozenset(
     os.strerror(code)
     for code in (errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.ENOBUFS, errno.ERESTART)
 )
-
-
-# A child of the legacy variant holds the host's lock from its first line on. One of the other
-# family would give up after _LOCK_WAIT_S, and the first write of 10,000 Services takes as long.
-_legacy_turn = threading.Lock()
 
 
 class Variant(enum.Enum):
@@ -78,29 +74,14 @@ def restore(family: Family, variant: Variant, lines: Iterable[str]) -> None:
     name = program(family, variant, "restore")
     doing = f"writing rules with {name}"
     argv = [name, "--noflush", "-w", str(_LOCK_WAIT_S)]
-    with _turn(variant):
-        child = _start(doing, argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        with child, _Watched(child) as watched:
-            _feed(child, lines)
-            code = child.wait()
+    child = _start(doing, argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    with child, _Watched(child) as watched:
+        _feed(child, lines)
+        code = child.wait()
     if watched.expired:
         raise BackendError(doing, f"no answer within {TIMEOUT_S:.0f} s", transient=True)
     if code != 0:
         raise _refusal(doing, variant, code, watched.stderr, lines)
-
-
-@contextlib.contextmanager
-def _turn(variant: Variant) -> Iterator[None]:
-    """Wait for another child that writes to the legacy variant, but not for one that hangs."""
-    if variant is not Variant.LEGACY:
-        yield
-        return
-    ours = _legacy_turn.acquire(timeout=_OTHER_CHILD_WAIT_S)
-    try:
-        yield
-    finally:
-        if ours:
-            _legacy_turn.release()
 
 
 def save(family: Family, variant: Variant, table: str | None = None) -> Iterator[bytes]:

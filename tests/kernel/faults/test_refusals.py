@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 import pytest
 
 from kproxy.core.addresses import Family
 from tests.kernel.faults.cluster import both
-from tests.kernel.faults.node import LEFT, REFUSED, Node
-from tests.kernel.faults.tools import REFUSE
+from tests.kernel.faults.node import LEFT, REFUSED, STEM, Node
+from tests.kernel.faults.tools import HANG, REFUSE
 from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import NODE, POD1, POD2, POD3
 from tests.support.packets.objects import port
@@ -94,6 +97,40 @@ def test_a_family_whose_tool_fails_does_not_stop_the_other(node, proxy, stem):
 
     node.tools.leave_alone(stem)
     eventually(node, AFTER)
+
+
+@pytest.fixture
+def gate(node):
+    """A pipe that nobody writes to before the test ends."""
+    path = node.folder / "gate"
+    os.mkfifo(path)
+    yield path
+    for stem in STEM.values():
+        node.tools.leave_alone(stem)
+    with contextlib.suppress(OSError):  # nobody waits any more
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
+
+@pytest.mark.parametrize("hanging", Family, ids=lambda family: family.value)
+def test_a_family_whose_tool_hangs_holds_up_nobody_else(node, proxy, gate, hanging):
+    (working,) = set(Family) - {hanging}
+    node.tools.always(STEM[hanging], HANG.format(gate=gate))
+    node.manifests.put("shop", NEW)
+    eventually(node, AFTER, working)
+    node.manifests.put("shop", OLD)
+    eventually(node, BEFORE, working)
+    assert node.answers(BEFORE, families=(hanging,)) == [], "it was never written"
+
+
+@pytest.mark.parametrize("hanging", Family, ids=lambda family: family.value)
+def test_a_first_write_that_hangs_holds_up_nobody_else(node, gate, hanging):
+    (working,) = set(Family) - {hanging}
+    node.tools.always(STEM[hanging], HANG.format(gate=gate))
+    node.manifests.put("shop", OLD)
+    node.start()
+    eventually(node, BEFORE, working)
+    node.manifests.put("shop", NEW)
+    eventually(node, AFTER, working)
 
 
 def test_a_family_that_fails_from_the_start_is_told_and_the_other_is_served(node):

@@ -11,11 +11,14 @@ _FAMILIES = ("iptables", "ip6tables")
 KILL_BEFORE = "kill -9 $PPID; exit 1"
 KILL_DURING = 'kill -9 $PPID; head -c 300 | $real "$@"; exit'
 KILL_AFTER = '$real "$@"; kill -9 $PPID; exit'
+HANG = "read answer <{gate}"  # until something is written to this pipe
 REFUSE = 'echo "the test refuses" >&2; exit 1'
 
 _SCRIPT = """#!/bin/sh
-echo {name} >>{folder}/calls
-number=$(wc -l <{folder}/calls)
+number=1
+# Both families call at the same time; a folder can be made once.
+until mkdir {folder}/call.$number 2>/dev/null; do number=$((number + 1)); done
+echo {name} >{folder}/call.$number/name
 real={real}
 for mischief in {folder}/{name}.always {folder}/at.$number; do
     [ -e $mischief ] && . $mischief
@@ -31,7 +34,6 @@ class Tools:
         folder.mkdir()
         self.folder = folder
         self._variant = variant
-        self._calls = folder / "calls"
         for stem in _FAMILIES:
             name = self._program(stem)
             real = shutil.which(name)
@@ -43,11 +45,13 @@ class Tools:
 
     def calls(self) -> list[str]:
         """Return which program was called, for each call since `forget`."""
-        return self._calls.read_text().splitlines()
+        names = [call / "name" for call in sorted(self.folder.glob("call.*"), key=_number)]
+        return [name.read_text().strip() for name in names if name.exists()]
 
     def forget(self) -> None:
         """Count from zero again, and do no mischief at any of the calls to come."""
-        self._calls.write_text("")
+        for call in self.folder.glob("call.*"):
+            shutil.rmtree(call)
         for mischief in self.folder.glob("at.*"):
             mischief.unlink()
 
@@ -61,7 +65,11 @@ class Tools:
 
     def leave_alone(self, stem: str) -> None:
         """End what `always` began."""
-        (self.folder / f"{self._program(stem)}.always").unlink()
+        (self.folder / f"{self._program(stem)}.always").unlink(missing_ok=True)
 
     def _program(self, stem: str) -> str:
         return f"{stem}-{self._variant}-restore"
+
+
+def _number(call: Path) -> int:
+    return int(call.suffix[1:])
