@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.support.cluster.fixtures"]
+pytest_plugins = ["tests.support.cluster.fixtures", "tests.support.extensions"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from backends.iptables.driver import trial, variant
-from backends.iptables.driver.trial import Trial
+from backends.iptables.driver import parts, trial, variant
+from backends.iptables.driver.parts import Part
 from backends.iptables.render.rules import TABLES
 from backends.kernel import nft, sysctl
 from backends.kernel.nft import Entrance
@@ -44,7 +44,7 @@ def check(family: Family, *, wanted: Variant | None = None) -> list[Finding]:
             chosen = variant.choose(family, wanted=wanted)
             findings += _variants(family, chosen)
             findings += _tables(family, chosen)
-            findings += _extensions(family, chosen)
+            findings += _parts(family, chosen)
         else:
             findings.append(Finding("iptables", False, "no variant is installed", _INSTALL))
     except BackendError as error:
@@ -120,44 +120,27 @@ def _shown(family: Family, table: str) -> bool:
     return any(line.startswith(b"*") for line in lines)
 
 
-def _extensions(family: Family, chosen: Variant) -> Iterator[Finding]:
-    trials = _trials(family)
-    refused = trial.refusals(family, chosen, trials)
-    for attempt in trials:
-        subject = f"{chosen.value} {attempt.subject}"
-        if attempt not in refused:
+def _parts(family: Family, chosen: Variant) -> Iterator[Finding]:
+    refused = _refused(family, chosen)
+    for part in parts.parts(family):
+        subject = f"{chosen.value} {part.subject}"
+        if part not in refused:
             yield Finding(subject, True, "usable")
-            continue
-        remedy = f"load the kernel module: modprobe {attempt.module}"
-        yield Finding(subject, False, refused[attempt], remedy)
+        elif part.feature is None:
+            yield Finding(subject, False, refused[part], part.remedy)
+        else:
+            detail = f"{refused[part]}: {parts.CONSEQUENCES[part.feature]}"
+            yield Finding(subject, False, detail, part.remedy, blocking=False)
 
 
-def _trials(family: Family) -> list[Trial]:
-    v4 = family is Family.IPV4
-    to = "192.0.2.1:80" if v4 else "[2001:db8::1]:80"
-    unreachable = "icmp-port-unreachable" if v4 else "icmp6-port-unreachable"
-    reject = "ipt_REJECT" if v4 else "ip6t_REJECT"
-    set_rule = f"-m set --match-set {trial.SET} src -j SET --add-set {trial.SET} src --exist"
-    return [
-        Trial("comment", "filter", "-m comment --comment kp:0:1 -j RETURN", "xt_comment"),
-        Trial("conntrack", "filter", "-m conntrack --ctstate NEW -j RETURN", "xt_conntrack"),
-        Trial("REJECT", "filter", f"-j REJECT --reject-with {unreachable}", reject),
-        Trial("REJECT tcp-reset", "filter", "-p tcp -j REJECT --reject-with tcp-reset", reject),
-        Trial("addrtype", "nat", "-m addrtype --dst-type LOCAL -j RETURN", "xt_addrtype"),
-        Trial(
-            "statistic",
-            "nat",
-            "-m statistic --mode random --probability 0.5 -j RETURN",
-            "xt_statistic",
-        ),
-        Trial("mark", "nat", "-m mark --mark 0x4000/0x4000 -j RETURN", "xt_mark"),
-        Trial("MARK", "nat", "-j MARK --set-xmark 0x4000/0x4000", "xt_mark"),
-        Trial("bpf", "nat", '-m bpf --bytecode "1,6 0 0 0" -j RETURN', "xt_bpf"),
-        Trial("set and SET", "nat", set_rule, "xt_set"),
-        Trial("DNAT", "nat", f"-p tcp -j DNAT --to-destination {to}", "xt_nat"),
-        Trial("MASQUERADE", "nat", "-j MASQUERADE --random-fully", "xt_MASQUERADE"),
-        Trial("sctp", "nat", "-p sctp -m sctp --dport 80 -j RETURN", "xt_sctp"),
-    ]
+def _refused(family: Family, chosen: Variant) -> dict[Part, str]:
+    """Return the parts that are missing, each with the reason: by asking, then by trying."""
+    missing = parts.missing(family, chosen)
+    present = [part for part in parts.parts(family) if part.rule and part not in missing]
+    try:
+        return missing | trial.refusals(family, chosen, present)
+    except BackendError:
+        return missing  # trying takes a namespace, for which not everybody has the privilege
 
 
 def _forwarding(family: Family) -> Finding:

@@ -6,12 +6,12 @@ import contextlib
 import logging
 
 from backends.iptables import check, cleanup
-from backends.iptables.driver import accounting, prepare, variant
+from backends.iptables.driver import parts, prepare, variant
 from backends.iptables.driver.backend import IptablesBackend
 from backends.iptables.options import IptablesOptions
 from backends.iptables.preview import preview
 from backends.iptables.render.renderer import Renderer
-from backends.iptables.render.rules import Options
+from backends.iptables.render.rules import Feature, Options
 from backends.kernel.transactions import Transactions
 from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy.takeover import TakeOver
@@ -46,10 +46,15 @@ class IptablesPath:
         chosen = variant.choose(family, wanted=self._options.variant)
         log.info("%s: writing rules with iptables %s", family.value, chosen.value)
         self._chosen[family] = chosen
-        counts = accounting.usable(family, chosen)
-        if not counts:
-            log.info("%s: two packet counters will be missing: nfacct is not there", family.value)
-        options = Options(masquerade_bit=self._options.masquerade_bit, counts=counts)
+        lacking = parts.lacking(family, chosen)
+        for feature, reason in lacking.items():
+            level = logging.INFO if feature in parts.MINOR else logging.WARNING
+            log.log(level, "%s: %s, as %s", family.value, parts.CONSEQUENCES[feature], reason)
+        options = Options(
+            masquerade_bit=self._options.masquerade_bit,
+            counts=Feature.COUNTERS not in lacking,
+            without=lacking,
+        )
         return IptablesBackend(
             family=family,
             variant=chosen,

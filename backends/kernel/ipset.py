@@ -35,13 +35,14 @@ from kproxy.ports.data_path import BackendError
 # A full set would stop remembering; with `forceadd` it forgets an old client for a new one.
 MAX_CLIENTS = 1 << 20
 
+_KIND = "hash:ip"
 _AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _FAMILY_NAME: dict[int, str] = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"}
 
 _PROTOCOL_BY_SUFFIX = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP}
 
 _SUBSYSTEM = 6 << 8  # NFNL_SUBSYS_IPSET
-_CREATE, _DESTROY, _SWAP, _LIST = (_SUBSYSTEM | number for number in (2, 3, 6, 7))
+_CREATE, _DESTROY, _SWAP, _LIST, _TYPE_OF = (_SUBSYSTEM | number for number in (2, 3, 6, 7, 13))
 _VERSION, _NAME, _TYPE, _REVISION, _FAMILY, _FLAGS, _DATA, _ELEMENTS = range(1, 9)
 _OTHER_NAME = _TYPE
 _PORT, _TIMEOUT, _PROTOCOL, _CREATE_FLAGS, _MAX_ELEMENTS = 4, 6, 7, 8, 19
@@ -99,6 +100,24 @@ def observe(prefix: str, family: Family) -> dict[str, bytes]:
     }
 
 
+def why_unusable(family: Family) -> str:
+    """Return why rules cannot have sets of clients here, "" if they can. Makes none.
+
+    The programs speak to the kernel about sets through a raw socket.
+    """
+    wanted = text_attribute(_TYPE, _KIND) + attribute(_FAMILY, bytes([_AF[family]]))
+    with Netlink("asking for ipsets") as netlink:
+        netlink.send(_request(_TYPE_OF, ACK, wanted))
+        code = netlink.status()
+    if code:
+        return f"the kernel lacks ipsets of clients: {_reason(code)}"
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).close()
+    except PermissionError:
+        return "rules that name ipsets need CAP_NET_RAW"
+    return ""
+
+
 def names(prefix: str) -> list[str]:
     """Return the names of all sets, of any type and family, that begin with a prefix."""
     return [text(header[_NAME]) for header in _headers(prefix)]
@@ -122,17 +141,21 @@ def ports(names: Iterable[str]) -> list[tuple[int, int]]:
     return found
 
 
-def ensure(wanted: Iterable[TimedSet]) -> None:
-    """Make these sets exist as wanted. One of another shape is swapped for an empty one."""
-    doing = "creating ipsets"
-    with Netlink(doing) as netlink:
+def ensure(wanted: Iterable[TimedSet]) -> dict[str, str]:
+    """Make these sets exist as wanted; return the names of those that cannot be had, and why.
+
+    One of another shape is swapped for an empty one. Raises BackendError if nobody answers.
+    """
+    refused: dict[str, str] = {}
+    with Netlink("creating ipsets") as netlink:
         for batch in _batches(wanted):
             codes = _send(netlink, [_creation(each, each.name) for each in batch])
             for each, code in zip(batch, codes, strict=True):
                 if code == errno.EEXIST:
-                    _swap(netlink, each)
-                elif code:
-                    raise _refusal(doing, code)
+                    code = _swap(netlink, each)
+                if code:
+                    refused[each.name] = _reason(code)
+    return refused
 
 
 def destroy(unwanted: Iterable[str]) -> int:
@@ -164,15 +187,15 @@ def remove_unnamed(unwanted: Iterable[str]) -> tuple[int, list[str]]:
     return removed, named
 
 
-def _swap(netlink: Netlink, wanted: TimedSet) -> None:
+def _swap(netlink: Netlink, wanted: TimedSet) -> int:
+    """Put an empty set in the place of one of another shape; return the kernel's error number."""
     # Rules hold the set by its index, so a set in use can be exchanged but not made again.
     spare = _SPARE[wanted.family]
     exchange = text_attribute(_NAME, spare) + text_attribute(_OTHER_NAME, wanted.name)
     swapping = _request(_SWAP, ACK, exchange)
     steps = [_removal(spare), _creation(wanted, spare), swapping, _removal(spare)]
     _, *codes = _send(netlink, steps)
-    for code in filter(None, codes):
-        raise _refusal(f"replacing the ipset {wanted.name}", code)
+    return next(filter(None, codes), 0)
 
 
 def _creation(wanted: TimedSet, name: str) -> bytes:
@@ -186,7 +209,7 @@ def _creation(wanted: TimedSet, name: str) -> bytes:
         _CREATE,
         ACK | CREATE,
         text_attribute(_NAME, name)
-        + text_attribute(_TYPE, "hash:ip")
+        + text_attribute(_TYPE, _KIND)
         + attribute(_REVISION, bytes([_HASH_IP_REVISION]))
         + attribute(_FAMILY, bytes([_AF[wanted.family]]))
         + attribute(_DATA | NESTED, options),
@@ -235,5 +258,8 @@ def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
 
 
 def _refusal(doing: str, code: int) -> BackendError:
-    reason = _OF_IPSET.get(code) or os.strerror(code)
-    return BackendError(doing, reason, transient=code == errno.EAGAIN)
+    return BackendError(doing, _reason(code), transient=code == errno.EAGAIN)
+
+
+def _reason(code: int) -> str:
+    return _OF_IPSET.get(code) or os.strerror(code)

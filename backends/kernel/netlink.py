@@ -110,6 +110,17 @@ class Netlink:
         for data, start, end in self.parts():
             yield data[start:end]
 
+    def status(self) -> int:
+        """Return the error number, 0 for success, that ends the answers to one message with ACK."""
+        while True:
+            data = self._receive()
+            at = 0
+            while at < len(data):
+                length, kind, *_ = _HEADER.unpack_from(data, at)
+                if kind in (_ERROR, _DONE):
+                    return -int(_STATUS.unpack_from(data, at + _HEADER.size)[0])
+                at += length + 3 & ~3
+
     def statuses(self, count: int) -> list[int]:
         """Return the error numbers, 0 for success, that answer so many messages with ACK."""
         return [code for _, code in itertools.islice(self.outcomes(), count)]

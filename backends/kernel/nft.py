@@ -32,7 +32,7 @@ _GET_TABLE, _DELETE_TABLE, _GET_CHAIN, _DELETE_CHAIN, _GET_RULE, _DELETE_RULE, _
 )
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _COMPAT_GET = 11 << 8  # NFNL_SUBSYS_NFT_COMPAT, NFNL_MSG_COMPAT_GET
-_COMPAT_NAME, _COMPAT_REVISION, _COMPAT_TYPE = 1, 2, 3  # NFTA_COMPAT_*; type 0 is a match
+_COMPAT_NAME, _COMPAT_REVISION, _COMPAT_TYPE = 1, 2, 3  # NFTA_COMPAT_*; type 1 is a target
 _GENERATION_ID = 1  # NFTA_GEN_ID
 _TABLE_NAME = 1  # NFTA_TABLE_NAME
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_USE, _CHAIN_TYPE = 1, 3, 4, 6, 7  # NFTA_CHAIN_*
@@ -138,13 +138,20 @@ def has_table(family: Family, name: str) -> bool:
     return any(text(table[_TABLE_NAME]) == name for table in tables)
 
 
-def require_match(family: Family, name: str) -> None:
-    """Raise BackendError unless iptables rules can have a match, in its first revision."""
+def knows(family: Family, name: str, *, target: bool) -> bool:
+    """Say whether iptables rules can have a match or a target, in whatever revision.
+
+    Raises BackendError, also for a kernel that has nf_tables without the part for iptables.
+    """
     wanted = text_attribute(_COMPAT_NAME, name)
-    wanted += attribute(_COMPAT_REVISION, bytes(4)) + attribute(_COMPAT_TYPE, bytes(4))
-    with Netlink(f"asking nf_tables for the match {name}") as netlink:
-        netlink.send(netfilter(_COMPAT_GET, REQUEST, _PROTOCOL[family], wanted))
-        next(netlink.answers())
+    wanted += attribute(_COMPAT_REVISION, bytes(4))
+    wanted += attribute(_COMPAT_TYPE, target.to_bytes(4, "big"))
+    with Netlink(f"asking nf_tables for the extension {name}") as netlink:
+        netlink.send(netfilter(_COMPAT_GET, REQUEST | ACK, _PROTOCOL[family], wanted))
+        code = netlink.status()
+        if code not in (0, errno.ENOENT, errno.EPROTONOSUPPORT):
+            raise netlink.refusal(code)
+    return code != errno.ENOENT
 
 
 class Edit:

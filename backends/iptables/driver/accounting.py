@@ -8,13 +8,14 @@ linux/netfilter/nfnetlink_acct.h.
 from __future__ import annotations
 
 import errno
+import os
 import time
 
 from backends.iptables.render.rules import ACCOUNTS, Account, account_name, chain_key
-from backends.kernel import nft
 from backends.kernel.netlink import (
     ACK,
     CREATE,
+    DUMP,
     EXCLUSIVE,
     REQUEST,
     Netlink,
@@ -22,10 +23,7 @@ from backends.kernel.netlink import (
     netfilter,
     text_attribute,
 )
-from backends.kernel.xtables import legacy
-from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
-from kproxy.ports.data_path import BackendError
 
 _SUBSYSTEM = 7 << 8  # NFNL_SUBSYS_ACCT
 _NEW, _GET, _DELETE = (_SUBSYSTEM | number for number in (0, 1, 3))
@@ -42,15 +40,12 @@ _RELEASE_TRIES = 50
 _RELEASE_PAUSE_S = 0.01
 
 
-def usable(family: Family, variant: Variant) -> bool:
-    """Say whether rules can count here; makes the objects to find out."""
-    require = legacy.require_match if variant is Variant.LEGACY else nft.require_match
-    try:
-        ensure(family)
-        require(family, "nfacct")
-    except BackendError:
-        return False
-    return True
+def why_unusable() -> str:
+    """Return why the kernel has no such objects, "" if it can have them. Makes none."""
+    with Netlink("asking for packet counters") as netlink:
+        netlink.send(netfilter(_GET, REQUEST | DUMP, 0))
+        code = netlink.status()
+    return f"the kernel lacks nfacct objects: {os.strerror(code)}" if code else ""
 
 
 def ensure(family: Family) -> None:

@@ -24,7 +24,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
 from kproxy.core.table import ServicePortKey, TableChanges
-from kproxy.ports.data_path import Sample
+from kproxy.ports.data_path import BackendError, Sample
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,8 @@ class IptablesBackend:
 
     def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
         """Take table changes in; return the image entries that they alter."""
-        before = self._renderer.without_affinity
         patch = self._renderer.update(changes, drop_invalid=not self._liberal)
         self._rendered_liberal = self._liberal
-        self._tell_affinity(before, self._renderer.without_affinity)
         self._counts.rendered(patch)
         self._sets.rendered(patch)
         return patch | self._sysctls.render(localhost=self._renderer.localhost)
@@ -78,7 +76,7 @@ class IptablesBackend:
         """
         self._watch.writing()
         self._texts.forget([*changes.put, *changes.drop])
-        self._sets.ensure(changes.put)
+        self._make_sets(changes.put)
         if self._renderer.counts and not accounting.FEEDING.isdisjoint(changes.put):
             accounting.ensure(self.family)
         if self._sysctls.forwarding in changes.put:
@@ -89,8 +87,17 @@ class IptablesBackend:
         self._counts.written(changes.put)
 
     def settle(self) -> None:
-        """Try again to set what the node refused."""
+        """Try again to set and make what the node refused."""
+        self._make_refused_sets()
         self._sysctls.settle()
+
+    def unheld(self) -> Mapping[ServicePortKey, str]:
+        """Return what of the table this host cannot have: affinity, or a protocol, and why."""
+        return self._renderer.unheld()
+
+    def owners(self, keys: Iterable[Key]) -> frozenset[ServicePortKey]:
+        """Return the service ports that these chains and ipsets are made for."""
+        return self._renderer.owners(keys)
 
     def disturbed(self) -> bool:
         """Say whether others may have changed our objects, or a setting that decides about them.
@@ -143,18 +150,21 @@ class IptablesBackend:
             )
         return self._liberal != self._rendered_liberal
 
-    def _tell_affinity(
-        self, before: frozenset[ServicePortKey], now: frozenset[ServicePortKey]
-    ) -> None:
-        for key in sorted(now - before, key=str):
-            log.warning(
-                "%s: Service %s: sessionAffinity is off, there are not enough ipsets for its "
-                "endpoints; they are used all the same",
-                self.family.value,
-                key,
-            )
-        for key in sorted(before - now, key=str):
-            log.info("%s: Service %s: sessionAffinity is on again", self.family.value, key)
+    def _make_sets(self, keys: Iterable[Key]) -> None:
+        """Make ipsets exist. Raises BackendError; their owners are rendered without, then."""
+        refused = self._sets.ensure(keys)
+        if refused:
+            self._renderer.cannot_remember(refused)
+            name, reason = next(iter(refused.items()))
+            detail = f"{len(refused)} refused, among them {name}: {reason}"
+            raise BackendError("creating ipsets", detail, transient=True)
+
+    def _make_refused_sets(self) -> None:
+        """Try to make the ipsets that were refused, up to the first that are refused again."""
+        while (key := self._renderer.first_without_ipsets()) is not None:
+            if not self._sets.provide(self._renderer.affinity_sets(key)):
+                return
+            self._renderer.can_remember(key)
 
     def _read(self, table: str) -> Seen:
         how = reading.reader(self.family, self.variant, table)

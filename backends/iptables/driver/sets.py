@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from backends.iptables.render.rules import SET_PREFIX, AffinitySet, set_key, split_key
 from backends.kernel import ipset
@@ -48,13 +48,24 @@ class AffinitySets:
         self._try_again()
         return {set_key(name): shape for name, shape in found.items() if name in self._wanted}
 
-    def ensure(self, keys: Iterable[Key]) -> None:
-        """Make those of the objects that are sets exist, as wanted. Raises BackendError."""
+    def ensure(self, keys: Iterable[Key]) -> dict[str, str]:
+        """Make those of the objects that are sets exist, as wanted.
+
+        Returns the names of those that the kernel refuses, with its reasons. Raises BackendError.
+        """
         made = [key for key in keys if _name(key)]
         names = {name for key in made for name in _name(key)}
         self._wanted |= names
         self._unwanted -= names
-        ipset.ensure(map(self._wanted_as, made))
+        return ipset.ensure(map(self._wanted_as, made))
+
+    def provide(self, sets: Collection[AffinitySet]) -> bool:
+        """Make sets that no rule names yet; if not all can be had, none stays. Says which it is."""
+        refused = ipset.ensure(sets)
+        if refused:
+            self._unwanted |= {each.name for each in sets} - refused.keys()
+            self._try_again()
+        return not refused
 
     def dropped(self, keys: Iterable[Key]) -> None:
         """Note that our rules name those of the objects that are sets no more."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
+from backends.iptables.driver.parts import SET, Part
 from backends.iptables.render.rules import AffinitySet
 from backends.kernel import ipset
 from backends.kernel.xtables import tools
@@ -14,24 +15,11 @@ from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
-SET = "kproxy-trial"
-"""The ipset that trials may name."""
-
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A rule of the kind that this data path writes, and the module that serves it."""
-
-    subject: str
-    table: str
-    rule: str
-    module: str
-
-
-def refusals(family: Family, variant: Variant, trials: list[Trial]) -> dict[Trial, str]:
-    """Return the trials that this host cannot do, each with the reason.
+def refusals(family: Family, variant: Variant, trials: Iterable[Part]) -> dict[Part, str]:
+    """Return the parts whose rules this host refuses, each with the reason.
 
     The kernel may load modules for them, as it would for real rules. Raises BackendError if
     there can be no namespace or no ipset.
@@ -40,11 +28,12 @@ def refusals(family: Family, variant: Variant, trials: list[Trial]) -> dict[Tria
         return apart.submit(_refusals, family, variant, trials).result()
 
 
-def _refusals(family: Family, variant: Variant, trials: list[Trial]) -> dict[Trial, str]:
+def _refusals(family: Family, variant: Variant, trials: Iterable[Part]) -> dict[Part, str]:
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
         reason = os.strerror(ctypes.get_errno())
         raise BackendError("making a network namespace", reason, transient=False)
-    ipset.ensure([AffinitySet(SET, family, 1)])
+    for reason in ipset.ensure([AffinitySet(SET, family, 1)]).values():
+        raise BackendError("making an ipset", reason, transient=False)
     refused = {}
     for trial in trials:
         rule = f"-A KPROXY-TRIAL {trial.rule}"

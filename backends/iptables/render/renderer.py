@@ -4,7 +4,8 @@ nat
     PREROUTING, OUTPUT -> KPROXY-SERVICES: a tree over (address, protocol, port), then, for the
     node's own addresses, KPROXY-NODEPORTS: a tree over (protocol, port). Both lead to the chains
     of a service port (see services.py), which end in DNAT or ACCEPT.
-    POSTROUTING -> KPROXY-POSTROUTING: masquerade of what was marked and of hairpins.
+    POSTROUTING -> KPROXY-POSTROUTING: masquerade of what was marked and of hairpins; where one
+    rule cannot tell those, KPROXY-HAIRPIN: a tree over the endpoints' addresses.
 filter, for new connections that nat did not translate
     INPUT, FORWARD, OUTPUT -> KPROXY-FILTER. In order: KPROXY-VERDICTS, a tree like the one in nat
     with the frontends that are refused or dropped; for the node's own addresses KPROXY-NODEFILTER
@@ -13,27 +14,32 @@ filter, for new connections that nat did not translate
     the rest of it.
     INPUT -> KPROXY-HEALTH: healthCheckNodePorts are let in.
     INPUT -> KPROXY-LOCALNET: no loopback addresses from outside, while route_localnet is on.
-    FORWARD -> KPROXY-FORWARD: masqueraded and established traffic is let through.
+    FORWARD -> KPROXY-FORWARD: masqueraded traffic and all that belongs to translated connections
+    is let through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from backends.iptables.render import node, services
 from backends.iptables.render.affinity import AffinityBudget
 from backends.iptables.render.dispatch import Dispatch
 from backends.iptables.render.health import PortsInUse
+from backends.iptables.render.left_out import LeftOut
+from backends.iptables.render.masquerade import Masquerade
+from backends.iptables.render.owners import owners
 from backends.iptables.render.rules import (
-    Account,
+    NEVER,
+    TRANSLATED,
     AffinitySet,
+    Feature,
     Options,
     chain_key,
-    counting,
     fingerprint,
     jump_key,
-    port_unreachable,
+    reject,
     set_key,
     set_value,
     signed,
@@ -61,23 +67,9 @@ _JUMPS = {
     ("nat", "OUTPUT", "KPROXY-SERVICES"): "",
     ("nat", "POSTROUTING", "KPROXY-POSTROUTING"): "",
 }
-# A chain needs a rule to carry its digest. This one never applies: no packet goes to port 0.
-_NEVER = "-p tcp --dport 0 -j RETURN"
-
 # A service port with more chains than this is kept as text while it is being written: asking for
 # its chains one by one would render all of them each time.
 _MANY_CHAINS = 8
-
-# Classic BPF over the network header (linux/filter.h): match if source equals destination.
-# Each pair of words is loaded at its offset and compared; a difference jumps to the last `ret 0`.
-_RETURN_TO_SENDER = {
-    Family.IPV4: "6,32 0 0 12,7 0 0 0,32 0 0 16,29 0 1 0,6 0 0 65535,6 0 0 0",
-    Family.IPV6: (
-        "18,32 0 0 8,7 0 0 0,32 0 0 24,29 0 13 0,32 0 0 12,7 0 0 0,32 0 0 28,29 0 9 0,"
-        "32 0 0 16,7 0 0 0,32 0 0 32,29 0 5 0,32 0 0 20,7 0 0 0,32 0 0 36,29 0 1 0,"
-        "6 0 0 65535,6 0 0 0"
-    ),
-}
 
 
 class Renderer:
@@ -98,14 +90,16 @@ class Renderer:
         self._owner_of_set: dict[str, ServicePortKey] = {}
         self._rendered: dict[ServicePortKey, services.Chains] = {}
         self._settled: tuple[object, ...] = (None,)
-        self._affinity = AffinityBudget()
+        self._affinity = AffinityBudget(impossible=options.without.get(Feature.AFFINITY, ""))
         self._without_affinity: frozenset[ServicePortKey] = frozenset()
+        self._left_out = LeftOut(options)
         self._nat_vips = Dispatch("DV", family)
         self._nat_ports = Dispatch("DN", None)
         self._filter_vips = Dispatch("FV", family)
         self._filter_ports = Dispatch("FN", None)
         self._cluster_ips = Dispatch("FC", family, ports=False)
         self._health = Dispatch("FH", None)
+        self._masquerade = Masquerade(family, options)
 
     @property
     def localhost(self) -> bool:
@@ -136,6 +130,7 @@ class Renderer:
         if self._rules is None:
             raise ValueError("the first changes of a table must bring its node rules")
         context = services.Context(self._family, self._rules, self._options)
+        service_ports = self._left_out.sift(service_ports)
         without_affinity = self._affinity.update(service_ports)
         switched = (without_affinity ^ self._without_affinity) & self._service_ports.keys()
         service_ports = {**{key: self._service_ports[key] for key in switched}, **service_ports}
@@ -176,10 +171,33 @@ class Renderer:
             raise KeyError(name)
         return AffinitySet(name, self._family, timeout_s)
 
-    @property
-    def without_affinity(self) -> frozenset[ServicePortKey]:
-        """The service ports whose clients are not remembered, as there are not enough ipsets."""
-        return self._without_affinity
+    def unheld(self) -> Mapping[ServicePortKey, str]:
+        """Return the service ports of which something is not rendered, and what and why."""
+        return self._left_out.reasons() | self._affinity.reasons()
+
+    def cannot_remember(self, sets: Mapping[str, str]) -> None:
+        """Render the owners of these ipsets, named with the kernel's reasons, without any.
+
+        That shows in the next update.
+        """
+        self._affinity.refuse({self._owner_of_set[name]: why for name, why in sets.items()})
+
+    def first_without_ipsets(self) -> ServicePortKey | None:
+        """Return a service port that goes without because the kernel refused, None if none does."""
+        return self._affinity.first_refused()
+
+    def affinity_sets(self, key: ServicePortKey) -> list[AffinitySet]:
+        """Return the ipsets that a service port wants."""
+        return list(services.affinity_sets(self._service_ports[key], self._family))
+
+    def can_remember(self, key: ServicePortKey) -> None:
+        """Render a service port with its ipsets again, from the next update on."""
+        self._affinity.allow(key)
+
+    def owners(self, keys: Iterable[Key]) -> frozenset[ServicePortKey]:
+        """Return the service ports that these chains and ipsets are made for."""
+        own = {**self._owner_of_set, **self._owner_of_chain}
+        return owners(keys, own, (tree for table, tree in self._trees() if table == "nat"))
 
     def _entry(self, key: ServicePortKey) -> ServicePort:
         """Return a service port as it is rendered."""
@@ -200,6 +218,7 @@ class Renderer:
             self._owner_of_set.pop(each.name, None)
             patch[set_key(each.name)] = None
         self._replace_frontends(old, context, present=False)
+        self._masquerade.remove(old)
 
     def _add(
         self,
@@ -217,6 +236,7 @@ class Renderer:
             self._owner_of_set[each.name] = key
             patch[set_key(each.name)] = set_value(each)
         self._replace_frontends(new, context, present=True)
+        self._masquerade.add(new)
 
     def _replace_frontends(
         self, entry: ServicePort, context: services.Context, *, present: bool
@@ -224,23 +244,14 @@ class Renderer:
         protocol = entry.key.protocol
         for via, frontend in services.frontends(entry):
             nat = services.nat_rules(entry, via, context) if present else None
-            unserved = services.filter_rules(entry, via, self._family) if present else ()
+            unserved = services.filter_rules(entry, via, context) if present else ()
             if isinstance(frontend, NodePort):
                 self._nat_ports.put(nat, protocol=protocol, port=frontend.port)
                 self._filter_ports.put(unserved or None, protocol=protocol, port=frontend.port)
                 continue
-            where = (frontend.address, protocol, frontend.port)
-            self._put_vip(self._nat_vips, where, nat)
-            self._put_vip(self._filter_vips, where, unserved or None)
-
-    def _put_vip(
-        self,
-        dispatch: Dispatch,
-        where: tuple[str, Protocol, int],
-        rules: tuple[str, ...] | None,
-    ) -> None:
-        address, protocol, port = where
-        dispatch.put(rules, address=address, protocol=protocol, port=port)
+            address, port = frontend.address, frontend.port
+            self._nat_vips.put(nat, address=address, protocol=protocol, port=port)
+            self._filter_vips.put(unserved or None, address=address, protocol=protocol, port=port)
 
     def _settle(self, patch: dict[Key, bytes | None]) -> None:
         """Carry the edits into the trees, and render the chains that stand in front of them."""
@@ -252,17 +263,23 @@ class Renderer:
             return
         self._settled = state
         for table, name in _FIXED:
-            wanted = self.localhost or name != "KPROXY-LOCALNET"
+            wanted = self._wants(name)
             fixed = fingerprint(self._chain(table, name)).encode() if wanted else None
             patch[chain_key(table, name)] = fixed
         for table, base, chain in _JUMPS:
-            wanted = self.localhost or chain != "KPROXY-LOCALNET"
+            wanted = self._wants(chain)
             rule = fingerprint((self._jump_rule(table, base, chain),)).encode()
             patch[jump_key(table, base, chain)] = rule if wanted else None
+
+    def _wants(self, chain: str) -> bool:
+        """Say whether a chain that stands in front of the trees is needed."""
+        hairpins = self._masquerade.lists_hairpins
+        return {"KPROXY-LOCALNET": self.localhost, "KPROXY-HAIRPIN": hairpins}.get(chain, True)
 
     def _trees(self) -> Iterator[tuple[str, Dispatch]]:
         yield "nat", self._nat_vips
         yield "nat", self._nat_ports
+        yield "nat", self._masquerade.tree
         yield "filter", self._filter_vips
         yield "filter", self._filter_ports
         yield "filter", self._cluster_ips
@@ -296,29 +313,12 @@ class Renderer:
         yield from node.to_node_ports(self._known_rules(), self._family, "KPROXY-NODEPORTS")
 
     def _node_ports(self) -> Iterator[str]:
-        yield from self._nat_ports.root_rules() or (_NEVER,)
+        yield from self._nat_ports.root_rules() or (NEVER,)
 
     def _known_rules(self) -> NodeRules:
         if self._rules is None:
             raise ValueError("nothing was rendered yet")
         return self._rules
-
-    def _postrouting(self) -> Iterator[str]:
-        bit = f"{1 << self._options.masquerade_bit:#x}"
-        yield f"-m mark --mark {bit}/{bit} -j KPROXY-MASQUERADE"
-        yield (
-            "! -o lo -m conntrack --ctstate DNAT "
-            f'-m bpf --bytecode "{_RETURN_TO_SENDER[self._family]}" -j KPROXY-MASQUERADE'
-        )
-
-    def _masquerade(self) -> Iterator[str]:
-        bit = f"{1 << self._options.masquerade_bit:#x}"
-        yield f"-j MARK --set-xmark 0x0/{bit}"
-        if self.counts and self.localhost:
-            # The first packet of a connection that was accepted, as every packet in this table.
-            accepted = f"-m conntrack --ctorigdst {node.LOOPBACK[self._family]}"
-            yield f"{accepted} {counting(self._family, Account.LOCALHOST)}"
-        yield "-j MASQUERADE --random-fully"
 
     def _filter(self) -> Iterator[str]:
         """Return the order of verdicts.
@@ -326,39 +326,32 @@ class Renderer:
         The trees are behind jumps and hold nothing but verdicts: while a change is under way, old
         and new rules stand side by side in them, and no rule here may cut those off.
         """
-        yield "-m conntrack --ctstate DNAT -j RETURN"
+        yield f"{TRANSLATED} -j RETURN"
         yield "-j KPROXY-VERDICTS"
         yield "-m addrtype --dst-type LOCAL -g KPROXY-NODEFILTER"
         yield "-j KPROXY-CLUSTERIPS"
         yield from node.unallocated(self._known_rules())
 
     def _verdicts(self) -> Iterator[str]:
-        yield from self._filter_vips.root_rules() or (_NEVER,)
+        yield from self._filter_vips.root_rules() or (NEVER,)
 
     def _node_filter(self) -> Iterator[str]:
         yield from node.to_node_ports(self._known_rules(), self._family, "KPROXY-NODEVERDICTS")
 
     def _node_verdicts(self) -> Iterator[str]:
-        yield from self._filter_ports.root_rules() or (_NEVER,)
+        yield from self._filter_ports.root_rules() or (NEVER,)
 
     def _cluster_ip_rules(self) -> Iterator[str]:
         """Return what becomes of a clusterIP that has no such port."""
-        yield from self._cluster_ips.root_rules() or (_NEVER,)
+        yield from self._cluster_ips.root_rules() or (NEVER,)
 
     def _refuse(self) -> Iterator[str]:
-        yield "-p tcp -j REJECT --reject-with tcp-reset"
-        yield f"-j REJECT --reject-with {port_unreachable(self._family)}"
+        for protocol in (Protocol.TCP, Protocol.UDP):
+            target = reject(protocol, self._family, self._options)
+            yield f"-p tcp {target}" if protocol is Protocol.TCP else target
 
     def _health_rules(self) -> Iterator[str]:
-        yield from self._health.root_rules() or (_NEVER,)
-
-    def _forward(self) -> Iterator[str]:
-        bit = f"{1 << self._options.masquerade_bit:#x}"
-        if self._drop_invalid:
-            counted = f"{counting(self._family, Account.INVALID)} " if self.counts else ""
-            yield f"-m conntrack --ctstate INVALID {counted}-j DROP"
-        yield f"-m mark --mark {bit}/{bit} -j ACCEPT"
-        yield "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+        yield from self._health.root_rules() or (NEVER,)
 
     def _localnet(self) -> Iterator[str]:
         """Guard what route_localnet opens (CVE-2020-8558): loopback stays the node's own.
@@ -375,8 +368,9 @@ class Renderer:
 _FIXED: Mapping[tuple[str, str], Callable[[Renderer], Iterator[str]]] = {
     ("nat", "KPROXY-SERVICES"): Renderer._services,
     ("nat", "KPROXY-NODEPORTS"): Renderer._node_ports,
-    ("nat", "KPROXY-POSTROUTING"): Renderer._postrouting,
-    ("nat", "KPROXY-MASQUERADE"): Renderer._masquerade,
+    ("nat", "KPROXY-POSTROUTING"): lambda r: r._masquerade.postrouting(),
+    ("nat", "KPROXY-HAIRPIN"): lambda r: r._masquerade.hairpins(),
+    ("nat", "KPROXY-MASQUERADE"): lambda r: r._masquerade.masquerade(localhost=r.localhost),
     ("filter", "KPROXY-FILTER"): Renderer._filter,
     ("filter", "KPROXY-VERDICTS"): Renderer._verdicts,
     ("filter", "KPROXY-NODEFILTER"): Renderer._node_filter,
@@ -384,6 +378,6 @@ _FIXED: Mapping[tuple[str, str], Callable[[Renderer], Iterator[str]]] = {
     ("filter", "KPROXY-CLUSTERIPS"): Renderer._cluster_ip_rules,
     ("filter", "KPROXY-REJECT"): Renderer._refuse,
     ("filter", "KPROXY-HEALTH"): Renderer._health_rules,
-    ("filter", "KPROXY-FORWARD"): Renderer._forward,
+    ("filter", "KPROXY-FORWARD"): lambda r: r._masquerade.forward(drop_invalid=r._drop_invalid),
     ("filter", "KPROXY-LOCALNET"): Renderer._localnet,
 }

@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import enum
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from kproxy.core.addresses import Family
 from kproxy.core.image import Key
@@ -26,16 +26,63 @@ TABLES = ("filter", "nat")
 CLUSTER_IP_CHAINS = ("KPROXY-CLUSTERIPS", "KPROXY-FC-")
 
 
+TRANSLATED = "-m conntrack --ctstate DNAT"
+"""The match for packets of connections that were translated, both ways."""
+
+# A chain needs a rule to carry its digest. This one never applies: no packet goes to port 0.
+NEVER = "-p tcp --dport 0 -j RETURN"
+
+# The label of a connection (of 128) that says the same as the masquerade bit, and that it was us.
+_LABEL = 107
+
+
+class Feature(enum.Enum):
+    """What a host may lack the parts for; everything else works all the same."""
+
+    AFFINITY = "sessionAffinity"
+    HAIRPIN_MATCH = "one rule for endpoints that choose themselves"
+    LABELS = "telling foreign packet marks from ours"
+    REFUSAL = "refusing connections at once"
+    SCTP = "SCTP"
+    COUNTERS = "packet counters"
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What an operator may choose about the rules.
+    """What an operator may choose about the rules, and what they have to do without.
 
     `masquerade_bit` is the bit of the packet mark (0..31) that asks for masquerade; `counts` lets
-    rules feed the counters of `accounting`.
+    rules feed the counters of `accounting`; `without` says which features this host lacks, and why.
     """
 
     masquerade_bit: int = 14
     counts: bool = False
+    without: Mapping[Feature, str] = field(default_factory=dict)
+
+    @property
+    def ask_for_masquerade(self) -> str:
+        """The end of a rule that asks for masquerade of the connection that a packet begins.
+
+        The bit alone would not do: others may use it in marks of theirs.
+        """
+        bit = f"{1 << self.masquerade_bit:#x}"
+        labelled = f"-m connlabel --label {_LABEL} --set " if self._labels else ""
+        return f"{labelled}-j MARK --set-xmark {bit}/{bit}"
+
+    @property
+    def asked_for_masquerade(self) -> str:
+        """The match for the first packet of a connection that we translated and want masqueraded.
+
+        Where labels are missing, somebody else's translation of a packet with somebody else's
+        mark looks the same.
+        """
+        bit = f"{1 << self.masquerade_bit:#x}"
+        labelled = f" -m connlabel --label {_LABEL}" if self._labels else ""
+        return f"-m mark --mark {bit}/{bit} {TRANSLATED}{labelled}"
+
+    @property
+    def _labels(self) -> bool:
+        return Feature.LABELS not in self.without
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +204,10 @@ def _digest(identity: Sequence[str], length: int) -> str:
     return base64.urlsafe_b64encode(digest)[:length].decode()
 
 
-def reject(protocol: Protocol, family: Family) -> str:
+def reject(protocol: Protocol, family: Family, options: Options) -> str:
     """Return the target that tells a client at once that nobody serves it."""
+    if Feature.REFUSAL in options.without:
+        return "-j DROP"
     if protocol is Protocol.TCP:
         return "-j REJECT --reject-with tcp-reset"
     return f"-j REJECT --reject-with {port_unreachable(family)}"

@@ -53,12 +53,6 @@ class Context:
     rules: NodeRules
     options: Options
 
-    @property
-    def mark(self) -> str:
-        """The target that asks for masquerade, for the rest of the packet's way."""
-        bit = f"{1 << self.options.masquerade_bit:#x}"
-        return f"-j MARK --set-xmark {bit}/{bit}"
-
 
 def depend_on(old: NodeRules, new: NodeRules) -> bool:
     """Say whether a service port's chains may differ under these rules; most changes spare them."""
@@ -114,10 +108,12 @@ def nat_rules(entry: ServicePort, via: Via, context: Context) -> tuple[str, ...]
     return _external_entry(entry, context)
 
 
-def filter_rules(entry: ServicePort, via: Via, family: Family) -> tuple[str, ...]:
+def filter_rules(entry: ServicePort, via: Via, context: Context) -> tuple[str, ...]:
     """Return what becomes of new connections to a frontend that nat did not translate."""
     use = entry.internal if via is Via.CLUSTER_IP else entry.external
-    refused = (reject(entry.key.protocol, family),) if use is Use.REJECT else ()
+    refused: tuple[str, ...] = ()
+    if use is Use.REJECT:
+        refused = (reject(entry.key.protocol, context.family, context.options),)
     if via is Via.LOAD_BALANCER and entry.sources is not None:
         admitted = tuple(f"-s {n} {rule}" for n in entry.sources for rule in refused)
         return (*admitted, "-j DROP")
@@ -158,7 +154,7 @@ def _external_entry(entry: ServicePort, context: Context) -> tuple[str, ...]:
     """
     if entry.external_local:
         return (f"-j {_name(entry.key, 'EXT')}",)
-    return context.mark, f"-j {_name(entry.key, 'SVC')}"
+    return context.options.ask_for_masquerade, f"-j {_name(entry.key, 'SVC')}"
 
 
 def _external_rules(entry: ServicePort, context: Context) -> Iterator[str]:
@@ -167,7 +163,7 @@ def _external_rules(entry: ServicePort, context: Context) -> Iterator[str]:
     pod = _pod_match(context.rules.local_pods, negated=False)
     if pod is not None:
         yield f"{pod} -j {everything}"
-    yield f"-m addrtype --src-type LOCAL {context.mark}"
+    yield f"-m addrtype --src-type LOCAL {context.options.ask_for_masquerade}"
     yield f"-m addrtype --src-type LOCAL -j {everything}"
     local = entry.external is Use.LOCAL_TARGETS
     yield f"-j {_name(entry.key, 'SVL')}" if local else "-j ACCEPT"
@@ -276,4 +272,4 @@ def _cluster_ip_masquerade(entry: ServicePort, context: Context) -> Iterator[str
             # With its port: a NodePort may be asked for at a clusterIP that the node has.
             where = f"-d {frontend.address}/{context.family.bits}"
             what = f"-p {entry.key.protocol.value.lower()} --dport {frontend.port}"
-            yield f"{where} {what} {outsiders} {context.mark}"
+            yield f"{where} {what} {outsiders} {context.options.ask_for_masquerade}"

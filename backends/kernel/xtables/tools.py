@@ -105,6 +105,19 @@ def _lines(argv: list[str]) -> Iterator[bytes]:
         raise BackendError(doing, _ending(code, watched.stderr), transient=code < 0)
 
 
+def why_unknown(family: Family, variant: Variant, options: list[str]) -> str:
+    """Return why the program does not know these matches and its target, "" if it does.
+
+    Reads and writes nothing in the kernel's tables.
+    """
+    try:
+        for _ in _lines([program(family, variant), *options, "--help"]):
+            pass
+    except BackendError as error:
+        return error.detail
+    return ""
+
+
 class _Watched:
     """A child that is killed when its time is over, or when the block is left before it ended.
 

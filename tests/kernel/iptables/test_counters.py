@@ -5,13 +5,11 @@ import socket
 import pytest
 
 from backends.iptables.cleanup import clean_up
-from backends.iptables.driver import accounting, counters
+from backends.iptables.driver import accounting, counters, parts
 from backends.iptables.driver.backend import IptablesBackend
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Account, Options, account_name
-from backends.kernel import nft
 from backends.kernel.transactions import Transactions
-from backends.kernel.xtables import legacy
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.core.table import TableChanges
@@ -158,12 +156,10 @@ def test_forwarded_packets_of_no_connection_are_counted_and_dropped(family, vari
             assert node.value(counters.PACKETS[Account.INVALID]) == 3
 
 
-def test_rules_count_where_the_kernel_can(namespace, family, variant):
-    assert accounting.usable(family, variant)
-    require = {Variant.LEGACY: legacy, Variant.NF_TABLES: nft}[variant].require_match
-    require(family, "comment")
-    with pytest.raises(BackendError, match="match nonesuch"):
-        require(family, "nonesuch")
+def test_asking_whether_the_kernel_can_count_makes_no_counter(namespace, family, variant):
+    assert parts.lacking(family, variant) == {}
+    with pytest.raises(BackendError, match="No such file"):
+        accounting.packets(family)
 
 
 _IPV6_CHECKSUM = 7  # linux/in6.h

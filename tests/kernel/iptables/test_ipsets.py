@@ -69,8 +69,9 @@ def test_a_full_set_forgets_a_client_for_a_new_one(monkeypatch):
 
 def test_a_set_of_another_type_under_our_name_is_an_error_that_leaves_no_spare():
     run(f"ipset create {NAME} bitmap:port range 1-9")
-    with pytest.raises(BackendError, match="another type"):
-        ipset.ensure([affinity()])
+    refused = ipset.ensure([affinity(), affinity(name="kproxy-4-other")])
+    assert refused == {NAME: "a set of another type has this name"}
+    assert ipset.destroy(["kproxy-4-other"]) == 1
     assert ipset.names("") == [NAME]
 
 

@@ -17,7 +17,9 @@ BASE_CHAINS = {
     "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
 }
-MODULES = ("comment", "addrtype", "conntrack", "statistic", "mark", "set", "bpf")
+MODULES = (
+    "comment", "addrtype", "conntrack", "connlabel", "statistic", "mark", "set", "bpf"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Skb:
     in_interface: str = ""
     out_interface: str = ""
     mark: int = 0
+    labels: frozenset[str] = frozenset()
     states: frozenset[str] = frozenset({"NEW"})
     local: frozenset[str] = frozenset()
     member_of: frozenset[str] = frozenset()
@@ -80,7 +83,8 @@ def parse(text: str, table: str) -> Rule:
         word = words[place]
         needs = {"--comment": "comment", "--src-type": "addrtype", "--dst-type": "addrtype",
                  "--ctstate": "conntrack", "--mode": "statistic", "--probability": "statistic",
-                 "--mark": "mark", "--match-set": "set", "--bytecode": "bpf"}  # fmt: skip
+                 "--mark": "mark", "--match-set": "set", "--bytecode": "bpf",
+                 "--label": "connlabel", "--set": "connlabel"}  # fmt: skip
         if word in needs and needs[word] not in loaded:
             raise ValueError(f"{word} without its module: {text}")
         if target and not word.startswith("--"):
@@ -99,6 +103,10 @@ def parse(text: str, table: str) -> Rule:
                 negated = False
             case "--dport" | "--src-type" | "--dst-type" | "--mark" | "--bytecode":
                 matches.append((word, False, value()))
+            case "--label":
+                matches.append((word, False, value()))
+            case "--set" if matches[-1][0] == "--label":
+                matches.append((word, False, matches.pop()[2]))
             case "--match-set":
                 matches.append((word, False, value()))
                 if value() != "src":
@@ -209,6 +217,7 @@ class Tables:
                     following[packet] = following.get(packet, 0.0) + probability - hit
                 if not hit:
                     continue
+                packet = _labelled(rule, packet)
                 for share, verdict, after in self._act(table, rule, packet):
                     if verdict == "next":
                         following[after] = following.get(after, 0.0) + hit * share
@@ -249,6 +258,12 @@ def _matches(rule: Rule, skb: Skb) -> bool:
     return all(_fits(what, value, skb) != negated for what, negated, value in rule.matches)
 
 
+def _labelled(rule: Rule, skb: Skb) -> Skb:
+    """Return the packet with the labels that a rule sets on its connection by matching."""
+    labels = frozenset(value for what, _, value in rule.matches if what == "--set")
+    return replace(skb, labels=skb.labels | labels) if labels else skb
+
+
 def _fits(what: str, value: str, skb: Skb) -> bool:
     match what:
         case "-s":
@@ -273,6 +288,10 @@ def _fits(what: str, value: str, skb: Skb) -> bool:
         case "--mark":
             wanted, mask = (int(text, 16) for text in value.split("/"))
             return skb.mark & mask == wanted
+        case "--label":
+            return value in skb.labels
+        case "--set":
+            return True
         case "--match-set":
             return value in skb.member_of
         case "--bytecode":

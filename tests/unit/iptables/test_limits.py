@@ -137,10 +137,11 @@ def test_too_many_endpoints_with_affinity_cost_one_service_its_affinity_and_noth
 
     world.update(with_targets(compiler, one, 20_000))
     world.update(with_targets(compiler, two, 20_000))
-    assert world.renderer.without_affinity == {two}
+    assert list(world.renderer.unheld()) == [two]
+    assert "sessionAffinity is off" in world.renderer.unheld()[two]
     assert sum(key.startswith("set/") for key in world.image) == 20_000
 
     world.update(table.everything())
-    assert world.renderer.without_affinity == frozenset()
+    assert world.renderer.unheld() == {}
     assert world.image == small.image
     check_image(world)

@@ -18,6 +18,7 @@ from kproxy.core.table import ForwardingTable, TableChanges, Target, Use
 from tests.unit.iptables.simulator import End, Skb, Tables
 
 UPLINK = "eth0"
+_EVERY_BIT = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,14 @@ class World:
 
 
 def fates(
-    tables: Tables, packet: Packet, local: Collection[str], member_of: Iterable[str] = ()
+    tables: Tables,
+    packet: Packet,
+    local: Collection[str],
+    member_of: Iterable[str] = (),
+    *,
+    mark: int = 0,
 ) -> Iterator[Fate]:
-    """Send the first packet of a connection through all hooks that it meets."""
+    """Send the first packet of a connection, with somebody's mark, through all hooks it meets."""
     own = frozenset(local)
     outgoing = packet.in_interface is None
     skb = Skb(
@@ -96,6 +102,7 @@ def fates(
         out_interface=_out(packet.destination, own) if outgoing else "",
         local=own,
         member_of=frozenset(member_of),
+        mark=mark,
     )
     for end in tables.hook("nat", "OUTPUT" if outgoing else "PREROUTING", skb):
         yield _after_nat(tables, end, outgoing=outgoing)
@@ -152,8 +159,15 @@ def _out(destination: str, local: Collection[str]) -> str:
 
 def check(tables: Tables, table: ForwardingTable, packet: Packet, local: Collection[str]) -> None:
     """Hold the rules against the reference, for one packet of a client that nobody remembers."""
-    verdict = resolve(table, packet, local)
     found = list(fates(tables, packet, local))
+    _check(found, table, packet, local)
+    assert list(fates(tables, packet, local, mark=_EVERY_BIT)) == found, "others mark as they like"
+
+
+def _check(
+    found: list[Fate], table: ForwardingTable, packet: Packet, local: Collection[str]
+) -> None:
+    verdict = resolve(table, packet, local)
     assert sum(fate.probability for fate in found) == pytest.approx(1)
     whats = {fate.what for fate in found}
     match verdict:

@@ -1,0 +1,54 @@
+"""`kproxy run` and `kproxy check` on a host that lacks parts of what the rules are made of."""
+
+import subprocess
+
+import pytest
+
+pytestmark = pytest.mark.kernel
+
+NODE = ("--node-name", "node-1")
+DEADLINE_S = 60
+WITHOUT_RAW_SOCKETS = ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw")
+
+
+def test_without_the_capability_for_ipsets_all_is_served_but_affinity(
+    spawn, node, manifests, rules, variant
+):
+    """One of the variants needs raw sockets for everything; then that is said."""
+    text = (manifests / "all.yaml").read_text()
+    (manifests / "all.yaml").write_text(
+        text.replace("type: NodePort", "type: NodePort\n  sessionAffinity: ClientIP")
+    )
+    once = ("run", "--manifests", manifests, *NODE, "--once", "--iptables-variant", variant)
+    process = spawn(*once, prefix=(*node, *WITHOUT_RAW_SOCKETS))
+    stderr = process.communicate(timeout=DEADLINE_S)[1].decode()
+    if variant == "legacy":
+        assert process.returncode == 1
+        assert "needs CAP_NET_RAW" in stderr
+        return
+    assert process.returncode == 0, stderr
+    assert "no Service has sessionAffinity, as rules that name ipsets need CAP_NET_RAW" in stderr
+    assert any("10.1.0.9:8080" in line for line in rules())
+
+
+def test_without_an_indispensable_part_the_start_fails_with_a_remedy(
+    kproxy, manifests, hide, variant, rules
+):
+    hide("libxt_statistic.so")
+    once = ("run", "--manifests", manifests, *NODE, "--once", "--iptables-variant", variant)
+    code, _, stderr = kproxy(*once)
+    assert code == 1
+    assert "modprobe xt_statistic" in stderr
+    assert not any("KPROXY" in line for line in rules())
+    code, stdout, _ = kproxy("check")
+    assert code == 1
+    assert "modprobe xt_statistic" in stdout
+
+
+def test_check_says_what_goes_without_a_part(kproxy, node, hide):
+    subprocess.run([*node, "ip", "link", "set", "lo", "up"], check=True)
+    hide("libxt_set.so", "libxt_bpf.so")
+    code, stdout, _ = kproxy("check")
+    assert code == 0, "it works all the same"
+    assert "no Service has sessionAffinity" in stdout
+    assert "each endpoint that may choose itself takes a rule of its own" in stdout
