@@ -79,6 +79,23 @@ def kubernetes(place):
 
 
 @pytest.mark.parametrize("variant", ["nft"])
+def test_the_log_names_at_the_start_what_time_will_not_heal_and_nothing_else(place):
+    service, *slices = OLD
+    misnamed = [{**each, "ports": [{**each["ports"][0], "name": "http"}]} for each in slices]
+    place.apply([service, *misnamed, OTHER[0]])
+    proxy = place.ready()
+    place.apply(OLD)
+    follows(place, BEFORE)
+    place.apply(misnamed)
+    follows(place, {"10.96.0.20:80": frozenset({REFUSED})})
+    said = [line for line in proxy.said().splitlines() if "no usable endpoint" in line]
+    assert len(said) == 2, said
+    for family, line in zip(("IPv4", "IPv6"), said, strict=True):
+        assert f"Service default/web: port 80 TCP, {family}: no usable endpoint" in line
+        assert line.endswith("it has 'http' TCP: name both alike")
+
+
+@pytest.mark.parametrize("variant", ["nft"])
 def test_without_the_api_server_forwarding_goes_on_and_then_catches_up(place):
     place.apply([*OLD, *OTHER])
     proxy = place.ready()
