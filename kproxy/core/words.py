@@ -22,6 +22,8 @@ _TYPES = {
 }
 _MISMATCH = re.compile(r"Expected `(\w+)(?: \| null)?`, got `(\w+)`")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
+_NO_BLANK = re.compile(r"[A-Za-z]{1,40}:\S.*", re.DOTALL)
+_TYPOGRAPHIC = "\u201c\u201d\u201e\u2018\u2019\u201a"
 _FLAG = re.compile(r"true|false", re.IGNORECASE)
 
 
@@ -66,7 +68,9 @@ def _instead(wanted: str, got: str, value: object) -> str:
     if isinstance(value, str):
         plain = value.strip()
         if wanted == "int" and _NUMBER.fullmatch(plain):
-            return f"write {plain} without quotes"
+            return f"write {int(plain)} without quotes"
+        if wanted == "object" and _NO_BLANK.fullmatch(plain):
+            return "a colon needs a blank behind it"
         if wanted == "bool" and _FLAG.fullmatch(plain):
             return f"write {plain.lower()} without quotes"
     return ""
@@ -85,6 +89,8 @@ def not_an_address(text: str, *, may_be_none: bool) -> str:
     why = "is no IP address"
     if text != text.strip():
         return f"{why}: it has blanks around it"
+    if text.strip(_TYPOGRAPHIC) != text:
+        return f"{why}: its quotes are those of a text processor"
     if may_be_none and text.casefold() in ("none", "null", "headless"):
         return f"{why}; a headless Service has None"
     if "/" in text:

@@ -217,14 +217,15 @@ class _Reading:
         for each in refusals(document, error):
             name, why = _blamed(each)
             self.complain(where, f"{error.kind} {key}", name, why, value=each.value)
-        if kind is None or "?" in key:  # the parser's word for a name that cannot be told
+        ref = None if kind is None else Ref(kind, key)
+        if ref is not None:
+            self._look_at_names(where, ref, document)
+        if ref is None or "?" in key:  # the parser's word for a name that cannot be told
             self.obscure = True
             return
-        ref = Ref(kind, key)
         self.rejected.add(ref)
-        self._look_at_names(where, ref, document)
         name, why = _blamed(error)
-        self._leave_out(kind.value, document, f"its {name} {why}" if name else why)
+        self._leave_out(ref.kind.value, document, f"its {name} {why}" if name else why)
 
     def _take_unused(self, where: str, document: Mapping[str, object]) -> None:
         self.ignored += 1

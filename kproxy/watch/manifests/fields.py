@@ -35,10 +35,14 @@ def misnamed(kind: Kind, document: Mapping[str, object]) -> Iterator[Misnamed]:
         return
     for path, name, level in _unknown(document, top):
         meant = meant_word(name, level.known)
-        if meant is not None:
+        if name != name.strip():
+            why = "begins or ends with a character that looks like a blank and is none"
+            yield Misnamed(f"{path}.{name}", f"{why}; write it anew")
+        elif meant is not None:
             yield Misnamed(f"{path}.{name}", f"is no field and has no effect; write {meant}")
         elif place := _PLACES[kind].get(name):
-            yield Misnamed(f"{path}.{name}", f"has no effect here; it belongs into {place}")
+            where = place if " " in place else f"it belongs into {place}"
+            yield Misnamed(f"{path}.{name}", f"has no effect here; {where}")
 
 
 def _is_known(value: object, level: _Level) -> bool:
@@ -148,9 +152,9 @@ _PLACES: Mapping[Kind, Mapping[str, str]] = {
         **dict.fromkeys(("addresses", "nodeName", "conditions", "hints"), "endpoints"),
         **dict.fromkeys(("port", "protocol", "appProtocol"), "ports"),
         **dict.fromkeys(("labels", "annotations", "namespace"), "metadata"),
-        **dict.fromkeys(("addressType", "endpoints"), "the EndpointSlice itself, at its top"),
-        "subsets": "an Endpoints object; an EndpointSlice has endpoints and ports",
-        "spec": "no EndpointSlice: addressType, endpoints and ports stand at its top",
+        **dict.fromkeys(("addressType", "endpoints"), "it stands at the top of an EndpointSlice"),
+        "subsets": "an EndpointSlice has endpoints and ports",
+        "spec": "addressType, endpoints and ports stand at the top of an EndpointSlice",
     },
     Kind.NODE: {
         **dict.fromkeys(("podCIDR", "podCIDRs", "taints"), "spec"),

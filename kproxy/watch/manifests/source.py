@@ -7,12 +7,12 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kproxy.core.causes import LeftOut
-from kproxy.core.objects import KIND_OF, Kind, Object, ObjectKey
+from kproxy.core.objects import KIND_OF, Kind, Node, Object, ObjectKey
 from kproxy.core.store import Change, Replaced
 from kproxy.ports.source import WITHOUT_NODE, SourceState, SourceStatus
 from kproxy.watch.manifests.content import Content, Ref, read_content, unusable
@@ -29,6 +29,7 @@ from kproxy.watch.manifests.notice import RESCAN_S, FolderNotice
 from kproxy.watch.manifests.problems import Problem, Severity, is_error
 
 LOST_RESCAN_S = 1.0  # how often to look for a folder that is gone
+_MOST_NODES = 3  # named where the one that is wanted is missing
 MAX_ROUNDS = 5  # of listing again because directories appeared meanwhile
 
 _LEVELS = {Severity.ERROR: logging.ERROR, Severity.WARNING: logging.WARNING}
@@ -69,14 +70,14 @@ def load(folder: Path) -> Manifests:
 
 def missing_node(node_name: str, objects: Iterable[Object]) -> str | None:
     """Return what the lack of our Node object means, None if it is among `objects`."""
-    wanted = Ref(Kind.NODE, ObjectKey("", node_name))
-    if any(Ref(KIND_OF[type(o)], o.key) == wanted for o in objects):
-        return None
-    return _no_node(node_name)
+    nodes = sorted(o.key.name for o in objects if isinstance(o, Node))
+    return None if node_name in nodes else _no_node(node_name, nodes)
 
 
-def _no_node(node_name: str) -> str:
-    return f"no Node object named {node_name} among the manifests: {WITHOUT_NODE}"
+def _no_node(node_name: str, others: Sequence[str]) -> str:
+    named = ", ".join(others[:_MOST_NODES]) + (", …" if len(others) > _MOST_NODES else "")
+    instead = f" (there is {named})" if named else ""
+    return f"no Node object named {node_name} among the manifests{instead}: {WITHOUT_NODE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,10 @@ class ManifestFiles:
     def has_node(self, node_name: str) -> bool:
         """Say whether the Node object of this name is in force."""
         return self._merged.holds(Ref(Kind.NODE, ObjectKey("", node_name)))
+
+    def nodes(self) -> tuple[Object, ...]:
+        """Return the Node objects in force."""
+        return next(r.objects for r in self.everything() if r.kind is Kind.NODE)
 
     def problems(self) -> tuple[Problem, ...]:
         """Return everything that is wrong now."""
@@ -336,7 +341,7 @@ class ManifestSource:
     def _check_node(self) -> None:
         missing = not self._files.has_node(self._node_name)
         if missing and not self._node_missing:
-            self._log.warning("%s", _no_node(self._node_name))
+            self._log.warning("%s", missing_node(self._node_name, self._files.nodes()))
         elif self._node_missing and not missing:
             self._log.info("the Node object %s is there now", self._node_name)
         self._node_missing = missing

@@ -12,7 +12,7 @@ import yaml
 from kproxy.core.objects import Kind
 from kproxy.core.store import Deleted, Replaced, Upserted
 from kproxy.ports.source import SourceState
-from kproxy.watch.manifests.source import ManifestSource
+from kproxy.watch.manifests.source import ManifestSource, load, missing_node
 from tests.support.open_files import open_files, opened_since
 from tests.unit.watch.samples import log_lines, put, run, service
 
@@ -272,6 +272,21 @@ def test_a_missing_node_and_unused_endpoints_are_said_once(tmp_path, caplog):
     assert len([text for text in warnings if "no Node object named n1" in text]) == 1
     assert len([text for text in warnings if "Endpoints" in text]) == 1
     assert log_lines(caplog)[-1] == "the Node object n1 is there now"
+
+
+def test_who_mistook_the_name_of_the_node_is_told_which_there_are(tmp_path, caplog):
+    other = "apiVersion: v1\nkind: Node\nmetadata: {name: n1.example.org}\n"
+    (tmp_path / "n.yaml").write_text(other)
+
+    async def story(follower):
+        assert follower.store.all(Kind.NODE)
+
+    run(tmp_path, story)
+    (warning,) = log_lines(caplog, logging.WARNING)
+    said = "no Node object named n1 among the manifests (there is n1.example.org): "
+    assert warning.startswith(said)
+    assert missing_node("n1", load(tmp_path).objects) == warning
+    assert missing_node("n1.example.org", load(tmp_path).objects) is None
 
 
 def test_constant_writes_elsewhere_do_not_delay_a_change_for_long(tmp_path):
