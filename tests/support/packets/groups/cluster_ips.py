@@ -15,8 +15,25 @@ from tests.support.net.plan import (
     POD2,
     POD3,
 )
-from tests.support.packets.objects import endpoint_slice, node, port, service, slice_port
-from tests.support.packets.table import SCTP, TCP, UDP, Case, Group, forward, masquerade
+from tests.support.packets.objects import (
+    endpoint_slice,
+    node,
+    port,
+    service,
+    service_cidr,
+    slice_port,
+)
+from tests.support.packets.table import (
+    DROP,
+    REJECT,
+    SCTP,
+    TCP,
+    UDP,
+    Case,
+    Group,
+    forward,
+    masquerade,
+)
 
 WEB = "10.96.0.10:80"
 WEB_ON = (f"{POD1}:8080", f"{FAR1}:8080")
@@ -201,6 +218,23 @@ GROUPS = (
             Case("the node still is", NODE, LOCAL_ONLY, masquerade(*_everywhere)),
         ),
         settings={"cluster_cidrs": ()},
+    ),
+    Group(
+        "a link-local clusterIP",
+        (
+            node(),
+            service_cidr("169.254.64.0/18"),
+            service("web", "169.254.64.10"),
+            endpoint_slice("web", POD1),
+        ),
+        (
+            Case("a pod", POD3, "169.254.64.10:80", forward(f"{POD1}:8080")),
+            Case("the node", NODE, "169.254.64.10:80", masquerade(f"{POD1}:8080")),
+            Case("an outside client", CLIENT, "169.254.64.10:80", masquerade(f"{POD1}:8080")),
+            Case("its other port", NODE, "169.254.64.10:81", REJECT),
+            Case("an unallocated address", POD3, "169.254.64.11:80", DROP),
+        ),
+        family=Family.IPV4,
     ),
     Group(
         "clusterCIDR of the other family only",

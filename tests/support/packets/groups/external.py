@@ -64,6 +64,7 @@ _ingress = (
     {"ip": "203.0.113.131", "ipMode": "Proxy"},
     {"hostname": "lb.example.com"},
     {"ip": "203.0.113.132"},
+    {"ip": LOOPBACK},
 )
 _modes = (
     service(
@@ -184,6 +185,7 @@ GROUPS = (
             Case("ipMode Proxy from a pod", POD3, "203.0.113.131:80", PASS),
             Case("ipMode Proxy from the node", NODE, "203.0.113.131:80", PASS),
             Case("ipMode unset is VIP", POD3, "203.0.113.132:80", masquerade(f"{POD1}:8080")),
+            Case("loopback stays the node's own", LOOPBACK, f"{LOOPBACK}:80", PASS),
             Case("spec.loadBalancerIP is not used", CLIENT, "203.0.113.133:80", PASS),
             Case("the type is not checked", CLIENT, "203.0.113.134:80", masquerade(f"{POD1}:8080")),
             Case(
