@@ -11,7 +11,6 @@ from typing import NamedTuple
 from backends.kernel import nft
 
 _ALL = 2**32  # the kernel's count begins anew after so many
-_PATIENCE_S = 1.0
 
 
 class Foreign(NamedTuple):
@@ -67,12 +66,12 @@ class Transactions:
             moved = (now - self._open[0]) % _ALL if self._open else 0
             return Foreign((now - self._made) % _ALL, min(len(self._open), moved))
 
-    def surely_foreign(self) -> int | None:
-        """Return how many others have made, None if that is still unsure after a moment.
+    def surely_foreign(self, within_s: float) -> int | None:
+        """Return how many others have made, None if that is still unsure after some time.
 
         Raises BackendError.
         """
-        ends_at = time.monotonic() + _PATIENCE_S
+        ends_at = time.monotonic() + within_s
         with self._state:
             while True:
                 now = self.foreign()

@@ -12,6 +12,8 @@ from backends.kernel.xtables import legacy
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 
+_PATIENCE_S = 1.0  # with a write of the other family that is just ending
+
 
 class DriftDetector(Protocol):
     """Remembers what the tables looked like, and compares.
@@ -86,7 +88,7 @@ class _NfTablesWatch:
         self._chains: bytes | None = None  # None: not looked at since our last write
 
     def reading(self) -> None:
-        self._foreign = self._transactions.surely_foreign()
+        self._foreign = self._transactions.surely_foreign(within_s=_PATIENCE_S)
         self._chains = nft.chains_digest(self._family, CHAIN_PREFIX)
 
     def writing(self) -> None:

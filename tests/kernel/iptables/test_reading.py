@@ -1,10 +1,14 @@
 """What is read back, by either reader, from whatever iptables-save may print."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from backends.iptables.driver import in_process, reading, saved
 from backends.iptables.driver.reading import Reader
 from backends.iptables.driver.saved import ALTERED, Unreadable, parse
+from backends.iptables.render.rules import TABLES
 from backends.kernel.xtables import legacy, tools
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
@@ -177,3 +181,20 @@ def test_a_small_table_is_read_by_the_tool_where_python_iptables_finds_no_librar
     finally:
         in_process.available.cache_clear()
     assert how is Reader.SAVE
+
+
+def test_both_families_read_in_process_at_the_same_time(namespace):
+    nodes = [Applied(family, Variant.LEGACY) for family in Family]
+    for node in nodes:
+        node.apply(shop(node.family))
+    begin = threading.Barrier(len(nodes))
+
+    def read(family):
+        begin.wait(60)
+        return [in_process.read(family, table).image for _ in range(50) for table in TABLES]
+
+    with ThreadPoolExecutor(len(nodes)) as threads:
+        found = list(threads.map(read, Family))
+    for family, images in zip(Family, found, strict=True):
+        alone = [in_process.read(family, table).image for table in TABLES]
+        assert images == alone * 50

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from backends.kernel import nft, transactions
+from backends.kernel import nft
 from backends.kernel.transactions import Foreign, Transactions
 
 
@@ -27,7 +27,7 @@ def ruleset(request, monkeypatch):
 
 def test_what_we_write_is_not_foreign_and_what_others_write_is(ruleset):
     ours = Transactions()
-    before = ours.surely_foreign()
+    before = ours.surely_foreign(within_s=0)
     for number in range(1, 6):
         with ours.one():
             ruleset.write()
@@ -39,7 +39,7 @@ def test_what_we_write_is_not_foreign_and_what_others_write_is(ruleset):
 
 def test_a_refused_transaction_counts_for_nobody(ruleset):
     ours = Transactions()
-    before = ours.surely_foreign()
+    before = ours.surely_foreign(within_s=0)
     with pytest.raises(ZeroDivisionError), ours.one():
         raise ZeroDivisionError
     assert ours.foreign().since(before) == 0
@@ -47,7 +47,7 @@ def test_a_refused_transaction_counts_for_nobody(ruleset):
 
 def test_one_that_has_begun_leaves_no_doubt_until_the_generation_moves(ruleset):
     ours = Transactions()
-    before = ours.surely_foreign()
+    before = ours.surely_foreign(within_s=0)
     with ours.one():
         assert ours.foreign() == Foreign(before, 0)
         ruleset.write()
@@ -57,9 +57,9 @@ def test_one_that_has_begun_leaves_no_doubt_until_the_generation_moves(ruleset):
     assert (ours.foreign().since(before), ours.foreign().unsure) == (1, 0)
 
 
-def test_doubt_is_waited_out_for_a_moment_only(ruleset, monkeypatch):
+def test_doubt_is_waited_out_for_a_moment_only(ruleset):
     ours = Transactions()
-    before = ours.surely_foreign()
+    before = ours.surely_foreign(within_s=0)
     written, go_on = threading.Event(), threading.Event()
 
     def write():
@@ -71,10 +71,7 @@ def test_doubt_is_waited_out_for_a_moment_only(ruleset, monkeypatch):
     thread = threading.Thread(target=write)
     thread.start()
     assert written.wait(60)
-    with monkeypatch.context() as patch:
-        patch.setattr(transactions, "_PATIENCE_S", 0.0)
-        assert ours.surely_foreign() is None
-    monkeypatch.setattr(transactions, "_PATIENCE_S", 60.0)
+    assert ours.surely_foreign(within_s=0) is None
     go_on.set()
-    assert ours.surely_foreign() == before
+    assert ours.surely_foreign(within_s=60) == before
     thread.join(60)
