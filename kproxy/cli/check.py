@@ -10,8 +10,7 @@ from pathlib import Path
 import click
 
 from kproxy.cli.options import proxy_mode_option
-from kproxy.config.fields import Configuration
-from kproxy.core.settings import Mode
+from kproxy.config.fields import Configuration, Mode
 from kproxy.node import features as host_features
 from kproxy.node.features import HostFeatures, ip_families
 from kproxy.ports.data_path import BackendError, Finding

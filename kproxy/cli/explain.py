@@ -21,11 +21,11 @@ from kproxy.cli.options import (
 from kproxy.cli.own_addresses import local_address_option, own_of
 from kproxy.cli.snapshot import take_snapshot
 from kproxy.cli.verdicts import answer, describe, parse_flow, parse_packet
+from kproxy.config.fields import Mode
 from kproxy.config.loading import to_settings
 from kproxy.core.addresses import Family, family_of
 from kproxy.core.diagnosis import Diagnosis
 from kproxy.core.resolve import Packet, Verdict, resolve
-from kproxy.core.settings import Mode
 from kproxy.core.table import ForwardingTable
 from kproxy.proxy.failures import FAILED, BadUsage
 

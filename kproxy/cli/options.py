@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from kproxy.config.fields import Configuration
+from kproxy.config.fields import Configuration, Mode
 from kproxy.config.loading import ConfigurationError, Loaded, load_configuration, node_name
-from kproxy.core.settings import Mode
 from kproxy.proxy.failures import BadUsage
 from kproxy.proxy.logs import escape
 

@@ -15,9 +15,9 @@ from kproxy.cli.options import (
 )
 from kproxy.cli.own_addresses import local_address_option, own_of
 from kproxy.cli.snapshot import take_snapshot
+from kproxy.config.fields import Mode
 from kproxy.config.loading import to_settings
 from kproxy.core.addresses import Family
-from kproxy.core.settings import Mode
 from kproxy.proxy.data_paths import NotAvailable, data_path
 from kproxy.proxy.failures import BadUsage
 

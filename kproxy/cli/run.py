@@ -12,9 +12,8 @@ import msgspec
 
 from kproxy.cli.group import WITH_PROBLEMS
 from kproxy.cli.options import config_options, configuration_of, manifests_option, node_name_of
-from kproxy.config.fields import Conntrack, IptablesVariant, LogFormat
+from kproxy.config.fields import Conntrack, IptablesVariant, LogFormat, Mode
 from kproxy.config.loading import Loaded
-from kproxy.core.settings import Mode
 from kproxy.ports.data_path import BackendError
 from kproxy.proxy.assembly import Around, Proxy, apply_once
 from kproxy.proxy.command_line import CommandLine
@@ -23,9 +22,9 @@ from kproxy.proxy.remarks import counts_line
 from kproxy.proxy.serving import Duties
 from kproxy.proxy.startup import (
     build_proxy,
-    gate_states,
     host_families,
     keep_following,
+    metrics_of,
     node_lock_held,
     open_data_path,
     say_what_was_read,
@@ -37,7 +36,6 @@ from kproxy.proxy.startup import (
 )
 from kproxy.proxy.unserved import UnservedOfFolder
 from kproxy.run.loop.threads import family_threads
-from kproxy.run.metrics import Metrics
 from kproxy.watch.manifests.problems import Severity, is_error
 from kproxy.watch.manifests.source import (
     FolderLost,
@@ -154,7 +152,7 @@ def _follow_folder(
     start_log(configuration)
     say_what_was_read(loaded, node_name)
     families = host_families(configuration)
-    metrics = Metrics(configuration.mode, families, gate_states(configuration))
+    metrics = metrics_of(configuration, families)
     source = ManifestSource(
         manifests, node_name=node_name, log=logging.getLogger("kproxy.manifests")
     )

@@ -19,6 +19,7 @@ from kproxy.config.fields import (
     Ipvs,
     LogFormat,
     Logging,
+    Mode,
     Nftables,
     Winkernel,
 )
@@ -27,7 +28,7 @@ from kproxy.config.reading import Mistake
 from kproxy.config.syntax import shown
 from kproxy.config.values import GO_SPACE
 from kproxy.core.addresses import canonical_address, canonical_network
-from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword
+from kproxy.core.settings import DetectLocalMode, NodePortKeyword
 
 HEALTHZ_PORT = 10256
 METRICS_PORT = 10249

@@ -14,7 +14,7 @@ from typing import Annotated, NewType
 from msgspec import Meta, Struct, field
 
 from kproxy.config.durations import Span, whole_seconds
-from kproxy.core.settings import DetectLocalMode, Mode
+from kproxy.core.settings import DetectLocalMode
 
 Float32 = NewType("Float32", float)  # the shortest decimal that is the same as a 32-bit float
 Quantity = NewType("Quantity", str)  # a Kubernetes quantity such as 64Ki, in canonical form
@@ -22,6 +22,15 @@ Quantity = NewType("Quantity", str)  # a Kubernetes quantity such as 64Ki, in ca
 # Go decodes into sized integers, so a number outside of them is a type error there too.
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+
+
+class Mode(enum.Enum):
+    """A data path, by its configuration name. Only defaults depend on it, never a decision."""
+
+    IPTABLES = "iptables"
+    IPVS = "ipvs"
+    NFTABLES = "nftables"
+    EBPF = "ebpf"
 
 
 class LogSpan(Struct, frozen=True):

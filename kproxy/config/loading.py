@@ -17,12 +17,18 @@ from kproxy.config.checks import (
     split_address_port,
     with_port,
 )
-from kproxy.config.fields import Configuration, LogOptions, Section
+from kproxy.config.fields import Configuration, LogOptions, Mode, Section
 from kproxy.config.gates import EXTERNAL_IPS, enabled_gates, idle_gates
 from kproxy.config.reading import Mistake, Reading, read_configuration
 from kproxy.config.values import plain_node_name
 from kproxy.core.addresses import Network, canonical_address, canonical_network
-from kproxy.core.settings import DetectLocalMode, ListensAt, Mode, NodePortKeyword, Settings
+from kproxy.core.settings import (
+    DetectLocalMode,
+    ListensAt,
+    LocalhostNodePorts,
+    NodePortKeyword,
+    Settings,
+)
 
 # The fields that do something, besides a section for the chosen mode alone. Whatever else is set is
 # accepted, and said to have no effect.
@@ -163,23 +169,27 @@ def effective_differences(new: Configuration, old: Configuration) -> set[str]:
 
 
 def to_settings(configuration: Configuration, node_name: str) -> Settings:
-    """Return what the compiler needs of a valid configuration."""
+    """Return what the compiler needs of a valid configuration.
+
+    What depends on the mode is resolved here: nobody after this knows one.
+    """
     ranges: list[str] = []
     if configuration.detect_local_mode is DetectLocalMode.CLUSTER_CIDR:
         ranges = cluster_networks(configuration.cluster_cidr)
     nftables = configuration.mode is Mode.NFTABLES
     section = configuration.nftables if nftables else configuration.iptables
     addresses = configuration.node_port_addresses
+    by_default = NodePortKeyword.PRIMARY if nftables else NodePortKeyword.ALL
     return Settings(
         node_name=node_name,
-        mode=configuration.mode,
         detect_local=configuration.detect_local_mode,
         cluster_cidrs=tuple(canonical_network(text) for text in ranges),
         bridge_interface=configuration.detect_local.bridge_interface,
         interface_name_prefix=configuration.detect_local.interface_name_prefix,
         masquerade_all=section.masquerade_all,
-        node_port_addresses=tuple(map(_node_port_address, addresses)) if addresses else None,
-        localhost_node_ports=configuration.iptables.localhost_node_ports,
+        node_port_addresses=tuple(map(_node_port_address, addresses or (by_default.value,))),
+        localhost_ipv4=_localhost_ipv4(configuration),
+        localhost_ipv6=_localhost_ipv6(configuration.mode),
         external_ips=enabled_gates(configuration.feature_gates)[EXTERNAL_IPS],
         bind_address=_own_address(configuration.bind_address),
         listens_at=tuple(_servers(configuration)),
@@ -193,6 +203,22 @@ def _servers(configuration: Configuration) -> Iterator[ListensAt]:
     ):
         if text:
             yield ListensAt(field, *split_address_port(text))
+
+
+def _localhost_ipv4(configuration: Configuration) -> LocalhostNodePorts:
+    """Return when NodePorts answer on 127.0.0.1: upstream has a switch for it in iptables alone."""
+    match configuration.mode:
+        case Mode.IPVS | Mode.NFTABLES:
+            return LocalhostNodePorts.LISTED
+        case Mode.IPTABLES | Mode.EBPF:
+            on = configuration.iptables.localhost_node_ports
+            return LocalhostNodePorts.COVERED if on else LocalhostNodePorts.NEVER
+
+
+def _localhost_ipv6(mode: Mode) -> LocalhostNodePorts:
+    """Return when NodePorts answer on ::1: iptables cannot, the kernel routes no IPv6 loopback."""
+    never = mode is Mode.IPTABLES
+    return LocalhostNodePorts.NEVER if never else LocalhostNodePorts.LISTED
 
 
 def node_name(option: str | None, configuration: Configuration, host_name: str) -> str:

@@ -21,6 +21,7 @@ from kproxy.config.fields import (
     Float32,
     LogSpan,
     MinSyncPeriod,
+    Mode,
     Quantity,
     Section,
     chosen_min_sync_period,
@@ -35,7 +36,6 @@ from kproxy.config.values import (
     read_quantity,
     read_span,
 )
-from kproxy.core.settings import Mode
 
 API_VERSION = "kubeproxy.config.k8s.io/v1alpha1"
 KIND = "KubeProxyConfiguration"

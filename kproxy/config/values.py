@@ -11,10 +11,9 @@ import struct
 from typing import TypeVar
 
 from kproxy.config.durations import Span, parse_duration
-from kproxy.config.fields import Float32, LogSpan, Quantity
+from kproxy.config.fields import Float32, LogSpan, Mode, Quantity
 from kproxy.config.quantity import canonical_quantity
 from kproxy.config.syntax import JsonFloat
-from kproxy.core.settings import Mode
 from kproxy.text.go_yaml import number_as_json
 
 # What Go's strings.TrimSpace cuts off; Python's strip() does so with four separators more.

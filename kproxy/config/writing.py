@@ -11,9 +11,8 @@ import enum
 import msgspec
 
 from kproxy.config.durations import Span, format_duration
-from kproxy.config.fields import Configuration, LogSpan, MinSyncPeriod, Own, Section
+from kproxy.config.fields import Configuration, LogSpan, MinSyncPeriod, Mode, Own, Section
 from kproxy.config.reading import API_VERSION, KIND
-from kproxy.core.settings import Mode
 from kproxy.text.go_yaml import number_as_json, to_yaml
 
 _OMITTED_IF_EMPTY = frozenset({"featureGates", "vmodule", "splitStream", "windowsRunAsService"})

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 from kproxy.core.addresses import Family, Network, family_of, family_of_network, is_loopback
 from kproxy.core.objects import Node, ServiceCIDR
-from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword, Settings
+from kproxy.core.settings import (
+    DetectLocalMode,
+    LocalhostNodePorts,
+    NodePortKeyword,
+    Settings,
+)
 from kproxy.core.shared_ranges import shared_ranges
 from kproxy.core.table import (
     FromInterface,
@@ -101,11 +106,8 @@ def _local_pods(settings: Settings, node: Node | None, family: Family) -> LocalP
 
 
 def _listed_node_port_addresses(settings: Settings, node: Node | None) -> list[Network]:
-    listed = settings.node_port_addresses
-    if not listed:
-        listed = (NodePortKeyword.PRIMARY,) if settings.mode is Mode.NFTABLES else ()
     networks: list[Network] = []
-    for entry in listed:
+    for entry in settings.node_port_addresses:
         if entry is NodePortKeyword.PRIMARY:
             networks += _primary(settings, node)
         elif entry is NodePortKeyword.LOCALHOST:
@@ -123,21 +125,15 @@ def _primary(settings: Settings, node: Node | None) -> list[Network]:
 
 
 def _localhost(settings: Settings, mine: Sequence[Network], family: Family) -> tuple[Network, ...]:
-    """Return the part of loopback where NodePorts hold.
-
-    Only IPv4 has a switch that is on by default, and only in the modes that follow upstream's
-    iptables; elsewhere a loopback network has to be listed. The iptables data path cannot serve
-    ::1 at all: the kernel has no route_localnet for IPv6.
-    """
-    loopback = _LOOPBACK[family]
-    named = [n for n in mine if n.prefixlen > 0 and n.overlaps(loopback)]
-    if settings.mode in (Mode.IPTABLES, Mode.EBPF) and family is Family.IPV4:
-        if not settings.localhost_node_ports:
-            return ()
-        if not mine or any(n.prefixlen == 0 for n in mine):
-            return (loopback,)
-    elif settings.mode is Mode.IPTABLES:
+    """Return the part of loopback where NodePorts hold."""
+    wanted = settings.localhost_ipv4 if family is Family.IPV4 else settings.localhost_ipv6
+    if wanted is LocalhostNodePorts.NEVER:
         return ()
+    loopback = _LOOPBACK[family]
+    everywhere = not mine or any(n.prefixlen == 0 for n in mine)
+    named = [n for n in mine if n.prefixlen > 0 and n.overlaps(loopback)]
+    if wanted is LocalhostNodePorts.COVERED and everywhere:
+        return (loopback,)
     if any(n.prefixlen <= loopback.prefixlen for n in named):
         return (loopback,)
     return tuple(named)

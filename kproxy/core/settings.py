@@ -9,15 +9,6 @@ from typing import NamedTuple
 from kproxy.core.addresses import Network
 
 
-class Mode(enum.Enum):
-    """A data path, by its configuration name. Only defaults depend on it, never a decision."""
-
-    IPTABLES = "iptables"
-    IPVS = "ipvs"
-    NFTABLES = "nftables"
-    EBPF = "ebpf"
-
-
 class DetectLocalMode(enum.Enum):
     """How traffic of this node's own pods is recognised (reference 1.4)."""
 
@@ -35,6 +26,14 @@ class NodePortKeyword(enum.Enum):
     ALL = "all"
 
 
+class LocalhostNodePorts(enum.Enum):
+    """When NodePorts answer on the loopback addresses of a family."""
+
+    NEVER = "never"
+    LISTED = "where nodePortAddresses names a network of loopback"
+    COVERED = "also where nodePortAddresses holds everywhere"
+
+
 class ListensAt(NamedTuple):
     """A server of this proxy: the field that configures it, and its address, canonical."""
 
@@ -45,10 +44,8 @@ class ListensAt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the compiler needs of the configuration.
+    """What the compiler needs of the configuration, its defaults resolved.
 
-    `node_port_addresses` None means that it is unset and the mode's default holds.
-    `localhost_node_ports` is the iptables section's switch (`iptables.localhostNodePorts`).
     `external_ips` False leaves the externalIPs of Services unserved.
     `bind_address` takes the place of the Node object's address of its family; canonical, "" if
     there is none.
@@ -56,14 +53,14 @@ class Settings:
     """
 
     node_name: str
-    mode: Mode = Mode.IPTABLES
     detect_local: DetectLocalMode = DetectLocalMode.CLUSTER_CIDR
     cluster_cidrs: tuple[Network, ...] = ()
     bridge_interface: str = ""
     interface_name_prefix: str = ""
     masquerade_all: bool = False
-    node_port_addresses: tuple[Network | NodePortKeyword, ...] | None = None
-    localhost_node_ports: bool = True
+    node_port_addresses: tuple[Network | NodePortKeyword, ...] = (NodePortKeyword.ALL,)
+    localhost_ipv4: LocalhostNodePorts = LocalhostNodePorts.COVERED
+    localhost_ipv6: LocalhostNodePorts = LocalhostNodePorts.NEVER
     external_ips: bool = True
     bind_address: str = ""
     listens_at: tuple[ListensAt, ...] = ()

@@ -14,12 +14,18 @@ import msgspec
 
 from kproxy.config.checks import HEALTHZ_PORT, METRICS_PORT, with_port
 from kproxy.config.durations import Span, whole_seconds
-from kproxy.config.fields import Configuration, MinSyncPeriod, Section, chosen_min_sync_period
+from kproxy.config.fields import (
+    Configuration,
+    MinSyncPeriod,
+    Mode,
+    Section,
+    chosen_min_sync_period,
+)
 from kproxy.config.loading import Loaded, checked, read_file
 from kproxy.config.reading import Mistake, Reading
 from kproxy.config.syntax import shown
 from kproxy.config.values import plain_node_name, read_choice, read_mode
-from kproxy.core.settings import DetectLocalMode, Mode
+from kproxy.core.settings import DetectLocalMode
 from kproxy.kube_proxy.flags import Flag
 from kproxy.kube_proxy.table import BESIDES_A_FILE, KUBE_PROXY_FLAGS, LOGGING_FLAGS
 

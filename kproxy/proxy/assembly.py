@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from kproxy.config.fields import Configuration, Iptables, Ipvs, Nftables
+from kproxy.config.fields import Configuration, Iptables, Ipvs, Mode, Nftables
 from kproxy.config.loading import to_settings
 from kproxy.core.addresses import Family, Network
 from kproxy.core.claims import Conflict
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import Node, ObjectKey, Service
-from kproxy.core.settings import Mode
+from kproxy.core.settings import Settings
 from kproxy.core.store import Change, Connected, Difference
 from kproxy.core.table import TableChanges
 from kproxy.node import heap
@@ -100,11 +100,12 @@ def build(
     A family that the host cannot serve is logged and left out. Raises BackendError if none is left.
     """
     opened = _open(path, families, around.executors)
-    compiler = Compiler(to_settings(configuration, node_name), opened)
+    core_settings = to_settings(configuration, node_name)
+    compiler = Compiler(core_settings, opened)
     connected = _connected()
     compiler.apply((Connected(connected),))
     settings = loop_settings(configuration)
-    telling = _Telling(compiler, configuration.mode, around)
+    telling = _Telling(compiler, core_settings, around)
     agent = Agent(
         compiler,
         list(opened.values()),
@@ -229,11 +230,11 @@ async def _only(changes: tuple[Change, ...]) -> AsyncIterator[tuple[Change, ...]
 class _Telling:
     """Tells the log and the health ports what becomes of the loop's work, each thing once."""
 
-    def __init__(self, compiler: Compiler, mode: Mode, around: Around) -> None:
+    def __init__(self, compiler: Compiler, settings: Settings, around: Around) -> None:
         self.in_force: Callable[[Mapping[Family, TableChanges]], None] = lambda changes: None
         self.tables_changed: Callable[[Mapping[Family, TableChanges]], None] = lambda changes: None
         self._compiler = compiler
-        self._mode = mode
+        self._settings = settings
         self._around = around
         self._unserved = around.unserved(compiler)
         self._started = time.monotonic()
@@ -267,7 +268,7 @@ class _Telling:
         self.tables_changed(changed)
         self._say_once(logging.WARNING, node_lines(self._compiler.node))
         self._say_once(logging.WARNING, overlap_lines(self._compiler.tables))
-        self._say_once(logging.INFO, limit_lines(self._mode, self._compiler.tables))
+        self._say_once(logging.INFO, limit_lines(self._settings, self._compiler.tables))
         self._say_unserved()
 
     def say_conflicts(self) -> None:

@@ -23,9 +23,9 @@ from kproxy.proxy.failures import Failed
 from kproxy.proxy.serving import Duties
 from kproxy.proxy.startup import (
     build_proxy,
-    gate_states,
     host_families,
     keep_following,
+    metrics_of,
     node_lock_held,
     open_data_path,
     say_what_was_read,
@@ -38,7 +38,6 @@ from kproxy.proxy.startup import (
 )
 from kproxy.proxy.unserved import UnservedOfCluster
 from kproxy.run.loop.threads import family_threads
-from kproxy.run.metrics import Metrics
 from kproxy.watch.api.access import Access, Api, connect
 from kproxy.watch.api.errors import ApiError
 from kproxy.watch.api.events import Events
@@ -67,7 +66,7 @@ def serve(options: CommandLine) -> int:
     stop_at_once()
     say_what_was_read(options.loaded, options.node_name)
     families = host_families(configuration)
-    metrics = Metrics(configuration.mode, families, gate_states(configuration))
+    metrics = metrics_of(configuration, families)
     api = _connect(configuration, options.master, metrics.request)
     source = ApiSource(api, node_name=options.node_name, log=logging.getLogger("kproxy.api"))
     events = Events(api, node_name=options.node_name, log=logging.getLogger("kproxy.events"))

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from kproxy.config.fields import Configuration, IptablesVariant
-from kproxy.core.settings import Mode
+from kproxy.config.fields import Configuration, IptablesVariant, Mode
 from kproxy.ports.data_path import DataPath
 
 

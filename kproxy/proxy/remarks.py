@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from kproxy.core.addresses import Family, endpoint_text
 from kproxy.core.claims import Conflict
 from kproxy.core.objects import Node, Service
-from kproxy.core.settings import Mode
+from kproxy.core.settings import LocalhostNodePorts, Settings
 from kproxy.core.table import ForwardingTable, Undetected
 
 _MOST_CONFLICTS = 50
@@ -73,8 +73,8 @@ def counts_line(tables: Iterable[ForwardingTable]) -> str:
     return f"{services} Services with {keys} ports and {endpoints} endpoints"
 
 
-def limit_lines(mode: Mode, tables: Mapping[Family, ForwardingTable]) -> Iterator[str]:
-    """Return what users may expect of these tables and do not get."""
+def limit_lines(settings: Settings, tables: Mapping[Family, ForwardingTable]) -> Iterator[str]:
+    """Return what users may expect of these tables, made with `settings`, and do not get."""
     for family, table in tables.items():
         if isinstance(table.rules.local_pods, Undetected) and table.service_ports:
             yield (
@@ -83,5 +83,6 @@ def limit_lines(mode: Mode, tables: Mapping[Family, ForwardingTable]) -> Iterato
                 "unless masqueradeAll is set, and externalTrafficPolicy Local binds pods too"
             )
     localhost = any(table.rules.localhost_node_ports for table in tables.values())
-    if mode is Mode.IPTABLES and Family.IPV6 in tables and localhost:
+    never_ipv6 = settings.localhost_ipv6 is LocalhostNodePorts.NEVER
+    if never_ipv6 and Family.IPV6 in tables and localhost:
         yield "NodePorts answer on 127.0.0.1 and not on ::1, from where the kernel routes nothing"

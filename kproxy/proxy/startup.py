@@ -16,7 +16,7 @@ from types import FrameType
 
 from kproxy import __version__
 from kproxy.config.families import primary_family
-from kproxy.config.fields import Configuration
+from kproxy.config.fields import Configuration, Mode
 from kproxy.config.gates import enabled_gates
 from kproxy.config.known_gates import Stage, known_gates
 from kproxy.config.loading import Loaded
@@ -34,7 +34,7 @@ from kproxy.proxy.logs import configure
 from kproxy.proxy.serving import Duties, follow, never
 from kproxy.run.http.serve import BindError
 from kproxy.run.loop.agent import SourceEnded
-from kproxy.run.metrics import Feature
+from kproxy.run.metrics import Feature, Metrics, Shown
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,22 @@ def _is_usable(configuration: Configuration) -> str:
     return ""
 
 
-def gate_states(configuration: Configuration) -> dict[str, Feature]:
+def metrics_of(configuration: Configuration, families: Collection[Family]) -> Metrics:
+    """Return the metrics of a process, with those that kube-proxy has in the same mode."""
+    mode = configuration.mode
+    return Metrics(mode.value, families, _gate_states(configuration), shown=shown_in(mode))
+
+
+def shown_in(mode: Mode) -> Shown:
+    """Return which metrics kube-proxy has in a mode; its ipvs mode tells failures by none."""
+    return Shown(
+        partial_syncs=mode is not Mode.IPVS,
+        iptables_failures=mode is Mode.IPTABLES,
+        nftables_failures=mode is Mode.NFTABLES,
+    )
+
+
+def _gate_states(configuration: Configuration) -> dict[str, Feature]:
     """Return every feature gate with its stage, as the metrics tell it."""
     enabled = enabled_gates(configuration.feature_gates)
     return {

@@ -13,18 +13,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from backends.iptables.driver.counters import RuleCounts
 from backends.kernel.xtables.tools import Variant
+from kproxy.config.fields import Configuration
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import Kind
-from kproxy.core.settings import Mode, Settings
+from kproxy.core.settings import Settings
 from kproxy.core.table import TableChanges
 from kproxy.ports.data_path import BackendError
 from kproxy.ports.source import SourceState, SourceStatus
+from kproxy.proxy.startup import metrics_of
 from kproxy.run.loop.agent import Ended
 from kproxy.run.loop.reconcile import Applied, Step
 from kproxy.run.loop.status import FamilyStatus
 from kproxy.run.loop.worker import Job, Refused, StaleFlows, Written
-from kproxy.run.metrics import Metrics, Readers
+from kproxy.run.metrics import Readers
 from tests.deploy import promtool
 from tests.deploy.desk import block
 from tests.deploy.shipped import ALERTS, DASHBOARD, PAGE, Object
@@ -67,7 +69,7 @@ EXPRESSIONS = {**{each["alert"]: each["expr"] for each in alerts()}, **queries()
 @pytest.fixture(scope="module")
 def told() -> dict[str, set[str]]:
     """The labels of every series that kproxy tells in iptables mode, by its name."""
-    metrics = Metrics(Mode.IPTABLES, FAMILIES, {})
+    metrics = metrics_of(Configuration(), FAMILIES)
     metrics.watch(
         Readers(
             compiler=Compiler(Settings("node-a"), FAMILIES),

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from kproxy import __version__
-from kproxy.core.settings import Mode
 
 UPSTREAM_VERSION = "1.37.1"
 """The kube-proxy whose answers to configuration, metrics and probes are ours too."""
@@ -27,7 +26,7 @@ class Feature(NamedTuple):
 class IdentityCollector:
     """Tells what never changes while the process lives."""
 
-    def __init__(self, mode: Mode, features: Mapping[str, Feature]) -> None:
+    def __init__(self, mode: str, features: Mapping[str, Feature]) -> None:
         self._metrics = (_build(), _own_build(), _mode(mode), _features(features))
 
     def collect(self) -> Iterator[Metric]:
@@ -64,8 +63,8 @@ def _own_build() -> Metric:
     return _constant("kproxy_build_info", "1, with our own version.", labels)
 
 
-def _mode(mode: Mode) -> Metric:
-    return _constant("kproxy_mode_info", "1, with the data path in use.", {"mode": mode.value})
+def _mode(mode: str) -> Metric:
+    return _constant("kproxy_mode_info", "1, with the data path in use.", {"mode": mode})
 
 
 def _features(features: Mapping[str, Feature]) -> Metric:

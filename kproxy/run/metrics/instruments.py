@@ -6,15 +6,26 @@ from the start, so that the first event already shows as an increase.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from kproxy.core.addresses import Family
-from kproxy.core.settings import Mode
 from kproxy.run.loop.reconcile import Step
 from kproxy.run.metrics.buckets import DURATION, PROGRAMMING, SHORT_DURATION
 
 _FAMILY = ("ip_family",)
 _SYNC = "kubeproxy_sync_proxy_rules"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Which of the metrics are shown that kube-proxy has in some of its modes only."""
+
+    partial_syncs: bool
+    iptables_failures: bool
+    nftables_failures: bool
+
 
 DOING = {Step.READ: "read", Step.WRITE_ALL: "write_all", Step.WRITE_CHANGE: "write_change"}
 """The label values of `kproxy_refusals_total`."""
@@ -59,9 +70,9 @@ class SyncInstruments:
     a repair, an audit, and the try after a refusal. A partial one wrote the change alone.
     """
 
-    def __init__(self, registry: CollectorRegistry, mode: Mode) -> None:
-        # kube-proxy's ipvs mode knows no partial sync, and no other mode's failures.
-        in_parts = None if mode is Mode.IPVS else registry
+    def __init__(self, registry: CollectorRegistry, shown: Shown) -> None:
+        in_parts = registry if shown.partial_syncs else None
+        iptables = registry if shown.iptables_failures else None
         self.duration = _histogram(
             registry, f"{_SYNC}_duration_seconds", "How long a sync took, even if it failed."
         )
@@ -87,17 +98,17 @@ class SyncInstruments:
             registry=registry,
         )
         self.restore_failures = _counter(
-            registry if mode is Mode.IPTABLES else None,
+            iptables,
             f"{_SYNC}_iptables_restore_failures_total",
             "Writes that the kernel refused.",
         )
         self.partial_restore_failures = _counter(
-            registry if mode is Mode.IPTABLES else None,
+            iptables,
             f"{_SYNC}_iptables_partial_restore_failures_total",
             "Writes of a change alone that the kernel refused.",
         )
         self.nftables_failures = _counter(
-            registry if mode is Mode.NFTABLES else None,
+            registry if shown.nftables_failures else None,
             f"{_SYNC}_nftables_sync_failures_total",
             "Writes that the kernel refused.",
         )

@@ -9,13 +9,13 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from kproxy.core.addresses import Family
-from kproxy.core.settings import Mode
 from kproxy.core.store import Difference
 from kproxy.core.table import TableChanges
 from kproxy.run.loop.agent import Ended
 from kproxy.run.loop.worker import Job, Refused
 from kproxy.run.metrics.data_path import DataPathCollector
 from kproxy.run.metrics.identity import Feature, IdentityCollector
+from kproxy.run.metrics.instruments import Shown
 from kproxy.run.metrics.requests import RequestMetrics
 from kproxy.run.metrics.state import Readers, StateCollector
 from kproxy.run.metrics.sync import SyncMetrics
@@ -35,15 +35,16 @@ class Metrics:
 
     def __init__(
         self,
-        mode: Mode,
+        mode: str,
         families: Iterable[Family],
         features: Mapping[str, Feature],
         *,
+        shown: Shown,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(IdentityCollector(mode, features))
-        self._sync = SyncMetrics(self._registry, mode, families, wall_clock)
+        self._sync = SyncMetrics(self._registry, shown, families, wall_clock)
         self._requests = RequestMetrics(self._registry)
         self._data_path = DataPathCollector()
         self._registry.register(self._data_path)

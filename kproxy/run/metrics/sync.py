@@ -8,7 +8,6 @@ from prometheus_client import CollectorRegistry
 
 from kproxy.core.addresses import Family
 from kproxy.core.objects import EndpointSlice, ObjectKey, Service
-from kproxy.core.settings import Mode
 from kproxy.core.store import Difference
 from kproxy.core.table import TableChanges
 from kproxy.run.loop.agent import Ended
@@ -19,6 +18,7 @@ from kproxy.run.metrics.instruments import (
     DOING,
     ChangeInstruments,
     ResultInstruments,
+    Shown,
     SyncInstruments,
 )
 
@@ -29,7 +29,7 @@ class SyncMetrics:
     def __init__(
         self,
         registry: CollectorRegistry,
-        mode: Mode,
+        shown: Shown,
         families: Iterable[Family],
         wall_clock: Callable[[], float],
     ) -> None:
@@ -39,7 +39,7 @@ class SyncMetrics:
         self._triggers: list[Trigger] = []
         self._backlogs = {family: Backlog() for family in families}
         self._changes = ChangeInstruments(registry)
-        self._syncs = SyncInstruments(registry, mode)
+        self._syncs = SyncInstruments(registry, shown)
         self._results = ResultInstruments(registry)
         backlogs = self._backlogs.values()
         self._changes.services_pending.set_function(lambda: max(b.services for b in backlogs))

@@ -20,7 +20,7 @@ from kproxy.core.objects import (
 )
 from kproxy.core.parse import from_builtins, kind_of
 from kproxy.core.resolve import Forward, Packet, Verdict, resolve
-from kproxy.core.settings import DetectLocalMode, NodePortKeyword, Settings
+from kproxy.core.settings import DetectLocalMode, LocalhostNodePorts, NodePortKeyword, Settings
 from kproxy.core.store import Connected, Replaced
 from tests.support.net import plan
 from tests.support.net.plan import in_family
@@ -206,7 +206,7 @@ def _settings(family):
         bridge_interface=st.just("cbr0"),
         interface_name_prefix=st.just("pod"),
         masquerade_all=rarely(st.just(False), st.just(True)),
-        node_port_addresses=st.none()
+        node_port_addresses=st.just((NodePortKeyword.ALL,))
         | some((*NodePortKeyword, *map(canonical_network, _NODE_PORT_NETWORKS[family]))),
-        localhost_node_ports=st.booleans(),
+        localhost_ipv4=st.sampled_from(LocalhostNodePorts),
     )

@@ -12,7 +12,12 @@ from typing import Any
 
 from kproxy.core.addresses import Family, Network, canonical_network, endpoint_text
 from kproxy.core.objects import Protocol
-from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword, Settings
+from kproxy.core.settings import (
+    DetectLocalMode,
+    LocalhostNodePorts,
+    NodePortKeyword,
+    Settings,
+)
 from tests.support.net import plan
 
 NODE_NAME = "node"
@@ -179,7 +184,7 @@ def _as_it_is(value: object) -> object:
 
 
 _SETTINGS = {
-    "mode": Mode,
+    "localhost_ipv4": LocalhostNodePorts,
     "detect_local": DetectLocalMode,
     "cluster_cidrs": _networks,
     "node_port_addresses": _node_port_addresses,

@@ -11,7 +11,7 @@ import yaml
 
 from kproxy import __version__
 from kproxy.cli.kube_proxy import main
-from kproxy.core.settings import Mode
+from kproxy.config.fields import Mode
 from kproxy.proxy.failures import BadUsage, Failed
 
 

@@ -9,7 +9,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import Kind
 from kproxy.core.parse import from_builtins
-from kproxy.core.settings import Mode, Settings
+from kproxy.core.settings import LocalhostNodePorts, Settings
 from kproxy.core.store import Connected, Replaced
 from kproxy.proxy.remarks import conflict_lines, limit_lines, overlap_lines, service_lines
 from tests.unit.core.things import a_cidr, a_node, a_service, listed, networks
@@ -20,36 +20,36 @@ SERVICE = {
     "metadata": {"name": "web"},
     "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
 }
-PODS = (ipaddress.ip_network("10.1.0.0/16"),)
+RECOGNISED = Settings("n", cluster_cidrs=(ipaddress.ip_network("10.1.0.0/16"),))
 
 
 def lines(settings, *services):
     compiler = Compiler(settings)
     objects = tuple(from_builtins(service) for service in services)
     compiler.apply([Replaced(Kind.SERVICE, objects), Replaced(Kind.ENDPOINT_SLICE, ())])
-    return list(limit_lines(settings.mode, compiler.tables))
+    return list(limit_lines(settings, compiler.tables))
 
 
 def test_pods_that_cannot_be_recognised_are_said_where_services_are():
-    said = lines(Settings("n", localhost_node_ports=False), SERVICE)
+    said = lines(Settings("n", localhost_ipv4=LocalhostNodePorts.NEVER), SERVICE)
     assert [line[:5] for line in said] == ["IPv4:"]
     assert "clusterCIDR names no IPv4 network" in said[0]
 
 
 def test_nothing_is_said_where_pods_are_recognised_and_localhost_is_off():
-    assert lines(Settings("n", cluster_cidrs=PODS, localhost_node_ports=False), SERVICE) == []
+    assert lines(replace(RECOGNISED, localhost_ipv4=LocalhostNodePorts.NEVER), SERVICE) == []
 
 
-@pytest.mark.parametrize(("mode", "said"), [(Mode.IPTABLES, 1), (Mode.EBPF, 0)])
-def test_the_iptables_mode_says_that_it_cannot_serve_the_ipv6_loopback(mode, said):
-    settings = replace(Settings("n", cluster_cidrs=PODS), mode=mode)
+@pytest.mark.parametrize(("ipv6", "said"), [("NEVER", 1), ("LISTED", 0)])
+def test_it_is_said_where_the_ipv6_loopback_cannot_be_served(ipv6, said):
+    settings = replace(RECOGNISED, localhost_ipv6=LocalhostNodePorts[ipv6])
     assert len(lines(settings)) == said
     assert all("::1" in line for line in lines(settings))
 
 
 def test_the_ipv6_loopback_is_no_topic_without_ipv6():
-    compiler = Compiler(Settings("n", cluster_cidrs=PODS), [Family.IPV4])
-    assert list(limit_lines(Mode.IPTABLES, compiler.tables)) == []
+    compiler = Compiler(RECOGNISED, [Family.IPV4])
+    assert list(limit_lines(RECOGNISED, compiler.tables)) == []
 
 
 def test_what_shares_addresses_with_a_service_cidr_is_named_in_a_line_for_each_range():

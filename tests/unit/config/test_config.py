@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from kproxy.config.checks import split_address_port
-from kproxy.config.fields import Configuration
+from kproxy.config.fields import Configuration, Mode
 from kproxy.config.loading import load_configuration, node_name, to_settings
 from kproxy.config.writing import as_document
-from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword
+from kproxy.core.settings import DetectLocalMode, LocalhostNodePorts, NodePortKeyword
 from kproxy.proxy.assembly import loop_settings
 from tests.unit.config.samples import DEFAULTS, HEADER, KUBEADM
 
@@ -222,23 +222,12 @@ def test_a_date_is_text_as_in_json(load):
 def test_settings_of_an_empty_configuration():
     settings = to_settings(Configuration(), "n")
     assert settings.node_name == "n"
-    assert settings.mode is Mode.IPTABLES
     assert settings.detect_local is DetectLocalMode.CLUSTER_CIDR
     assert settings.cluster_cidrs == ()
-    assert settings.node_port_addresses is None
-    assert settings.localhost_node_ports
+    assert settings.node_port_addresses == (NodePortKeyword.ALL,)
+    assert settings.localhost_ipv4 is LocalhostNodePorts.COVERED
+    assert settings.localhost_ipv6 is LocalhostNodePorts.NEVER
     assert not settings.masquerade_all
-
-
-@pytest.mark.parametrize(
-    ("mode", "expected"),
-    [("iptables", True), ("ipvs", True), ("ebpf", True), ("nftables", False)],
-)
-def test_masquerade_all_comes_from_the_section_of_the_mode(load, mode, expected):
-    loaded = load({"mode": mode, "iptables": {"masqueradeAll": True}})
-    assert to_settings(loaded.configuration, "n").masquerade_all is expected
-    loaded = load({"mode": mode, "nftables": {"masqueradeAll": True}})
-    assert to_settings(loaded.configuration, "n").masquerade_all is not expected
 
 
 @pytest.mark.parametrize(
@@ -266,7 +255,7 @@ def test_networks_are_canonical_and_keywords_are_kept(load):
         NodePortKeyword.PRIMARY,
         NodePortKeyword.LOCALHOST,
     )
-    assert not settings.localhost_node_ports
+    assert settings.localhost_ipv4 is LocalhostNodePorts.NEVER
 
 
 def test_an_ipv4_network_may_be_written_as_one_of_ipv6(load):

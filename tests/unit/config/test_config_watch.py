@@ -7,8 +7,8 @@ import os
 import pytest
 import yaml
 
+from kproxy.config.fields import Mode
 from kproxy.config.watch import changed_configuration
-from kproxy.core.settings import Mode
 from tests.unit.config.samples import HEADER
 
 

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.config.durations import Span
-from kproxy.config.fields import Configuration, Iptables, Logging, LogSpan, Nftables, Own
+from kproxy.config.fields import Configuration, Iptables, Logging, LogSpan, Mode, Nftables, Own
 from kproxy.config.writing import as_document, as_yaml
-from kproxy.core.settings import Mode
 from kproxy.text.go_yaml import to_yaml
 from kproxy.text.yaml import read_yaml
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from kproxy.config.fields import LogFormat, VModule
+from kproxy.config.fields import LogFormat, Mode, VModule
 from kproxy.config.loading import ConfigurationError
-from kproxy.core.settings import Mode
 from kproxy.kube_proxy.configuration import load
 from kproxy.kube_proxy.flags import UsageError, parse
 from kproxy.kube_proxy.table import KUBE_PROXY_FLAGS, WINDOWS_FLAGS

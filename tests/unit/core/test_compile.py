@@ -5,7 +5,7 @@ import pytest
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import Kind, NotProxied, ObjectKey, Protocol
-from kproxy.core.settings import Mode, Settings
+from kproxy.core.settings import Settings
 from kproxy.core.store import Deleted, Replaced, Upserted
 from kproxy.core.table import HealthCheck, NodePort, ServicePortKey, Target, Use, Via, Vip
 from tests.unit.core.things import (
@@ -29,8 +29,8 @@ LOCAL = an_endpoint(A, node=HERE)
 REMOTE = an_endpoint(B, node="n2")
 
 
-def compiled(*objects, mode=Mode.IPTABLES):
-    compiler = Compiler(Settings(HERE, mode=mode))
+def compiled(*objects):
+    compiler = Compiler(Settings(HERE))
     compiler.apply(listed(*objects))
     return compiler
 

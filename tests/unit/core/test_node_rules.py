@@ -6,7 +6,7 @@ import pytest
 
 from kproxy.core.addresses import Family
 from kproxy.core.node_rules import Surroundings, node_rules
-from kproxy.core.settings import DetectLocalMode, Mode, NodePortKeyword, Settings
+from kproxy.core.settings import DetectLocalMode, LocalhostNodePorts, NodePortKeyword, Settings
 from kproxy.core.table import FromInterface, FromInterfacePrefix, FromNetwork, Undetected
 from tests.unit.core.things import HERE, a_cidr, a_node, networks
 
@@ -64,75 +64,59 @@ def held(family, node=None, **settings):
     return [str(network) for network in found]
 
 
-@pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize(
     ("listed", "node", "v4", "v6"), [row[1:] for row in NODE_PORTS], ids=[r[0] for r in NODE_PORTS]
 )
-def test_where_node_ports_hold(listed, node, v4, v6, mode):
-    assert held(V4, node, mode=mode, node_port_addresses=listed) == v4
-    assert held(V6, node, mode=mode, node_port_addresses=listed) == v6
+def test_where_node_ports_hold(listed, node, v4, v6):
+    assert held(V4, node, node_port_addresses=listed) == v4
+    assert held(V6, node, node_port_addresses=listed) == v6
 
 
-@pytest.mark.parametrize("unset", [None, ()])
-@pytest.mark.parametrize(
-    ("mode", "v4", "v6"),
-    [
-        (Mode.IPTABLES, EVERYWHERE4, EVERYWHERE6),
-        (Mode.IPVS, EVERYWHERE4, EVERYWHERE6),
-        (Mode.EBPF, EVERYWHERE4, EVERYWHERE6),
-        (Mode.NFTABLES, PRIMARY4, PRIMARY6),
-    ],
-)
-def test_where_node_ports_hold_by_default(mode, v4, v6, unset):
-    assert held(V4, NODE, mode=mode, node_port_addresses=unset) == v4
-    assert held(V6, NODE, mode=mode, node_port_addresses=unset) == v6
-
-
+PART = "127.0.2.0/28"
 LOCALHOST_RULES = [
-    # (what is set, iptables v4, ebpf v4, ebpf v6, ipvs or nftables v4, and v6): True is all of it
-    (None, True, True, False, False, False),
-    ((ALL,), True, True, False, False, False),
-    ((LOCALHOST,), True, True, True, True, True),
-    ((PRIMARY,), False, False, False, False, False),
-    ((PRIMARY, LOCALHOST), True, True, True, True, True),
-    ((ALL, LOCALHOST), True, True, True, True, True),
-    (networks("127.0.0.0/8"), True, True, False, True, False),
-    (networks("127.0.0.1/32"), "127.0.0.1/32", "127.0.0.1/32", False, "127.0.0.1/32", False),
-    (networks("127.0.2.0/28"), "127.0.2.0/28", "127.0.2.0/28", False, "127.0.2.0/28", False),
-    (networks("127.0.2.0/28", "127.0.0.0/8"), True, True, False, True, False),
-    (networks("126.0.0.0/7", "127.0.2.0/28"), True, True, False, True, False),
-    ((ALL, *networks("127.0.2.0/28")), True, True, False, "127.0.2.0/28", False),
-    ((PRIMARY, *networks("127.0.2.0/28")), *["127.0.2.0/28"] * 2, False, "127.0.2.0/28", False),
-    (networks("0.0.0.0/0"), True, True, False, False, False),
-    (networks("10.0.0.0/8"), False, False, False, False, False),
-    (networks("::1/128"), True, True, True, False, True),
-    (networks("2001:db8::/32"), True, True, False, False, False),
+    # (what is set; IPv4, IPv6 where everything covers loopback; the same where it must be listed)
+    # True is all of loopback.
+    ((ALL,), True, True, False, False),
+    ((LOCALHOST,), True, True, True, True),
+    ((PRIMARY,), False, False, False, False),
+    ((PRIMARY, LOCALHOST), True, True, True, True),
+    ((ALL, LOCALHOST), True, True, True, True),
+    (networks("127.0.0.0/8"), True, True, True, False),
+    (networks("127.0.0.1/32"), "127.0.0.1/32", True, "127.0.0.1/32", False),
+    (networks(PART), PART, True, PART, False),
+    (networks(PART, "127.0.0.0/8"), True, True, True, False),
+    (networks("126.0.0.0/7", PART), True, True, True, False),
+    ((ALL, *networks(PART)), True, True, PART, False),
+    ((PRIMARY, *networks(PART)), PART, False, PART, False),
+    (networks("0.0.0.0/0"), True, True, False, False),
+    (networks("10.0.0.0/8"), False, True, False, False),
+    (networks("::1/128"), True, True, False, True),
+    (networks("2001:db8::/32"), True, False, False, False),
 ]
 
 
-@pytest.mark.parametrize(
-    ("listed", "iptables", "ebpf4", "ebpf6", "other4", "other6"), LOCALHOST_RULES
-)
-def test_when_node_ports_hold_on_loopback(listed, iptables, ebpf4, ebpf6, other4, other6):
-    def on(mode, family):
-        settings = Settings(HERE, mode=mode, node_port_addresses=listed)
+def on_loopback(when, listed):
+    settings = Settings(HERE, node_port_addresses=listed, localhost_ipv4=when, localhost_ipv6=when)
+
+    def on(family):
         found = rules(settings, NODE, family=family).localhost_node_ports
         every = networks(*(LOOPBACK4 if family is V4 else LOOPBACK6))
         return found == every or (str(*found) if found else False)
 
-    assert on(Mode.IPTABLES, V4) == iptables
-    assert on(Mode.IPTABLES, V6) is False, "the kernel has no route_localnet for IPv6"
-    assert (on(Mode.EBPF, V4), on(Mode.EBPF, V6)) == (ebpf4, ebpf6)
-    for mode in (Mode.IPVS, Mode.NFTABLES):
-        assert (on(mode, V4), on(mode, V6)) == (other4, other6), mode
+    return on(V4), on(V6)
 
 
-@pytest.mark.parametrize("mode", [Mode.IPTABLES, Mode.EBPF])
-@pytest.mark.parametrize("listed", [None, (ALL,), (LOCALHOST,)])
-def test_the_switch_turns_localhost_node_ports_off(mode, listed):
-    settings = Settings(HERE, mode=mode, node_port_addresses=listed, localhost_node_ports=False)
+@pytest.mark.parametrize(("listed", "covered4", "covered6", "listed4", "listed6"), LOCALHOST_RULES)
+def test_when_node_ports_hold_on_loopback(listed, covered4, covered6, listed4, listed6):
+    assert on_loopback(LocalhostNodePorts.COVERED, listed) == (covered4, covered6)
+    assert on_loopback(LocalhostNodePorts.LISTED, listed) == (listed4, listed6)
+    assert on_loopback(LocalhostNodePorts.NEVER, listed) == (False, False)
 
-    assert rules(settings, NODE).localhost_node_ports == ()
+
+def test_each_family_has_its_own_rule_for_loopback():
+    settings = Settings(HERE, localhost_ipv6=LocalhostNodePorts.NEVER)
+    assert rules(settings, NODE).localhost_node_ports
+    assert not rules(settings, NODE, family=V6).localhost_node_ports
 
 
 def test_local_pods_are_known_by_the_first_cluster_cidr_of_the_family():

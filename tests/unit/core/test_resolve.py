@@ -1,7 +1,5 @@
 """The reference decision: total, with a reason for everything."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +8,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import Protocol
 from kproxy.core.resolve import Drop, Forward, Packet, Pass, Reject, admits_node_port, resolve
-from kproxy.core.settings import Mode, NodePortKeyword, Settings
+from kproxy.core.settings import LocalhostNodePorts, NodePortKeyword, Settings
 from kproxy.core.store import Connected
 from kproxy.core.table import Via
 from tests.support.effort import examples
@@ -70,11 +68,9 @@ def packets(draw, family):
 
 
 @examples(80)
-@given(st.data(), st.sampled_from(Family), st.sampled_from(Mode), SETTINGS, CLUSTERS)
-def test_every_packet_has_a_verdict_and_every_verdict_a_reason(
-    data, family, mode, settings, cluster
-):
-    compiler = Compiler(replace(settings, mode=mode), [family])
+@given(st.data(), st.sampled_from(Family), SETTINGS, CLUSTERS)
+def test_every_packet_has_a_verdict_and_every_verdict_a_reason(data, family, settings, cluster):
+    compiler = Compiler(settings, [family])
     compiler.apply(cluster)
     current = compiler.tables[family]
     frontends = [
@@ -113,7 +109,7 @@ def test_a_loopback_address_counts_as_the_node_s_own_whatever_was_found():
 
 
 def test_node_ports_on_loopback_can_be_off_while_others_hold():
-    current = table(*SERVED, localhost_node_ports=False)
+    current = table(*SERVED, localhost_ipv4=LocalhostNodePorts.NEVER)
 
     assert isinstance(resolve(current, Packet("127.0.0.1", "127.0.0.1", 30080, TCP), LOCAL), Pass)
     assert isinstance(

@@ -17,7 +17,7 @@ from kproxy.core.objects import (
     Service,
     ServiceCIDR,
 )
-from kproxy.core.settings import DetectLocalMode, NodePortKeyword, Settings
+from kproxy.core.settings import DetectLocalMode, LocalhostNodePorts, NodePortKeyword, Settings
 from kproxy.core.store import Deleted, Replaced, Upserted
 from tests.unit.core.things import HERE, THERE, networks
 
@@ -164,9 +164,10 @@ SETTINGS = st.builds(
     bridge_interface=st.just("pods0"),
     interface_name_prefix=st.just("pod"),
     masquerade_all=st.sampled_from([False, False, True]),
-    node_port_addresses=st.none()
+    node_port_addresses=st.just((NodePortKeyword.ALL,))
     | some((*NodePortKeyword, *networks("192.0.2.0/24", "2001:db8::/64", "127.0.0.1/32")), 3),
-    localhost_node_ports=st.booleans(),
+    localhost_ipv4=st.sampled_from(LocalhostNodePorts),
+    localhost_ipv6=st.sampled_from(LocalhostNodePorts),
 )
 
 

@@ -12,7 +12,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import ObjectKey, Protocol
 from kproxy.core.resolve import Packet
-from kproxy.core.settings import DetectLocalMode, Settings
+from kproxy.core.settings import DetectLocalMode, LocalhostNodePorts, Settings
 from kproxy.core.store import Upserted
 from kproxy.core.table import (
     FromInterface,
@@ -199,7 +199,11 @@ def test_the_loopback_guard_is_there_exactly_while_localhost_node_ports_are():
     guard = {"filter/KPROXY-LOCALNET", "jump/filter/INPUT/KPROXY-LOCALNET"}
     worlds = {}
     for on in (True, False):
-        compiler = Compiler(Settings(HERE, localhost_node_ports=on))
+        compiler = Compiler(
+            Settings(
+                HERE, localhost_ipv4=LocalhostNodePorts.COVERED if on else LocalhostNodePorts.NEVER
+            )
+        )
         compiler.apply(listed(a_service()))
         for family in Family:
             worlds[family, on] = World.of(compiler.tables[family])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from backends.iptables.driver import counters
+from kproxy.config.fields import Mode
 from kproxy.core.addresses import Family
-from kproxy.core.settings import Mode
 from kproxy.ports.data_path import Sample
 from kproxy.run.loop.agent import Ended
 from kproxy.run.loop.worker import Job, Polled

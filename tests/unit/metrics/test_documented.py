@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kproxy.core.settings import Mode
+from kproxy.config.fields import Mode
 from tests.unit.metrics.shown import shapes
 
 PAGE = Path(__file__).parents[3] / "deploy" / "metrics.md"

@@ -8,9 +8,10 @@ import threading
 import time
 
 from kproxy import __version__
+from kproxy.config.fields import Configuration, Mode
 from kproxy.core.addresses import Family
-from kproxy.core.settings import Mode
-from kproxy.run.metrics import UPSTREAM_VERSION, Metrics
+from kproxy.proxy.startup import metrics_of
+from kproxy.run.metrics import UPSTREAM_VERSION
 from tests.support.memory import OBJECTS, STEPS, Call
 from tests.unit.metrics.pages import Page
 from tests.unit.metrics.watched import SOURCE, watched
@@ -78,14 +79,14 @@ def test_the_names_that_kubernetes_gave_are_counted():
 
 
 def test_the_process_is_told_of():
-    metrics = Metrics(Mode.IPTABLES, tuple(Family), {})
+    metrics = metrics_of(Configuration(), tuple(Family))
     page = Page(metrics)
     assert page.value("process_resident_memory_bytes") > 1e6
     assert 0 < page.value("process_start_time_seconds") <= time.time()
 
 
 def test_requests_of_many_threads_are_all_counted():
-    metrics = Metrics(Mode.IPTABLES, tuple(Family), {})
+    metrics = metrics_of(Configuration(), tuple(Family))
 
     def ask():
         for _ in range(500):
@@ -108,7 +109,7 @@ def test_requests_of_many_threads_are_all_counted():
 
 
 def test_a_request_may_take_no_time_at_all():
-    metrics = Metrics(Mode.IPTABLES, tuple(Family), {})
+    metrics = metrics_of(Configuration(), tuple(Family))
     metrics.request("PATCH", 200, "api", 0.0)
     count = "rest_client_request_duration_seconds_count"
     assert Page(metrics).value(count, verb="PATCH", host="api") == 1

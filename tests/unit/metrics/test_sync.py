@@ -7,10 +7,10 @@ import dataclasses
 
 import pytest
 
+from kproxy.config.fields import Mode
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Flow
 from kproxy.core.objects import Kind, ObjectKey, Protocol
-from kproxy.core.settings import Mode
 from kproxy.core.store import Deleted, Difference, Replaced, Upserted
 from kproxy.core.table import ServicePortKey, TableChanges
 from kproxy.run.loop.agent import Ended

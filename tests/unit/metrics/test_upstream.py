@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kproxy.core.settings import Mode
+from kproxy.config.fields import Mode
 from tests.unit.metrics.pages import Shape
 from tests.unit.metrics.shown import shapes
 

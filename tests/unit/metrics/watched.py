@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
+from kproxy.config.fields import Mode
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Kind
-from kproxy.core.settings import Mode
 from kproxy.ports.source import SourceState, SourceStatus
+from kproxy.proxy.startup import shown_in
 from kproxy.run.loop.agent import Hooks
 from kproxy.run.metrics import Feature, Metrics, Readers
 from tests.unit.metrics.pages import Page
@@ -22,7 +23,13 @@ def time_of_day():
 
 
 def metrics_of(mode=Mode.IPTABLES, features=None):
-    return Metrics(mode, tuple(Family), features or {}, wall_clock=time_of_day)
+    return Metrics(
+        mode.value,
+        tuple(Family),
+        features or {},
+        shown=shown_in(mode),
+        wall_clock=time_of_day,
+    )
 
 
 def hooks_of(metrics):

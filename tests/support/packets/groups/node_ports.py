@@ -113,7 +113,7 @@ GROUPS = (
             Case("no reject either", LOOPBACK, f"{LOOPBACK}:30121", PASS),
             *_held(NODE),
         ),
-        settings={"localhost_node_ports": False},
+        settings={"localhost_ipv4": "never"},
     ),
     Group(
         "nodePortAddresses without a network of this family",
