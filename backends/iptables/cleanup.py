@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from backends.iptables.driver import accounting, localnet
 from backends.iptables.render.rules import CHAIN_PREFIX, SET_PREFIX, TABLES
 from backends.kernel import ipset
@@ -35,6 +37,22 @@ def clean_up_variant(family: Family, variant: Variant) -> int:
                 localnet.close(family, variant)
             removed += _clean_table(family, variant, tables[name], ours)
     return removed
+
+
+def reduce_variant(family: Family, variant: Variant, kept: Collection[str]) -> bool:
+    """Remove our jumps and chains from one variant, but for some chains and the jumps to them.
+
+    Returns whether anything of ours is left. Raises BackendError.
+    """
+    left = False
+    with rulesets.opened(family, variant, TABLES) as tables:
+        for name in ("nat", "filter"):
+            ours = _our_chains(tables[name]) if name in tables else set()
+            gone = ours.difference(kept)
+            left |= gone != ours
+            if gone:
+                _clean_table(family, variant, tables[name], gone)
+    return left
 
 
 def _our_chains(table: Table) -> set[str]:

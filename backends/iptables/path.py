@@ -12,6 +12,7 @@ from backends.iptables.options import IptablesOptions
 from backends.iptables.preview import preview
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Feature, Options
+from backends.iptables.withdrawal import FormerVariant
 from backends.kernel.transactions import Transactions
 from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy.takeover import TakeOver
@@ -63,19 +64,15 @@ class IptablesPath:
         )
 
     def in_force(self, family: Family) -> None:
-        """Remove what an earlier run wrote in the other variant and, if asked, kube-proxy's."""
-        for other in set(Variant) - {self._chosen[family]}:
-            removed = cleanup.clean_up_variant(family, other)
-            if removed:
-                log.info(
-                    "%s: removed %d objects that kproxy once wrote with iptables %s",
-                    family.value,
-                    removed,
-                    other.value,
-                )
+        """Remove what kube-proxy left, if asked."""
         removed = self._take_over.in_force(family) if self._take_over else 0
         if removed:
             log.info("%s: removed %d objects that kube-proxy left", family.value, removed)
+
+    def former(self, family: Family) -> list[FormerVariant]:
+        """Return the variants that this process does not write in."""
+        unused = (each for each in Variant if each is not self._chosen.get(family))
+        return [FormerVariant(family, each) for each in unused]
 
     def preview(self, table: ForwardingTable) -> str:
         """Return the input of iptables-restore that makes a table true."""

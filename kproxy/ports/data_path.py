@@ -59,6 +59,27 @@ class Sample(NamedTuple):
     value: float
 
 
+class Former(Protocol):
+    """One family of a data path that an earlier run may have used and this one does not.
+
+    Calls come one at a time, and may raise BackendError.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+
+    def withdraw(self) -> bool:
+        """Take no new connections; say whether no open one needs this data path any more.
+
+        For when the rules of another one are in force, and asked again until it says so. Open
+        connections go on meanwhile. Where nothing of it is there, the answer is True at once.
+        """
+
+    def clean_up(self) -> int:
+        """Remove everything of it; return how many kernel objects there were."""
+
+
 class Backend(Protocol):
     """A data path of one family that can be brought in line with a forwarding table.
 
@@ -152,8 +173,13 @@ class DataPath(Protocol):
     def in_force(self, family: Family) -> None:
         """Remove what would contradict a family's rules, now that the kernel holds them.
 
-        That is what an earlier run left elsewhere and, if the options say so, what kube-proxy
-        left, in every mode of its.
+        That is, if the options say so, what kube-proxy left, in every mode of its.
+        """
+
+    def former(self, family: Family) -> Iterable[Former]:
+        """Return the parts of it that no backend of this process writes to.
+
+        One that opened no backend returns everything that it can be made of.
         """
 
     def preview(self, table: ForwardingTable) -> str:

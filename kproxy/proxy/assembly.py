@@ -6,8 +6,9 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from kproxy.config.fields import Configuration, Iptables, Ipvs, Mode, Nftables
 from kproxy.config.loading import to_settings
@@ -22,6 +23,8 @@ from kproxy.node import heap
 from kproxy.node.listening import listening
 from kproxy.ports.data_path import Backend, BackendError, DataPath
 from kproxy.ports.source import Source
+from kproxy.proxy.data_paths import former
+from kproxy.proxy.handover import Handover
 from kproxy.proxy.host import address_events, host_addresses, host_networks
 from kproxy.proxy.port_watch import PortWatch
 from kproxy.proxy.remarks import (
@@ -85,6 +88,7 @@ class Proxy:
     health_ports: HealthPorts
     port_watch: PortWatch
     networks: HostNetworks
+    handover: Handover
     unavailable: tuple[Family, ...]
 
 
@@ -106,6 +110,12 @@ def build(
     compiler.apply((Connected(connected),))
     settings = loop_settings(configuration)
     telling = _Telling(compiler, core_settings, around)
+    handover = Handover(partial(former, configuration, path), ThreadPoolExecutor(1, "handover"))
+
+    def first_commit(family: Family) -> None:
+        handover.begin(family)
+        path.in_force(family)
+
     agent = Agent(
         compiler,
         list(opened.values()),
@@ -117,7 +127,7 @@ def build(
             began=around.metrics.began,
             done=telling.done,
             compiled=telling.compiled,
-            first_commit=path.in_force,
+            first_commit=first_commit,
             ready=telling.ready,
         ),
     )
@@ -150,7 +160,7 @@ def build(
     telling.tables_changed = port_watch.compiled
     networks = HostNetworks(host_networks, address_events, agent.take, known=connected)
     unavailable = tuple(each for each in families if each not in opened)
-    return Proxy(compiler, agent, health, health_ports, port_watch, networks, unavailable)
+    return Proxy(compiler, agent, health, health_ports, port_watch, networks, handover, unavailable)
 
 
 def _connected() -> frozenset[Network]:

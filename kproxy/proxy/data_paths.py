@@ -5,10 +5,13 @@ Only here and in `host` is anything of `backends` imported, and not before it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
 
 from kproxy.config.fields import Configuration, IptablesVariant, Mode
-from kproxy.ports.data_path import DataPath
+from kproxy.core.addresses import Family
+from kproxy.ports.data_path import DataPath, Former
 
 
 class NotAvailable(Exception):
@@ -25,6 +28,14 @@ def data_path(configuration: Configuration) -> DataPath:
             f"available: {available}"
         )
     return make(configuration)
+
+
+def former(configuration: Configuration, path: DataPath, family: Family) -> Iterator[Former]:
+    """Yield what earlier runs may have left elsewhere than in the data path in use."""
+    yield from path.former(family)
+    for mode in DATA_PATHS:
+        if mode is not configuration.mode:
+            yield from data_path(msgspec.structs.replace(configuration, mode=mode)).former(family)
 
 
 def _iptables(configuration: Configuration) -> DataPath:

@@ -61,6 +61,7 @@ async def follow(proxy: Proxy, source: Source, duties: Duties) -> None:
                 tasks.create_task(proxy.health_ports.run(), name="health ports"),
                 tasks.create_task(proxy.port_watch.run(), name="ports of this node"),
                 tasks.create_task(proxy.networks.run(), name="the host's networks"),
+                tasks.create_task(proxy.handover.run(), name="handover"),
                 tasks.create_task(_end(proxy, duties.until), name="reasons to end"),
                 *(tasks.create_task(each) for each in _servers(proxy, duties)),
             ]

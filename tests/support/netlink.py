@@ -26,7 +26,7 @@ class Script:
     """Stands for the socket: gives the scripted answers, and fails when there are none left."""
 
     def __init__(self, answers: Iterable[bytes]) -> None:
-        self._answers = list(answers)
+        self.answers = list(answers)
         self.sent: list[bytes] = []
 
     def __call__(self, family: int, kind: int, protocol: int) -> Script:
@@ -42,4 +42,4 @@ class Script:
         self.sent.append(data)
 
     def recv(self, size: int) -> bytes:
-        return self._answers.pop(0)
+        return self.answers.pop(0)

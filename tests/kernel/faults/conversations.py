@@ -101,6 +101,10 @@ class Conversation:
                 break
         return answers[0] if answers else "nobody"
 
+    def end(self) -> None:
+        """Close the client's end."""
+        self._loop.close(self._client)
+
     def _when_writable(self, then) -> None:
         self._loop.watch(self._client, then, selectors.EVENT_WRITE)
 

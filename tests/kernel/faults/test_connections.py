@@ -117,6 +117,20 @@ def test_a_connection_outlives_its_own_endpoint_and_a_flow_follows(node, talk, o
     assert partners({k: v for k, v in ongoing.items() if k not in flows}) == {POD1}
 
 
+def test_they_survive_that_the_last_service_goes(node, proxy, ongoing):
+    """The rules that remain still need tracking. UDP flows to a Service that is gone are ended."""
+    node.manifests.remove("web")
+    until(
+        lambda: not [line for line in node.ours() if "KPROXY-SVC-" in line],
+        within_s=LONGEST_S,
+        what="no Service is left",
+    )
+    assert partners({k: v for k, v in ongoing.items() if k[2] is Protocol.TCP}) == {POD1}
+    proxy.kill()
+    node.once()
+    assert partners({k: v for k, v in ongoing.items() if k[2] is Protocol.TCP}) == {POD1}
+
+
 def test_they_survive_a_flush_and_its_repair(node, ongoing, proxy):
     """The kernel stops tracking when the last rule that needs it goes, so somebody has another."""
     node.run("nft -f -", text=TRACKED)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
 _FAMILIES = ("iptables", "ip6tables")
+_VARIANTS = ("nft", "legacy")
 
 # Shell lines; $real is the program, its input is on standard input and $PPID is the proxy.
 KILL_BEFORE = "kill -9 $PPID; exit 1"
@@ -34,8 +36,8 @@ class Tools:
         folder.mkdir()
         self.folder = folder
         self._variant = variant
-        for stem in _FAMILIES:
-            name = self._program(stem)
+        for stem, each in itertools.product(_FAMILIES, _VARIANTS):
+            name = f"{stem}-{each}-restore"
             real = shutil.which(name)
             assert real is not None, f"{name} is not installed"
             script = folder / name

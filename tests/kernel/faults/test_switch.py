@@ -1,0 +1,211 @@
+"""A start in the other variant of iptables: no connection is cut, none is refused."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+
+from kproxy.core.addresses import Family
+from kproxy.core.objects import Protocol
+from tests.kernel.faults.cluster import both
+from tests.kernel.faults.flowing import Flowing
+from tests.kernel.faults.node import Node, is_ours
+from tests.kernel.faults.proxy import Proxy
+from tests.kernel.faults.test_connections import FRONTENDS, SOURCES, web
+from tests.kernel.faults.tools import KILL_AFTER
+from tests.kernel.faults.waiting import LONGEST_S, until
+from tests.support.net.plan import CLIENT, POD1, POD2, POD3
+
+pytestmark = pytest.mark.kernel
+
+OTHER = {"nft": "legacy", "legacy": "nft"}
+PROTOCOLS = (Protocol.TCP, Protocol.UDP)
+NEW_ONES = ("KPROXY-SERVICES", "KPROXY-FILTER", "KPROXY-SVC-", "KPROXY-HEALTH")
+# By the old variant: filter and nat of the new one, for both families. From legacy tables rules are
+# removed by restores, too: nat and filter, once for new connections and once for open ones.
+RESTORES_OF_A_CHANGE = {"nft": 2 * 2, "legacy": 2 * 4}
+RESTORES_OF_A_CLEAN_UP = {"nft": 0, "legacy": 2 * 2}
+STEP_S = 0.02
+ANSWERS = {"10.96.0.30:80": frozenset({POD1})}
+
+
+@pytest.fixture
+def flowing(node, ways):
+    """Conversations with the only endpoint, under rules of a proxy that has ended."""
+    node.manifests.put("web", web(POD1))
+    proxy = node.ready()
+    with Flowing(node.network, (POD1, POD2, POD3), ways) as flowing:
+        assert proxy.stop() == 0
+        yield flowing
+
+
+@pytest.fixture
+def ways():
+    """Each kind of conversation from each source to each frontend."""
+    return list(itertools.product(SOURCES, FRONTENDS, PROTOCOLS, Family))
+
+
+from_outside = pytest.mark.parametrize(
+    "ways", [list(itertools.product((CLIENT,), FRONTENDS[1:], PROTOCOLS, Family))], ids=["outside"]
+)
+
+
+def left(node: Node, variant: str) -> list[str]:
+    """Return what the proxy has in a variant: chains, their rules and jumps to them."""
+    used, node.variant = node.variant, variant
+    lines = [line for family in Family for line in node.saved(family) if is_ours(line)]
+    node.variant = used
+    return lines
+
+
+def takes_new_ones(node: Node, variant: str) -> list[str]:
+    """Return what in a variant is for new connections."""
+    return [line for line in left(node, variant) for name in NEW_ONES if name in line]
+
+
+def switched(node: Node) -> tuple[Proxy, str]:
+    """Start in the other variant; return that process and the name of the old variant."""
+    old, node.variant = node.variant, OTHER[node.variant]
+    proxy = node.ready()
+    for family in Family:
+        proxy.wait_for(f"{family.value}: iptables {old} takes no new connections")
+    return proxy, old
+
+
+def forget_connections(node: Node) -> None:
+    """Let the kernel forget what it tracks, as it would a while after the last packet."""
+    node.run("conntrack -F")
+
+
+def test_open_ones_go_on_and_new_ones_begin_until_the_old_rules_are_gone(node, flowing):
+    proxy, old = switched(node)
+    assert flowing.flow(5).silenced == []
+    assert flowing.lasting_met == {POD1}
+    assert left(node, old)
+    assert not takes_new_ones(node, old)
+
+    node.manifests.put("web", web(POD1, POD2))
+    until(
+        lambda: POD2 in flowing.flow(5).new_met, within_s=LONGEST_S, what="new ones meet new rules"
+    )
+    flowing.end()
+    assert flowing.silenced == []
+    assert left(node, old)
+    forget_connections(node)
+    proxy.wait_for(f"objects of iptables {old}", within_s=LONGEST_S)
+    until(lambda: left(node, old) == [], within_s=LONGEST_S, what="the old rules are gone")
+    assert node.ours()
+
+
+@from_outside
+def test_what_the_old_table_refuses_by_policy_passes_until_its_rules_go(node, flowing):
+    for family in Family:
+        node.iptables(family, "-P FORWARD DROP")
+    switched(node)
+    assert flowing.flow(5).silenced == []
+
+
+@from_outside
+def test_what_is_open_outlives_starts_to_and_fro(node, flowing):
+    for _ in range(3):
+        proxy, _ = switched(node)
+        assert flowing.flow(2).silenced == []
+        assert proxy.stop() == 0
+
+
+def test_a_single_apply_lets_the_old_rules_take_no_new_connections(node, flowing):
+    old, node.variant = node.variant, OTHER[node.variant]
+    node.once()
+    assert flowing.flow(2).silenced == []
+    assert left(node, old)
+    assert not takes_new_ones(node, old)
+
+    flowing.end()
+    forget_connections(node)
+    node.once()
+    assert left(node, old) == []
+
+
+def test_clean_up_in_between_removes_both(node, flowing):
+    proxy, old = switched(node)
+    flowing.end()
+    assert flowing.silenced == []
+    assert proxy.stop() == 0
+    assert node.kproxy("cleanup").ended() == 0
+    assert left(node, old) == left(node, node.variant) == []
+
+
+def cut_short(node: Node, call: int) -> int:
+    """Apply in the other variant, killed after one restore; return how it ended."""
+    node.variant = OTHER[node.variant]
+    node.tools.forget()
+    node.tools.at(call, KILL_AFTER)
+    return node.start("--once").ended()
+
+
+def change_back(node: Node) -> None:
+    node.variant = OTHER[node.variant]
+    node.once()
+
+
+@from_outside
+def test_killed_after_any_restore_nobody_is_cut_and_a_start_finishes(node, flowing, variant):
+    for call in itertools.count(1):
+        ended = cut_short(node, call)
+        assert flowing.flow(1).silenced == [], f"after restore {call}"
+        if ended == 0:
+            break
+        node.once()
+        assert flowing.flow(1).silenced == [], f"after restore {call} and another start"
+        assert not takes_new_ones(node, variant)
+        change_back(node)
+    assert call > RESTORES_OF_A_CHANGE[variant]
+
+
+def test_killed_after_any_restore_a_start_removes_the_rest(node, variant):
+    """Without open connections the old rules go at once, and that is cut short."""
+    node.manifests.put("web", both("web", "10.96.0.30", POD1))
+    node.once()
+    for call in itertools.count(1):
+        ended = cut_short(node, call)
+        assert node.answers(ANSWERS) == [], f"after restore {call}"
+        if ended == 0:
+            break
+        forget_connections(node)
+        node.once()
+        assert left(node, variant) == [], f"after restore {call} and another start"
+        change_back(node)
+    assert call > RESTORES_OF_A_CHANGE[variant] + RESTORES_OF_A_CLEAN_UP[variant]
+
+
+@from_outside
+def test_killed_at_any_moment_nobody_is_cut_and_a_start_finishes(node, flowing):
+    """From nf_tables rules are removed without a program that a test could stand before."""
+    for step in range(8):
+        old, node.variant = node.variant, OTHER[node.variant]
+        proxy = node.start("--once")
+        proxy.wait_for("writing rules with")
+        time.sleep(step * STEP_S)
+        proxy.kill()
+        assert flowing.flow(1).silenced == [], f"{step * STEP_S} s after it was opened"
+        node.once()
+        assert flowing.flow(1).silenced == []
+        assert not takes_new_ones(node, old)
+
+
+def test_a_set_that_the_old_rules_refer_to_keeps_nobody_waiting(node):
+    """An endpoint of a sticky Service went while nobody looked; the other variant names its set."""
+    sticky = {"sessionAffinity": "ClientIP"}
+    node.manifests.put("web", both("web", "10.96.0.20", POD1, POD3, **sticky))
+    node.once()
+    node.manifests.put("web", both("web", "10.96.0.20", POD1, POD2, **sticky))
+    node.variant = OTHER[node.variant]
+    node.once()
+    assert node.answers({"10.96.0.20:80": frozenset({POD1, POD2})}) == []
+    node.once()
+    left_over = node.ours()
+    node.kproxy("cleanup").ended()
+    node.once()
+    assert node.ours() == left_over

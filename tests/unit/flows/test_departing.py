@@ -1,0 +1,86 @@
+"""Waiting for the end of translated connections, in bounded steps."""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+
+from backends.kernel import translated
+from backends.kernel.translated import Departing
+from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
+from tests.support.netlink import DONE, ERROR, INTERRUPTED, SOCKET, Script, attribute, message
+
+TRANSLATED, PLAIN = 1 << 5 | 1 << 3, 1 << 3  # IPS_DST_NAT, IPS_CONFIRMED
+END = message(DONE)
+
+
+def entry(number: int, status: int = TRANSLATED) -> bytes:
+    body = attribute(3, struct.pack(">I", status)) + attribute(12, struct.pack(">I", number))
+    return struct.pack("=IHHIIBBH", 20 + len(body), 0x100, 0, 1, 0, 2, 0, 0) + body
+
+
+@pytest.fixture
+def play(monkeypatch):
+    """Return a function that makes the kernel give these answers."""
+
+    def start(*answers: bytes) -> Script:
+        script = Script(answers)
+        monkeypatch.setattr(SOCKET, script)
+        return script
+
+    return start
+
+
+def test_without_translated_connections_nothing_is_waited_for(play):
+    play(entry(1, PLAIN), END)
+    assert Departing(Family.IPV4).ended()
+
+
+def test_those_of_the_first_sight_are_waited_for_and_no_others(play):
+    departing = Departing(Family.IPV4)
+    play(entry(1), entry(2), entry(3, PLAIN), END)
+    assert not departing.ended()
+    play(entry(2), entry(4), END)
+    assert not departing.ended()
+    play(entry(4), entry(5), END)
+    assert departing.ended()
+
+
+def test_one_that_was_gone_does_not_come_back(play):
+    departing = Departing(Family.IPV4)
+    for answers, ended in (((1, 2), False), ((2,), False), ((1,), True)):
+        play(*map(entry, answers), END)
+        assert departing.ended() is ended
+
+
+def test_a_look_is_bounded_and_the_next_goes_on(play, monkeypatch):
+    monkeypatch.setattr(translated, "_AT_ONCE", 2)
+    script = play(*map(entry, range(5)), END)
+    departing = Departing(Family.IPV4)
+    for left in (4, 2, 0):
+        assert not departing.ended()
+        assert len(script.answers) == left
+    play(END)
+    assert departing.ended()
+
+
+def test_a_disturbed_reading_proves_nothing(play):
+    departing = Departing(Family.IPV4)
+    play(message(DONE, flags=INTERRUPTED))
+    assert not departing.ended()
+    play(END)
+    assert departing.ended()
+
+
+def test_after_a_refusal_it_begins_anew(play):
+    departing = Departing(Family.IPV4)
+    play(entry(1), message(ERROR, status=-errno.ENOBUFS))
+    with pytest.raises(BackendError, match="listing translated connections"):
+        departing.ended()
+    play(entry(1), END)
+    assert not departing.ended()
+    play(END)
+    assert departing.ended()
