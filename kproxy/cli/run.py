@@ -108,8 +108,8 @@ def run(
       kproxy run --manifests ./app --node-name node-1 --once
 
     Exit codes: 0 stopped as asked, or applied (--once); 1 it failed, or a kproxy runs here already
-    (--once); 2 the command line or the configuration is wrong; 3 applied, but a manifest or an IP
-    family was refused (--once).
+    (--once); 2 the command line or the configuration is wrong; 3 applied, but a manifest, a
+    Service's port or an IP family was refused (--once).
     """
     loaded = configuration_of(config, mode)
     configuration = loaded.configuration
@@ -209,5 +209,6 @@ def _apply(proxy: Proxy, loaded: Manifests, node_name: str) -> int:
         counts_line(proxy.compiler.tables[family] for family in applied),
         " and ".join(family.value for family in applied),
     )
-    incomplete = refused or proxy.unavailable or is_error(loaded.problems)
+    unheld = any(status.unheld for status in proxy.agent.status())
+    incomplete = refused or proxy.unavailable or unheld or is_error(loaded.problems)
     return WITH_PROBLEMS if incomplete else 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
-from kproxy.core.table import ForwardingTable, NodeRules, TableChanges
+from kproxy.core.table import ForwardingTable, NodeRules, ServicePortKey, TableChanges
 
 
 class BackendError(Exception):
@@ -84,7 +84,8 @@ class Backend(Protocol):
     """A data path of one family that can be brought in line with a forwarding table.
 
     Calls come from one thread, one at a time; those to another family's come from another thread,
-    at the same time. Any of them but `render`, `describe` and `counters` may raise BackendError.
+    at the same time. Any of them but `render`, `unheld`, `owners`, `describe` and `counters` may
+    raise BackendError.
     """
 
     family: Family
@@ -131,6 +132,20 @@ class Backend(Protocol):
         """Return what the metrics shall tell of this data path; cheap, as it is asked each second.
 
         Leaves out what cannot be read, and raises nothing.
+        """
+
+    def unheld(self) -> Mapping[ServicePortKey, str]:
+        """Return the service ports that `render` leaves out, or renders without something, and why.
+
+        All else is as asked once it is committed. What a refused commit showed to be impossible
+        appears here, and the next `render` returns what it alters; `settle` looks whether it has
+        become possible again.
+        """
+
+    def owners(self, keys: Iterable[Key]) -> Collection[ServicePortKey]:
+        """Return the service ports that these kernel objects are made for, as far as that shows.
+
+        They are the ones to try without, if a commit of these objects is refused.
         """
 
     def describe(self, key: Key) -> str:

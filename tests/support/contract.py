@@ -7,17 +7,19 @@ data paths that may meet in one kernel `PairContract`, with a fixture `pair`.
 import random
 from collections.abc import Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Protocol
 
 import pytest
 
 from kproxy.core.addresses import Family
 from kproxy.core.image import diff
-from kproxy.core.table import TableChanges
+from kproxy.core.table import ServicePort, TableChanges
 from kproxy.ports.data_path import Backend, BackendError
 from kproxy.run.loop.reconcile import Reconciler
 from kproxy.run.loop.threads import family_threads
 from tests.support.open_files import open_files, opened_since
+from tests.unit.run import tables as making
 from tests.unit.run.tables import between, some_tables
 
 
@@ -43,6 +45,12 @@ class Rig(Protocol):
 
         Each at another point of the commit, the first before anything was written. Leaving the
         context lifts what makes it fail.
+        """
+
+    def without_room(self) -> tuple[ServicePort, AbstractContextManager[object]]:
+        """Return a service port for which the kernel has no room while one is in the context.
+
+        It is in none of `some_tables`. With one endpoint and without affinity it has room.
         """
 
 
@@ -80,6 +88,33 @@ def coalesced(path):
     for old, new in zip([None, *path], path, strict=False):
         changes = changes.then(between(old, new))
     return changes
+
+
+def with_port(old, port):
+    """Return a table with one service port more, or with another one under its name."""
+    return making.table(
+        old.family, *(each for each in old.service_ports.values() if each.key != port.key), port
+    )
+
+
+def without_port(old, port):
+    """Return a table without a service port, whose clusterIPs are known all the same."""
+    new = making.table(old.family, *old.service_ports.values())
+    new.apply(TableChanges(old.family, service_ports={port.key: None}))
+    return new
+
+
+def image_of(rig, wished):
+    """Return what the kernel should hold of a table."""
+    rendered = rig.backend().render(wished.everything())
+    return {key: value for key, value in rendered.items() if value is not None}
+
+
+def until_accepted(follower, wished):
+    """Apply a table whose first try is refused: only going on with it finds out why."""
+    with pytest.raises(BackendError):
+        follower.apply(wished)
+    follower.reconciler.apply(TableChanges(wished.family))
 
 
 class BackendContract:
@@ -241,6 +276,58 @@ class BackendContract:
         backend.close()
         assert not opened_since(before)
         assert_holds(rig, table)
+
+    def test_no_room_for_one_service_leaves_the_others_in_force(self, rig):
+        port, room = rig.without_room()
+        base = some_tables(rig.family)[1]
+        wished = with_port(base, port)
+        with room:
+            follower = Follower(rig.backend())
+            follower.apply(base)
+            assert follower.reconciler.unheld == {}
+            until_accepted(follower, wished)
+            assert follower.reconciler.unheld.keys() == {port.key}
+            assert all(follower.reconciler.unheld.values())
+            assert rig.backend().observe() == image_of(rig, without_port(wished, port))
+
+            moved = with_port(some_tables(rig.family)[2], port)
+            assert follower.apply(moved).written, "the others go on"
+            assert rig.backend().observe() == image_of(rig, without_port(moved, port))
+            follower.reconciler.apply(TableChanges(rig.family), retry=True)
+            assert follower.reconciler.unheld.keys() == {port.key}, "it was tried, in vain"
+            assert rig.backend().observe() == image_of(rig, without_port(moved, port))
+        follower.reconciler.apply(TableChanges(rig.family), retry=True)
+        assert follower.reconciler.unheld == {}
+        assert_holds(rig, moved)
+
+    def test_no_room_for_one_of_all_services_at_the_first_write(self, rig):
+        port, room = rig.without_room()
+        table = with_port(some_tables(rig.family)[6], port)
+        with room:
+            follower = Follower(rig.backend())
+            until_accepted(follower, table)
+            assert follower.reconciler.unheld.keys() == {port.key}
+            assert rig.backend().observe() == image_of(rig, without_port(table, port))
+            # A restart has to find it again, and takes nothing out of the kernel for that.
+            before = rig.backend().observe()
+            again = Follower(rig.backend())
+            until_accepted(again, table)
+            assert again.reconciler.unheld.keys() == {port.key}
+            assert rig.backend().observe() == before
+
+    def test_what_the_kernel_refuses_of_a_service_leaves_it_as_it_was(self, rig):
+        port, room = rig.without_room()
+        modest = replace(port, targets=port.targets[:1], affinity_timeout_s=None)
+        table = with_port(some_tables(rig.family)[1], modest)
+        wished = with_port(table, port)
+        follower = Follower(rig.backend())
+        follower.apply(table)
+        with room:
+            until_accepted(follower, wished)
+            assert follower.reconciler.unheld.keys() == {port.key}
+            assert rig.backend().observe() == image_of(rig, table)
+        follower.reconciler.apply(TableChanges(rig.family), retry=True)
+        assert_holds(rig, wished)
 
 
 class PairContract:

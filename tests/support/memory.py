@@ -11,7 +11,7 @@ import contextlib
 import enum
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from kproxy.core.addresses import Family, endpoint_text
 from kproxy.core.flows import Destinations, Flow
@@ -75,10 +75,13 @@ class Kernel:
         self.flows: set[Flow] = set()
         self.expired = 0
         self.writes = 0
+        self.has_room: Callable[[str, bytes], bool] = lambda name, value: True
         self._referrers: Counter[str] = Counter()
 
     def put(self, name: str, value: bytes) -> None:
         """Create or replace an object. Raises Refused if it refers to one that does not exist."""
+        if not self.has_room(name, value):
+            raise Refused(f"there is no room for {name}")
         references = _references(value)
         missing = [reference for reference in references if reference not in self.objects]
         if missing:
@@ -208,6 +211,15 @@ class Memory:
     def settle(self) -> None:
         """Do nothing: a commit leaves nothing undone here."""
 
+    def unheld(self) -> Mapping[ServicePortKey, str]:
+        """Return nothing: what is rendered is all that was asked for."""
+        return {}
+
+    def owners(self, keys: Iterable[Key]) -> frozenset[ServicePortKey]:
+        """Return the service ports of these objects; targets may be anybody's."""
+        wanted = {str(key) for key in keys}
+        return frozenset(key for key in self._entries if service_name(key) in wanted)
+
     def counters(self) -> Iterable[Sample]:
         """Return how many of our objects there are, and how many were written or removed."""
         names = [name.split("/") for name in self._kernel.objects]
@@ -294,6 +306,11 @@ def _frontend_key(key: ServicePortKey, frontend: Frontend) -> Key:
         return _key("frontend", f"{key.protocol.value} *:{frontend.port}")
     where = endpoint_text(frontend.address, frontend.port)
     return _key("frontend", f"{key.protocol.value} {where}")
+
+
+def service_name(key: ServicePortKey) -> str:
+    """Return the name of the object that stands for a service port."""
+    return str(_key("service", _service_text(key)))
 
 
 def _service_text(key: ServicePortKey) -> str:

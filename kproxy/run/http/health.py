@@ -6,6 +6,7 @@ adds what kproxy knows beyond that.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
@@ -16,6 +17,7 @@ from kproxy.run.loop.status import FamilyStatus
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 _NS = 1_000_000_000
+_NAMED = 20  # so many service ports that are not in force have their reason in an answer
 _MS = 1_000_000
 
 
@@ -101,6 +103,7 @@ class ProxyHealth:
             }
         if request.asks_for("verbose"):
             body["errors"] = {each.family.value: each.error for each in statuses if each.error}
+            body["unheld"] = {each.family.value: _unheld(each) for each in statuses if each.unheld}
             body["sources"] = [_source(each) for each in self._sources()]
         status = 200 if ok else 503
         answers[status] += 1
@@ -114,6 +117,14 @@ class ProxyHealth:
         """
         at = self._started_at if status.applied_at is None else status.applied_at
         return (wall_ns - int((now - at) * _NS)) // _MS * _MS
+
+
+def _unheld(status: FamilyStatus) -> dict[str, str]:
+    """Return some of the service ports that are not in force as they are wished, with the reasons.
+
+    A page of thousands would help nobody; the metrics have the number.
+    """
+    return {str(key): status.unheld[key] for key in itertools.islice(status.unheld, _NAMED)}
 
 
 def _source(status: SourceStatus) -> dict[str, object]:

@@ -26,7 +26,10 @@ from kproxy.run.loop.worker import Job, Outcome, Polled, Refused, Tended, Worker
 
 _Result = TypeVar("_Result")
 
-_ATTEMPTS_ONCE = 3  # of one family that is refused for a reason that may pass
+# Attempts of one family that is refused: for a reason that may pass, and for one that may not. The
+# second one leaves out what is to blame.
+_ATTEMPTS_ONCE = 3
+_ATTEMPTS_IN_VAIN = 2
 
 
 class SourceEnded(Exception):
@@ -261,7 +264,7 @@ class Agent:
             patience_s *= 2
 
     async def _try(self, lane: Lane) -> Applied | BackendError:
-        """Write what waits, again if it was refused for a reason that may pass."""
+        """Write what waits, again if it was refused: for the moment, or for some of it."""
         clock = asyncio.get_running_loop().time
         attempt = 0
         while True:
@@ -270,7 +273,9 @@ class Agent:
             match outcome:
                 case Written(applied=applied):
                     return applied
-                case Refused(error=error) if attempt == _ATTEMPTS_ONCE or not error.transient:
+                case Refused(error=error) if attempt == (
+                    _ATTEMPTS_ONCE if error.transient else _ATTEMPTS_IN_VAIN
+                ):
                     return error
                 case Refused() | Polled():
                     await asyncio.sleep(lane.next_at() - clock())

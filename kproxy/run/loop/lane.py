@@ -63,7 +63,7 @@ class Lane:
         """Return what is due now; ask only if something is."""
         due = self._pace.due(now)
         if due.write:
-            return Job(self.take(), look=due.look, takes=True)
+            return Job(self.take(), look=due.look, takes=True, retry=due.retry)
         changes = TableChanges(self.family) if due.look else None
         return Job(changes, look=due.look, takes=False)
 
@@ -81,6 +81,7 @@ class Lane:
             case Written():
                 if job.takes:
                     self._pace.wrote(started, now)
+                self._pace.unheld(now, something=bool(outcome.unheld), tried=job.retry)
                 self._written(outcome, started, now)
             case Refused():
                 self._refused(outcome, now)
@@ -106,10 +107,17 @@ class Lane:
         self._pace.polled(now, disturbed=outcome.disturbed)
         self._pace.left_over(now, something=bool(outcome.leftovers))
         self._tending.in_force(now)
+        before = self.status.unheld
         self.status = replace(
-            self.status, applied_at=now, behind_since=self._waiting_since, failures=0, error=""
+            self.status,
+            applied_at=now,
+            behind_since=self._waiting_since,
+            failures=0,
+            error="",
+            unheld=outcome.unheld,
         )
         self.report.written(outcome, now - started)
+        self.report.unheld(before, outcome.unheld)
 
     def _refused(self, outcome: Refused, now: float) -> None:
         self.settled = True

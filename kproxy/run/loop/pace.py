@@ -10,6 +10,7 @@ from kproxy.run.loop.settings import LoopSettings
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0  # what came meanwhile waits for so long once the kernel takes it again
+_LONGEST_UNHELD_S = 120.0  # a try costs a refused write, which is as dear as any
 _JITTER = 0.5  # a pause is up to this share longer, so that two families or nodes fall out of step
 _WRITE_EVERY = 4  # times as long as a write took: writing takes a fifth of the time at most
 _SHORTEST_INTERVAL_S = 0.01
@@ -48,6 +49,7 @@ class Due:
 
     write: bool
     look: bool
+    retry: bool = False
 
 
 class Pace:
@@ -62,6 +64,7 @@ class Pace:
         cap_s = min(_LONGEST_PAUSE_S, settings.sync_period_s)
         self._refusals = Retry(cap_s, random)
         self._leftovers = Retry(cap_s, random)
+        self._unheld = Retry(_LONGEST_UNHELD_S, random)
         self._queued = 0
         self._taken = 0  # so many changes are in the write that was started last
         self._recent = 0.0  # changes that were written, each counting less with every second
@@ -93,7 +96,11 @@ class Pace:
         """Say what is due."""
         if self._refusals.failures:
             return Due(write=now >= self._refusals.at, look=False)
-        return Due(write=now >= self._write_at(), look=now >= self._next_look_at())
+        return Due(
+            write=now >= self._write_at(),
+            look=now >= self._next_look_at(),
+            retry=now >= self._unheld.at,
+        )
 
     def started(self) -> None:
         """Note that all that was queued is being written; what is queued from now on is not."""
@@ -144,8 +151,16 @@ class Pace:
         else:
             self._leftovers.worked()
 
+    def unheld(self, now: float, *, something: bool, tried: bool) -> None:
+        """Note whether the kernel lacks service ports that it refused, and if those were tried."""
+        if not something:
+            self._unheld.worked()
+        elif tried or not self._unheld.failures:
+            self._unheld.failed(now)
+
     def _write_at(self) -> float:
-        return min(self._free_at if self._queued else math.inf, self._leftovers.at)
+        free_at = self._free_at if self._queued else math.inf
+        return min(free_at, self._leftovers.at, self._unheld.at)
 
     def _interval_s(self, cost_s: float, idle_s: float) -> float:
         """Return how long no change is written after a write that took `cost_s`.

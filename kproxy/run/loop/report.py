@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from kproxy.core.addresses import Family
+from kproxy.core.table import ServicePortKey
 from kproxy.run.loop.worker import NotTended, Refused, Tended, Written
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,26 @@ class Report:
         elif self._untended:
             log.info("%s: done after %d failures beside the rules", self._family, self._untended)
             self._untended = 0
+
+    def unheld(
+        self, before: Mapping[ServicePortKey, str], now: Mapping[ServicePortKey, str]
+    ) -> None:
+        """Say which service ports are not in force as they are wished any more, and which are."""
+        by_reason: dict[str, list[str]] = {}
+        for key, reason in now.items():
+            if key not in before:
+                by_reason.setdefault(reason, []).append(str(key))
+        for reason, keys in by_reason.items():
+            log.error(
+                "%s: not in force as asked, while all else is: %s: %s; trying again from time "
+                "to time",
+                self._family,
+                _some(tuple(sorted(keys))),
+                reason,
+            )
+        again = tuple(sorted(str(key) for key in before.keys() - now.keys()))
+        if again:
+            log.info("%s: nothing is left out any more of: %s", self._family, _some(again))
 
     def stuck(self, seconds: float) -> None:
         """Say that a call into the kernel does not come back."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
-from kproxy.core.table import TableChanges
+from kproxy.core.table import ServicePortKey, TableChanges
 from kproxy.ports.data_path import Backend, BackendError, Sample
 from kproxy.run.loop.reconcile import Applied, Reconciler, Step
 
@@ -17,6 +17,7 @@ class Job:
     changes: TableChanges | None
     look: bool  # read everything, even if nothing is in doubt
     takes: bool  # `changes` are all that waited
+    retry: bool = False  # also what the kernel does not hold as it is wished
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class Written:
     """The kernel holds what was asked. `leftovers` went wrong around it and must be done again.
 
     `disturbed` says that others may have written before, so that it still has to be read.
-    `stale_flows` is None where no flow could be stale, or the search failed.
+    `stale_flows` is None where no flow could be stale, or the search failed. `unheld` names the
+    service ports that are not in force as they are wished, and why.
     """
 
     applied: Applied
@@ -48,6 +50,7 @@ class Written:
     leftovers: tuple[BackendError, ...]
     stale_flows: StaleFlows | None
     counted: tuple[Sample, ...]
+    unheld: Mapping[ServicePortKey, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +105,18 @@ class Worker:
         try:
             if job.look:
                 self._reconciler.forget()
-            applied = self._reconciler.apply(job.changes)
+            applied = self._reconciler.apply(job.changes, retry=job.retry)
         except BackendError as error:
             return Refused(error, self._reconciler.step)
         stale_flows, leftovers = self._clear_up()
-        return Written(applied, disturbed, leftovers, stale_flows, tuple(self._backend.counters()))
+        return Written(
+            applied,
+            disturbed,
+            leftovers,
+            stale_flows,
+            tuple(self._backend.counters()),
+            self._reconciler.unheld,
+        )
 
     def tend(self, budget_s: float) -> Tended | NotTended:
         """Let the data path look after itself for a while; only bugs are raised."""

@@ -118,11 +118,17 @@ def _families(statuses: Iterable[FamilyStatus], now: float) -> tuple[Metric, ...
         "How often the kernel has refused since it last took all.",
         _FAMILY,
     )
+    unheld = _gauge(
+        "kproxy_unheld_service_ports",
+        "Service ports that are not in force as they are asked for, while all others are.",
+        _FAMILY,
+    )
     for status in statuses:
+        unheld.add_metric((status.family.value,), len(status.unheld))
         since = now if status.behind_since is None else status.behind_since
         behind.add_metric((status.family.value,), now - since)
         failures.add_metric((status.family.value,), status.failures)
-    return behind, failures
+    return behind, failures, unheld
 
 
 def _sources(statuses: Iterable[SourceStatus]) -> tuple[Metric, ...]:

@@ -1,6 +1,8 @@
 """The iptables data path keeps the contract of all data paths, on a real kernel."""
 
 import contextlib
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,8 @@ from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from tests.kernel.iptables.conftest import iptables, run, saved
 from tests.support.contract import BackendContract, PairContract
-from tests.unit.run.tables import some_tables
+from tests.support.extensions import extensions_without
+from tests.unit.run.tables import service_port, some_tables
 
 pytestmark = pytest.mark.kernel
 
@@ -66,6 +69,17 @@ class IptablesRig:
         yield self._with_a_set_in_the_way()
         for transaction in (1, 2, 3):
             yield self._with_a_bad_line_in(transaction)
+
+    def without_room(self):
+        return service_port(self.family, 60, [7, 8], affinity_s=60), self._without_the_match()
+
+    @contextlib.contextmanager
+    def _without_the_match(self):
+        """The programs refuse every rule that names an ipset, and so any table with one."""
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            extensions_without(Path(folder), {"libxt_set.so", "libxt_SET.so"})
+            patch.setenv("XTABLES_LIBDIR", folder)
+            yield
 
     @contextlib.contextmanager
     def _with_a_set_in_the_way(self):

@@ -177,3 +177,15 @@ def test_the_answers_of_the_probes():
 def test_the_series_do_not_multiply_with_services():
     few, many = page_after(listed(1)), page_after(listed(*range(1, 200)))
     assert len(few.text.splitlines()) == len(many.text.splitlines())
+
+
+def test_how_many_service_ports_are_not_in_force_as_asked():
+    async def scene():
+        async with watched() as it:
+            it.kernels[V6].has_room = lambda name, value: "/service/shop/web-2" not in name
+            it.source.push(listed(1, 2))
+            await asyncio.sleep(30)
+            return it.page()
+
+    page = run(scene)
+    assert page.values("kproxy_unheld_service_ports", "ip_family") == {"IPv4": 0, "IPv6": 1}

@@ -176,7 +176,7 @@ async def test_a_burst_is_written_in_a_few_commits():
 async def test_a_refused_family_backs_off_alone_and_comes_back(caplog):
     caplog.set_level(logging.INFO)
     refusals = 8
-    async with running(faults={V4: {Call.COMMIT: [None] + [1] * refusals}}) as it:
+    async with running(faults={V4: {Call.COMMIT: [None] + [0] * refusals}}) as it:
         it.source.push(listed(1))
         await asyncio.sleep(10)
         for version in range(1, 200):

@@ -9,7 +9,8 @@ from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes
 from kproxy.ports.data_path import BackendError
 from tests.support.contract import BackendContract
-from tests.support.memory import Call, Kernel, Memory, Refused
+from tests.support.memory import Call, Kernel, Memory, Refused, service_name
+from tests.unit.run.tables import service_port
 
 TO_DNS = Flow("10.9.0.1", 4000, "10.96.0.1", 53, "10.1.0.1", 53, "10.9.0.1", 4000, 0)
 TO_WEB = TO_DNS._replace(destination_port=80)
@@ -42,6 +43,17 @@ class MemoryRig:
         for step in (0, 1, 2, 5, 10, 20, 30):
             fails = {Call.COMMIT: [step]}
             yield contextlib.nullcontext(Memory(self.family, self._kernel, fails))
+
+    def without_room(self):
+        port = service_port(self.family, 60, [7, 8], affinity_s=61)
+        return port, self._full_for(service_name(port.key))
+
+    @contextlib.contextmanager
+    def _full_for(self, name):
+        had = self._kernel.has_room
+        self._kernel.has_room = lambda each, value: each != name or b"|61\n" not in value
+        yield
+        self._kernel.has_room = had
 
 
 class TestMemory(BackendContract):

@@ -80,7 +80,7 @@ def test_everything_is_read_again_after_a_refusal():
 
 def test_a_wish_survives_any_number_of_refusals():
     kernel = Kernel()
-    backend = Memory(FAMILY, kernel, {Call.COMMIT: [0, 3], Call.OBSERVE: [None, 0]})
+    backend = Memory(FAMILY, kernel, {Call.COMMIT: [0, 3, 0, 0], Call.OBSERVE: [None, 0]})
     follower = Follower(backend)
     for wish in (EMPTY, HERE, THERE):
         with pytest.raises(BackendError):
@@ -150,7 +150,7 @@ def test_the_last_table_wins_whatever_was_refused_on_the_way(path, commits, read
     for wish in path:
         try_apply(lambda wish=wish: follower.apply(wish))
     for _ in range(len(commits) + len(reads) + 1):
-        if try_apply(lambda: follower.reconciler.apply(TableChanges(FAMILY))):
+        if try_apply(lambda: follower.reconciler.apply(TableChanges(FAMILY), retry=True)):
             break
     assert Memory(FAMILY, kernel).observe() == image_of(path[-1])
 

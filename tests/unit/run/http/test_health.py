@@ -3,12 +3,14 @@
 import pytest
 
 from kproxy.core.addresses import Family
-from kproxy.core.objects import Kind, Node, ObjectKey
+from kproxy.core.objects import Kind, Node, ObjectKey, Protocol
+from kproxy.core.table import ServicePortKey
 from kproxy.ports.source import SourceState, SourceStatus
 from kproxy.run.http.health import ProxyHealth
 from kproxy.run.http.message import Request, Response
 from kproxy.run.loop.status import FamilyStatus
 
+WEB = ServicePortKey("shop", "web", "http", Protocol.TCP)
 V4, V6 = Family
 NOW = 1000.0  # of the loop's clock
 NOON_NS = 1_767_268_800 * 10**9
@@ -156,7 +158,7 @@ def test_the_time_of_an_update_does_not_jitter():
 def test_details_come_on_demand_and_last():
     world = World()
     world.statuses = (
-        FamilyStatus(V4, applied_at=NOW),
+        FamilyStatus(V4, applied_at=NOW, unheld={WEB: "no room"}),
         FamilyStatus(V6, failures=3, error="commit: <refused>", behind_since=NOW - 1),
     )
     world.sources = (
@@ -168,6 +170,7 @@ def test_details_come_on_demand_and_last():
         assert detailed == (
             200,
             plain[1][:-1] + ',"errors":{"IPv6":"commit: \\u003crefused\\u003e"},'
+            '"unheld":{"IPv4":{"shop/web:http":"no room"}},'
             '"sources":[{"kind":"Service","state":"failing","since":"2026-01-01T11:58:20.5Z",'
             '"detail":"no route","lists":2,"reconnects":3,"refused":4}]}',
         )
