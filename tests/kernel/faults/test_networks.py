@@ -8,7 +8,7 @@ import pytest
 
 from tests.kernel.faults.cluster import both
 from tests.kernel.faults.node import SILENT
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.commands import output_of
 from tests.support.net.network import MAC_OF_PEER
 from tests.support.net.plan import NODE, NODE2, POD1, ipv6_of
@@ -16,7 +16,6 @@ from tests.support.packets.objects import service_cidr
 
 pytestmark = pytest.mark.kernel
 
-FOLLOWED_WITHIN_S = 10.0
 NEAR, FAR = "198.51.100.0/24", "198.51.77.0/24"
 NEIGHBOUR, WEB = f"{NODE2}:8080", "198.51.100.20:80"
 NEWCOMER = "198.51.77.9"
@@ -70,7 +69,7 @@ def test_neighbours_are_reached_and_networks_are_followed_as_they_come_and_go(no
     for what, expected in (("add", together), ("del", apart)):
         interface(node, what)
         answers = partial(node.answers, expected, **FROM_NODE_AND_CLIENT)
-        until(partial(_is_empty, answers), within_s=FOLLOWED_WITHIN_S, what=f"{what}: {expected}")
+        until(partial(_is_empty, answers), within_s=LONGEST_S, what=f"{what}: {expected}")
 
     direct = "(this node is directly connected to it)"
     before = [f"{NEAR} {direct}", f"2001:db8:51::/64 {direct}"]

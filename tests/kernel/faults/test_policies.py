@@ -9,7 +9,7 @@ from tests.kernel.faults import policies
 from tests.kernel.faults.cluster import both
 from tests.kernel.faults.node import REFUSED, SILENT, Node
 from tests.kernel.faults.test_takeover import leave_kube_proxys
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import CLIENT, NODE, POD1, POD2, POD3
 from tests.support.packets.objects import port
 
@@ -32,7 +32,6 @@ VERDICTS = {
     "10.96.0.22:80": frozenset({REFUSED}),
 }
 SOURCES = (CLIENT, POD3)
-REPAIRED_WITHIN_S = 15.0
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def test_after_a_repair(shop):
     shop.ready("--no-take-over")
     whole = shop.ours()
     remove_our_jumps(shop)
-    until(lambda: shop.ours() == whole, within_s=REPAIRED_WITHIN_S, what="repaired")
+    until(lambda: shop.ours() == whole, within_s=LONGEST_S, what="repaired")
     assert shop.answers(VERDICTS, sources=SOURCES) == []
 
 
@@ -75,7 +74,7 @@ def test_after_a_firewall_was_flushed_and_the_engine_was_the_first_to_come_back(
     for family in Family:
         shop.iptables(family, "-F FORWARD")
     policies.close(shop, POD1)
-    until(lambda: shop.ours() == whole, within_s=REPAIRED_WITHIN_S, what="repaired")
+    until(lambda: shop.ours() == whole, within_s=LONGEST_S, what="repaired")
     assert shop.answers(VERDICTS, sources=SOURCES) == []
 
 
@@ -88,7 +87,7 @@ def test_after_a_take_over(shop):
 
 def test_an_engine_that_puts_itself_first_again_is_left_there(shop):
     policies.close(shop, POD1)
-    shop.ready("--no-take-over")
+    assert shop.ready("--no-take-over").stop() == 0
     policies.go_first(shop)
     assert shop.once() == 0, "nothing is written for the sake of a place"
     assert shop.answers(VERDICTS, sources=SOURCES) == []

@@ -9,7 +9,7 @@ from tests.kernel.faults import foreign
 from tests.kernel.faults.cluster import both
 from tests.kernel.faults.node import LEFT, REFUSED, Node
 from tests.kernel.faults.tools import REFUSE
-from tests.kernel.faults.waiting import until
+from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.kernel.iptables import kube_proxy
 from tests.support.net.plan import CLIENT, CLUSTER_CIDR, NODE, POD1, POD2, POD3, in_family
 from tests.support.packets.objects import port
@@ -17,7 +17,6 @@ from tests.support.packets.objects import port
 pytestmark = pytest.mark.kernel
 
 LINK = "kube-ipvs0"
-IN_FORCE_WITHIN_S = 30.0
 
 EDGE = both("edge", "10.96.0.7", POD1, POD2, ports=(port(80, node_port=30080),))
 IDLE = both("idle", "10.96.0.9")
@@ -128,6 +127,6 @@ def test_a_family_that_the_kernel_refuses_keeps_its_addresses_until_it_has_rules
     assert on_the_link(node) == {LINK_VIPS[Family.IPV6]}
     assert node.answers(SERVED, families=(Family.IPV4,)) == []
     node.tools.leave_alone("ip6tables")
-    until(lambda: on_the_link(node) == set(), within_s=IN_FORCE_WITHIN_S, what="both are in force")
-    until(lambda: LINK not in node.run("ip link"), within_s=IN_FORCE_WITHIN_S, what="no link")
+    until(lambda: on_the_link(node) == set(), within_s=LONGEST_S, what="both are in force")
+    until(lambda: LINK not in node.run("ip link"), within_s=LONGEST_S, what="no link")
     assert node.answers(SERVED, sources=SOURCES) == []

@@ -275,11 +275,13 @@ def listener(node):
 def test_a_program_that_loses_its_port_to_a_node_port_is_named(
     listener, running, kproxy, manifests
 ):
-    _, log = running
+    process, log = running
     (manifests / "late.yaml").write_text(LATE)
     loser = "what listens at port 30081 of this node"
     said = f"NodePort 30081 TCP is claimed twice: default/late has it, {loser} does not"
     assert log.wait_for("claimed twice") == said
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=DEADLINE_S) == 0
     code, _, stderr = kproxy("run", "--manifests", manifests, *NODE, "--once")
     assert code == 0
     assert said in stderr
