@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 from collections.abc import Iterable
+from functools import partial
 
 from backends.kernel import conntrack
 from kproxy.core.addresses import Family, canonical_network, endpoint_text
 from kproxy.core.flows import Destinations, Flow, Where
 from kproxy.core.objects import Protocol
+from tests.kernel.faults.waiting import until
 from tests.support.net.namespace import Namespace
 
 _PREFIXES = {
@@ -35,8 +36,11 @@ class Node:
         self._sockets: list[socket.socket] = []
         self._clients: dict[int, socket.socket] = {}
         self._ip("link", "set", "lo", "up")
-        for address in (self.address, self.client, *(address for address, _ in self.pods)):
+        own = (self.address, self.client, *(address for address, _ in self.pods))
+        for address in own:
             self._ip("addr", "add", f"{address}/{family.bits}", "dev", "lo")
+        # The kernel gets to IPv6 addresses later: until then they cannot be bound, nor reached.
+        until(partial(self._has, own), within_s=10, what=f"{own} are the node's own")
         self._ip("link", "add", "uplink", "type", "veth", "peer", "nowhere")
         self._ip("link", "set", "nowhere", "up")
         self._ip("link", "set", "uplink", "up", "arp", "off")
@@ -92,9 +96,14 @@ class Node:
         with self.namespace.entered(), open("/proc/sys/net/netfilter/nf_conntrack_count") as count:
             return int(count.read())
 
-    def _ip(self, *arguments: str) -> None:
-        self._run("ip", "-4" if self.family is Family.IPV4 else "-6", *arguments)
+    def _has(self, addresses: tuple[str, ...]) -> bool:
+        routes = self._ip("route", "show", "table", "local").split()
+        return all(address in routes for address in addresses)
 
-    def _run(self, *command: str) -> None:
+    def _ip(self, *arguments: str) -> str:
+        return self._run("ip", "-4" if self.family is Family.IPV4 else "-6", *arguments)
+
+    def _run(self, *command: str) -> str:
         with self.namespace.entered():
-            subprocess.run(command, check=True, capture_output=True, env=dict(os.environ))
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return done.stdout
