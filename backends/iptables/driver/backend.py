@@ -28,6 +28,8 @@ from kproxy.ports.data_path import BackendError, Sample
 
 log = logging.getLogger(__name__)
 
+_MOVES = 3  # of a jump that others overtake; after that its place is theirs to mind
+
 
 class IptablesBackend:
     """One family's data path, in one of the two variants.
@@ -204,6 +206,19 @@ class IptablesBackend:
         """Write one table's changes."""
         if not edit:
             return
+        self._write(edit)
+        if edit.table == "filter":
+            self._put_behind_engines(edit)
+
+    def _put_behind_engines(self, edit: TableEdit) -> None:
+        """Move those new jumps that came to stand before an engine's, made at the same moment."""
+        for _ in range(_MOVES if edit.insert_jumps else 0):
+            keys = jumps.overtaken(self.family, self.variant, edit)
+            if not keys:
+                return
+            self._write(TableEdit(edit.table, insert_jumps=keys, delete_jumps=keys))
+
+    def _write(self, edit: TableEdit) -> None:
         renderer = self._renderer
         plan = jumps.plan(self.family, self.variant, edit)
         text = RestoreInput(edit, renderer.chain, renderer.jump, plan.old, plan.numbers)

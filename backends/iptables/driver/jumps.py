@@ -48,8 +48,8 @@ class Plan:
 def plan(family: Family, variant: Variant, edit: TableEdit) -> Plan:
     """Look at the built-in chains of an edit and say how its jumps come and go.
 
-    A new jump goes where its predecessor stood: our own, or kube-proxy's. Else it goes behind
-    the jumps of policy engines. Raises BackendError.
+    A new jump goes where kube-proxy's stands, else behind the jumps of policy engines, or where
+    our own stood behind them. Raises BackendError.
     """
     doing = f"removing jumps from the nf_tables table {edit.table}"
     before, after = nft.Edit(family, doing), nft.Edit(family, doing)
@@ -68,6 +68,24 @@ def plan(family: Family, variant: Variant, edit: TableEdit) -> Plan:
             for rule in rules:
                 rulesets.delete(before if rules in ending else after, edit.table, rule)
         return Plan(_numbers(table, edit.insert_jumps, ending), {}, before, after)
+
+
+def overtaken(family: Family, variant: Variant, edit: TableEdit) -> list[Key]:
+    """Return which new jumps of an edit do not stand where they would be put now.
+
+    That is what becomes of them if a policy engine makes its jump between our look and our write.
+    Raises BackendError.
+    """
+    with rulesets.opened(family, variant, (edit.table,)) as tables:
+        table = tables[edit.table]
+        found = []
+        for key in edit.insert_jumps:
+            _, _, base, chain = split_key(key)
+            rules = table.built_in.get(base, ())
+            targets = [rule.step.chain for rule in rules]
+            if chain in targets and targets.index(chain) < _place(table, rules, chain):
+                found.append(key)
+        return found
 
 
 def _copies(table: Table | None, key: Key) -> list[BaseRule]:
@@ -97,13 +115,12 @@ def _numbers(
 def _place(table: Table, rules: Sequence[BaseRule], chain: str) -> int:
     """Return before which of a built-in chain's rules a jump of ours goes."""
     targets = [rule.step.chain for rule in rules]
-    if targets.count(chain) == 1:
-        return targets.index(chain)
     predecessors = _IN_THE_PLACE_OF.get(chain) or tuple(filter(is_kube_proxys, targets))
     for place, target in enumerate(targets):
         if target in predecessors:
             return place
-    return placement.leading([rule.step for rule in rules], table.steps, _counts_for_nothing)
+    place = placement.leading([rule.step for rule in rules], table.steps, _counts_for_nothing)
+    return max(place, targets.index(chain)) if targets.count(chain) == 1 else place
 
 
 def _counts_for_nothing(chain: str) -> bool:

@@ -1,6 +1,7 @@
 """Where our jumps come to stand in the kernel, and that nobody else's rule is touched."""
 
 import itertools
+import os
 from collections.abc import Iterable
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from backends.iptables.render.rules import split_key
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
+from tests.kernel.faults.tools import Tools
 from tests.kernel.iptables import kube_proxy
 from tests.kernel.iptables.conftest import Applied, run, shop
 
@@ -87,6 +89,30 @@ def test_after_a_repair_they_stand_there_too(node, table):
     assert node.apply().put
     check(node, [ENGINE], ["ACCEPT"])
     assert node.observed() == node.want
+
+
+def test_an_engine_whose_jump_comes_between_our_look_and_our_write_is_passed(
+    node, tmp_path, monkeypatch
+):
+    (tmp_path / "engine").write_text(engines())
+    tools = Tools(tmp_path / "tools", node.variant.value)
+    tools.at(1, f"$real --noflush <{tmp_path / 'engine'}")
+    monkeypatch.setenv("PATH", f"{tools.folder}:{os.environ['PATH']}")
+    node.apply(shop(node.family))
+    check(node, [ENGINE])
+    assert node.observed() == node.want
+
+
+def test_a_jump_that_stands_before_an_engine_is_moved_only_when_it_is_written(node):
+    node.apply(shop(node.family))
+    text = engines().replace("-I FORWARD 1", "-A FORWARD")
+    node.restore(text)
+    node.observed()
+    assert not node.apply()
+    jump = specs(node, "filter", "FORWARD")[0]
+    node.restore(f"*filter\n-R FORWARD 1 -p tcp {jump}\nCOMMIT\n")
+    assert node.apply()
+    assert standing(node)["filter", "FORWARD"][-1] == "KPROXY-FORWARD"
 
 
 def test_several_engines_are_passed(node):
