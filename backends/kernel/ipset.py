@@ -42,7 +42,9 @@ _FAMILY_NAME: dict[int, str] = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"
 _PROTOCOL_BY_SUFFIX = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP}
 
 _SUBSYSTEM = 6 << 8  # NFNL_SUBSYS_IPSET
-_CREATE, _DESTROY, _SWAP, _LIST, _TYPE_OF = (_SUBSYSTEM | number for number in (2, 3, 6, 7, 13))
+_SPEAK, _CREATE, _DESTROY, _SWAP, _LIST, _TYPE_OF = (
+    _SUBSYSTEM | number for number in (1, 2, 3, 6, 7, 13)
+)
 _VERSION, _NAME, _TYPE, _REVISION, _FAMILY, _FLAGS, _DATA, _ELEMENTS = range(1, 9)
 _OTHER_NAME = _TYPE
 _PORT, _TIMEOUT, _PROTOCOL, _CREATE_FLAGS, _MAX_ELEMENTS = 4, 6, 7, 8, 19
@@ -50,6 +52,9 @@ _NETWORK_ORDER = 0x4000
 _HEADERS_ALONE, _FORCE_ADD = 1 << 2, 1 << 5
 _PROTOCOL_VERSION = 6  # since Linux 3.1, and still spoken
 _HASH_IP_REVISION = 4  # the first with `forceadd`, Linux 3.14
+
+# What nfnetlink answers for a subsystem that the kernel does not have.
+_NO_IPSETS = (errno.EINVAL, errno.EOPNOTSUPP)
 
 _BUSY = 4100  # IPSET_ERR_BUSY: rules refer to the set
 _OF_IPSET = {
@@ -223,6 +228,9 @@ def _removal(name: str) -> bytes:
 
 def _headers(prefix: str) -> list[Attributes]:
     with Netlink("listing ipsets") as netlink:
+        netlink.send(_request(_SPEAK, ACK, b""))
+        if netlink.status() in _NO_IPSETS:
+            return []
         netlink.send(_request(_LIST, DUMP, _number(_FLAGS, _HEADERS_ALONE)))
         begin = prefix.encode()
         found = map(attributes, netlink.answers())

@@ -55,6 +55,10 @@ class Masquerade:
                 del self._users[address]
                 self.tree.put(None, address=address)
 
+    def mark(self) -> Iterator[str]:
+        """Return the rule that every request for masquerade leads to."""
+        yield self._options.mark
+
     def postrouting(self) -> Iterator[str]:
         """Return the rules that find what is masqueraded."""
         yield f"{self._options.asked_for_masquerade} -j KPROXY-MASQUERADE"

@@ -3,7 +3,8 @@
 nat
     PREROUTING, OUTPUT -> KPROXY-SERVICES: a tree over (address, protocol, port), then, for the
     node's own addresses, KPROXY-NODEPORTS: a tree over (protocol, port). Both lead to the chains
-    of a service port (see services.py), which end in DNAT or ACCEPT.
+    of a service port (see services.py), which end in DNAT or ACCEPT, and on the way there may lead
+    to KPROXY-MARK, which asks for masquerade.
     POSTROUTING -> KPROXY-POSTROUTING: masquerade of what was marked and of hairpins; where one
     rule cannot tell those, KPROXY-HAIRPIN: a tree over the endpoints' addresses.
 filter, for new connections that nat did not translate
@@ -368,6 +369,7 @@ class Renderer:
 _FIXED: Mapping[tuple[str, str], Callable[[Renderer], Iterator[str]]] = {
     ("nat", "KPROXY-SERVICES"): Renderer._services,
     ("nat", "KPROXY-NODEPORTS"): Renderer._node_ports,
+    ("nat", "KPROXY-MARK"): lambda r: r._masquerade.mark(),
     ("nat", "KPROXY-POSTROUTING"): lambda r: r._masquerade.postrouting(),
     ("nat", "KPROXY-HAIRPIN"): lambda r: r._masquerade.hairpins(),
     ("nat", "KPROXY-MASQUERADE"): lambda r: r._masquerade.masquerade(localhost=r.localhost),

@@ -13,6 +13,10 @@ from kproxy.core.image import Changes, Key
 _RULES_OF_A_STEP = 5000
 
 
+# What service ports' chains may lead to besides each other.
+_MARK = chain_key("nat", "KPROXY-MARK")
+
+
 @dataclass(slots=True)
 class TableEdit:
     """One atomic change of one table; chains and jumps by key.
@@ -89,8 +93,8 @@ def split_fill(
     """Yield the same change in steps of some thousand rules, of which only the last one shows.
 
     A tool needs memory for all rules of one step. First come chains that do not exist yet and have
-    an owner: they refer to no others of the table but that owner's, and nothing refers to them
-    before the last step. `put` has the fingerprints of what is written.
+    an owner: they refer to no others of the table but that owner's and the one that marks, and
+    nothing refers to them before the last step. `put` has the fingerprints of what is written.
     """
     new: dict[object, list[Key]] = {}
     for key in edit.write:
@@ -98,7 +102,7 @@ def split_fill(
         if whose is not None and key not in existing:
             new.setdefault(whose, []).append(key)
     done: set[Key] = set()
-    step, rules = TableEdit(edit.table), 0
+    step, rules = TableEdit(edit.table, write=[key for key in edit.write if key == _MARK]), 0
     for keys in new.values():
         step.write += keys
         rules += sum(rules_of(put[key]) for key in keys)

@@ -18,7 +18,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backends.iptables.render import trie
-from backends.iptables.render.rules import AffinitySet, Options, chain_name, reject, set_name
+from backends.iptables.render.rules import (
+    ASK_FOR_MASQUERADE,
+    AffinitySet,
+    Options,
+    chain_name,
+    reject,
+    set_name,
+)
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from kproxy.core.table import (
@@ -154,7 +161,7 @@ def _external_entry(entry: ServicePort, context: Context) -> tuple[str, ...]:
     """
     if entry.external_local:
         return (f"-j {_name(entry.key, 'EXT')}",)
-    return context.options.ask_for_masquerade, f"-j {_name(entry.key, 'SVC')}"
+    return ASK_FOR_MASQUERADE, f"-j {_name(entry.key, 'SVC')}"
 
 
 def _external_rules(entry: ServicePort, context: Context) -> Iterator[str]:
@@ -163,7 +170,7 @@ def _external_rules(entry: ServicePort, context: Context) -> Iterator[str]:
     pod = _pod_match(context.rules.local_pods, negated=False)
     if pod is not None:
         yield f"{pod} -j {everything}"
-    yield f"-m addrtype --src-type LOCAL {context.options.ask_for_masquerade}"
+    yield f"-m addrtype --src-type LOCAL {ASK_FOR_MASQUERADE}"
     yield f"-m addrtype --src-type LOCAL -j {everything}"
     local = entry.external is Use.LOCAL_TARGETS
     yield f"-j {_name(entry.key, 'SVL')}" if local else "-j ACCEPT"
@@ -272,4 +279,4 @@ def _cluster_ip_masquerade(entry: ServicePort, context: Context) -> Iterator[str
             # With its port: a NodePort may be asked for at a clusterIP that the node has.
             where = f"-d {frontend.address}/{context.family.bits}"
             what = f"-p {entry.key.protocol.value.lower()} --dport {frontend.port}"
-            yield f"{where} {what} {outsiders} {context.options.ask_for_masquerade}"
+            yield f"{where} {what} {outsiders} {ASK_FOR_MASQUERADE}"

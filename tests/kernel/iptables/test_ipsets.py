@@ -94,3 +94,11 @@ def test_ports_are_read_with_their_protocols():
 def test_a_set_that_does_not_exist_has_no_ports_to_read():
     with pytest.raises(BackendError, match="listing ports in ipsets"):
         ipset.ports(["KUBE-NODE-PORT-TCP"])
+
+
+def test_a_kernel_without_ipsets_has_none(monkeypatch):
+    """A subsystem of netfilter that no kernel has is asked in their place."""
+    ipset.ensure([affinity()])
+    monkeypatch.setattr(ipset, "_SPEAK", 99 << 8)
+    assert ipset.observe("kproxy-", Family.IPV4) == {}
+    assert ipset.names("") == []

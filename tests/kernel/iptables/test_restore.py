@@ -141,7 +141,7 @@ def test_many_new_rules_are_written_in_steps_of_which_the_last_one_shows():
     for number in range(7):
         services |= of_a_service(number, 1250, "SVC", "SEP")
     front = {"nat/KPROXY-SERVICES": b"0123abcd:7", "jump/nat/OUTPUT/KPROXY-SERVICES": b"1"}
-    put = {**front, **services}
+    put = {**front, **services, "nat/KPROXY-MARK": b"0123abcd:1"}
     gone = "nat/KPROXY-SVC-99"
     known = {"nat/KPROXY-SVC-3"}
     edit = whole_edit("nat", Changes(put, frozenset({gone})))
@@ -149,7 +149,7 @@ def test_many_new_rules_are_written_in_steps_of_which_the_last_one_shows():
     *early, last = split_fill(edit, put, known, whose)
 
     assert [[key.rpartition("KPROXY-")[2] for key in step.write] for step in early] == [
-        ["SVC-0", "SEP-0", "SVC-1", "SEP-1"],
+        ["MARK", "SVC-0", "SEP-0", "SVC-1", "SEP-1"],
         ["SVC-2", "SEP-2", "SEP-3", "SVC-4", "SEP-4"],
         ["SVC-5", "SEP-5", "SVC-6", "SEP-6"],
     ]
