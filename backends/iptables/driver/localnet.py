@@ -29,5 +29,5 @@ def close(family: Family, variant: Variant) -> None:
 
 
 def _guards(family: Family, variant: Variant, *, but_ours: bool) -> bool:
-    chains = rulesets.chains(family, variant, "filter")
+    chains = rulesets.chain_names(family, variant, ("filter",))
     return _KUBELETS_GUARD in chains or (GUARD_CHAIN in chains and not but_ours)

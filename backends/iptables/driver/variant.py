@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from backends.iptables.render.rules import CHAIN_PREFIX
 from backends.kernel.xtables import rulesets, tools
-from backends.kernel.xtables.rulesets import Table
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 
@@ -29,38 +28,29 @@ def choose(family: Family, *, wanted: Variant | None = None) -> Variant:
 
 def in_use(family: Family) -> list[Variant]:
     """Return the variants that hold rules of anybody."""
-    used = []
-    for variant in Variant:
-        with rulesets.opened(family, variant) as tables:
-            if any(table.rules() for table in tables.values()):
-                used.append(variant)
-    return used
+    return [variant for variant in Variant if rulesets.count_rules(family, variant)]
 
 
 def _by_rules(family: Family) -> Variant | None:
-    with (
-        rulesets.opened(family, Variant.LEGACY) as legacy,
-        rulesets.opened(family, Variant.NF_TABLES) as nf_tables,
-    ):
-        found = {Variant.LEGACY: legacy.values(), Variant.NF_TABLES: nf_tables.values()}
-        for score in (_our_chains, _kubelets_chains, _rules):
-            scores = {variant: score(tables) for variant, tables in found.items()}
-            best = max(scores, key=scores.__getitem__)
-            if list(scores.values()).count(scores[best]) == 1:
-                return best
-    return None
+    names = {variant: rulesets.chain_names(family, variant) for variant in Variant}
+    for score in (_our_chains, _kubelets_chains):
+        if best := _best({variant: score(found) for variant, found in names.items()}):
+            return best
+    return _best({variant: rulesets.count_rules(family, variant) for variant in Variant})
 
 
-def _our_chains(tables: Iterable[Table]) -> int:
-    return sum(chain.startswith(CHAIN_PREFIX) for table in tables for chain in table.chains)
+def _best(scores: Mapping[Variant, int]) -> Variant | None:
+    """Return the variant with the highest score, if no other has the same."""
+    best = max(scores, key=scores.__getitem__)
+    return best if list(scores.values()).count(scores[best]) == 1 else None
 
 
-def _kubelets_chains(tables: Iterable[Table]) -> int:
-    return sum(len(table.chains & _KUBELETS_CHAINS) for table in tables)
+def _our_chains(names: Iterable[str]) -> int:
+    return sum(name.startswith(CHAIN_PREFIX) for name in names)
 
 
-def _rules(tables: Iterable[Table]) -> int:
-    return sum(table.rules() for table in tables)
+def _kubelets_chains(names: Iterable[str]) -> int:
+    return sum(name in _KUBELETS_CHAINS for name in names)
 
 
 def _default(family: Family) -> Variant:

@@ -6,6 +6,7 @@ it cannot express, and with some rules fails.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,6 @@ class Table:
     - `chains`: the names of all other chains.
     - `steps` returns the rules of one of those, and nothing for an unknown chain.
     - `references` returns how many rules and elements of maps lead to one of those.
-    - `rules` returns how many rules of iptables there are, whoever wrote them.
     """
 
     name: str
@@ -60,7 +60,6 @@ class Table:
     chains: frozenset[str]
     steps: Callable[[str], Sequence[Step]]
     references: Callable[[str], int]
-    rules: Callable[[], int]
 
     def base_rules(self) -> Iterator[BaseRule]:
         """Yield the rules of all built-in chains."""
@@ -87,10 +86,36 @@ def opened(
         yield _open_nf_tables(nft.RuleReader(family, netlink), nft.chains(family), names)
 
 
-def chains(family: Family, variant: Variant, table: str) -> frozenset[str]:
-    """Return the names of all chains of a table but the built-in ones. Raises BackendError."""
-    with opened(family, variant, (table,)) as tables:
-        return tables[table].chains if table in tables else frozenset()
+def chain_names(family: Family, variant: Variant, names: Collection[str] = NAMES) -> list[str]:
+    """Return the names of all chains of these tables but the built-in ones. Raises BackendError.
+
+    Together with `count_rules` it is for tables of any size: nothing is kept of their rules.
+    """
+    if variant is Variant.LEGACY:
+        saved = itertools.chain.from_iterable(_saved(family, names).values())
+        declared = (line.split() for line in saved if line.startswith(b":"))
+        return [words[0][1:].decode(errors="replace") for words in declared if words[1] == b"-"]
+    if not nft.supported():
+        return []
+    return [each.name for each in nft.chains(family) if each.table in names and not each.base]
+
+
+def count_rules(family: Family, variant: Variant) -> int:
+    """Return how many rules of iptables there are, whoever wrote them. Raises BackendError."""
+    if variant is Variant.LEGACY:
+        saved = itertools.chain.from_iterable(_saved(family, NAMES).values())
+        return sum(line.startswith(b"-A ") for line in saved)
+    if not nft.supported():
+        return 0
+    with Netlink("reading nf_tables") as netlink:
+        reader = nft.RuleReader(family, netlink)
+        # What has no counter was not written by iptables, and says nothing of who uses it.
+        return sum(
+            nft_rules.parse(rule).counted
+            for chain in nft.chains(family)
+            if chain.table in NAMES
+            for rule in reader.rules(chain.table, chain.name)
+        )
 
 
 def held(table: Table, ours: Collection[str], removed: Iterable[BaseRule]) -> set[str]:
@@ -188,7 +213,6 @@ class _NfTable:
             chains=frozenset(self._chains.keys() - set(entered)),
             steps=self.steps,
             references=self.references,
-            rules=self.rules,
         )
 
     def steps(self, chain: str) -> Sequence[Step]:
@@ -200,14 +224,6 @@ class _NfTable:
     def references(self, chain: str) -> int:
         return self._chains[chain].uses - len(self.steps(chain))
 
-    def rules(self) -> int:
-        # What has no counter was not written by iptables, and says nothing of who uses it.
-        return sum(
-            nft_rules.parse(rule).counted
-            for chain in self._chains
-            for rule in self._reader.rules(self._name, chain)
-        )
-
     def _base_rules(self, base: str) -> Iterator[BaseRule]:
         for rule in self._reader.rules(self._name, base):
             parsed = nft_rules.parse(rule)
@@ -215,13 +231,17 @@ class _NfTable:
 
 
 def _read_legacy(family: Family, names: Collection[str]) -> dict[str, Table]:
+    saved = _saved(family, names)
+    return {name: _LegacyTable.read(lines).table(name) for name, lines in saved.items()}
+
+
+def _saved(family: Family, names: Collection[str]) -> dict[str, Iterator[bytes]]:
+    """Return what iptables-legacy-save prints of those tables that exist, as it comes."""
     if not tools.installed(tools.program(family, Variant.LEGACY, "save")):
         return {}
     # Asking for a table that does not exist would create it.
-    return {
-        name: _LegacyTable.read(tools.save(family, Variant.LEGACY, name)).table(name)
-        for name in sorted(legacy.tables(family) & set(names))
-    }
+    existing = sorted(legacy.tables(family) & set(names))
+    return {name: tools.save(family, Variant.LEGACY, name) for name in existing}
 
 
 @dataclass(slots=True)
@@ -232,7 +252,6 @@ class _LegacyTable:
     chains: dict[str, list[Step]] = field(default_factory=dict)
     named: Counter[str] = field(default_factory=Counter)
     once: _Once = field(default_factory=_Once)
-    count: int = 0
 
     @classmethod
     def read(cls, lines: Iterable[bytes]) -> _LegacyTable:
@@ -249,7 +268,6 @@ class _LegacyTable:
             else:
                 self.built_in[name] = []
         elif line.startswith("-A "):
-            self.count += 1
             chain, _, spec = line[3:].partition(" ")
             self._take_rule(chain, spec)
 
@@ -260,7 +278,6 @@ class _LegacyTable:
             chains=frozenset(self.chains),
             steps=lambda chain: self.chains.get(chain, ()),
             references=lambda chain: self.named[chain],
-            rules=lambda: self.count,
         )
 
     def _take_rule(self, chain: str, spec: str) -> None:
