@@ -65,7 +65,7 @@ _OF_IPSET = {
 }
 
 # nf_tables lets go of a deleted rule's set only after all CPUs have left the old ruleset.
-_RELEASE_TRIES = 200
+RELEASE_TRIES = 200
 _RELEASE_PAUSE_S = 0.01
 
 _BATCH = 64  # requests at once; their answers fit into the smallest receive buffer
@@ -167,7 +167,7 @@ def destroy(unwanted: Iterable[str]) -> int:
     """Remove sets and return how many there were; those that rules name stay."""
     removed = 0
     left = list(unwanted)
-    for attempt in range(_RELEASE_TRIES):
+    for attempt in range(RELEASE_TRIES):
         if attempt:
             time.sleep(_RELEASE_PAUSE_S)
         removed_now, left = remove_unnamed(left)

@@ -18,7 +18,7 @@ _GET = 0x101  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET
 _STATUS, _ID, _STATUS_MASK = 3, 12, 26
 _DESTINATION_TRANSLATED = 1 << 5  # IPS_DST_NAT
 
-_AT_ONCE = 5000  # entries in a look: 25 ms
+AT_ONCE = 5000  # entries in a look: 25 ms
 
 
 class Departing:
@@ -43,7 +43,7 @@ class Departing:
             self._sweep = _entries(self._family)
             self._found = array("I")
         try:
-            for _ in range(_AT_ONCE):
+            for _ in range(AT_ONCE):
                 entry = next(self._sweep)
                 if entry is not None and self._is_awaited(entry):
                     self._found.append(entry)

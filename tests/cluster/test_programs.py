@@ -88,7 +88,7 @@ def test_another_version_of_the_modules_is_another_program(calls, tmp_path, monk
     for name in ("go.mod", "go.sum"):
         text = (_ROOT / "tests/support/cluster/programs" / name).read_text()
         (tmp_path / name).write_text(text.replace("etcd/server/v3 v3.7.0", "etcd/server/v3 v3.7.1"))
-    monkeypatch.setattr(programs, "_MODULE", tmp_path)
+    monkeypatch.setattr(programs, "MODULE", tmp_path)
 
     with pytest.raises(programs.Unavailable):
         programs.find("etcd")

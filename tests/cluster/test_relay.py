@@ -81,16 +81,16 @@ def test_while_it_refuses_only_open_connections_go_on(relay, api):
 
 
 def test_what_it_held_back_arrives_later(relay, api, namespace):
-    api.list(_NAMESPACES)
-    relay.hang()
-    slow = api.connect(0.3)
-    with closing(slow), pytest.raises(TimeoutError):
-        slow.connect()
-    connection = api._idle[0]
-    connection.request("GET", _NAMESPACES)
-    relay.flow()
-    with closing(connection.getresponse()) as response:
-        assert namespace.encode() in response.read()
+    with closing(api.connect(LONGEST_S)) as connection:
+        connection.connect()
+        relay.hang()
+        slow = api.connect(0.3)
+        with closing(slow), pytest.raises(TimeoutError):
+            slow.connect()
+        connection.request("GET", _NAMESPACES)
+        relay.flow()
+        with closing(connection.getresponse()) as response:
+            assert namespace.encode() in response.read()
 
 
 def test_an_api_server_that_is_away_is_a_reset():

@@ -6,11 +6,13 @@ import contextlib
 import os
 import resource
 import socket
+import threading
 import time
 
 import pytest
 
 from kproxy.node import lock as node_lock
+from tests.kernel.faults.waiting import LONGEST_S
 from tests.support.net.namespace import Namespace
 
 pytestmark = pytest.mark.kernel
@@ -74,31 +76,39 @@ def test_any_number_may_ask(namespace):
 def test_one_that_ends_while_it_is_asked_leaves_the_lock(namespace, monkeypatch):
     """The socket is gone between the attempt to have it and the question who has it."""
     first = node_lock.take(never_told, never)
-    ask = node_lock._owner
 
-    def too_late():
-        first.close()
-        monkeypatch.setattr(node_lock, "_owner", ask)
-        return ask()
+    class TooLate(socket.socket):
+        def connect(self, address):
+            first.close()
+            super().connect(address)
 
-    monkeypatch.setattr(node_lock, "_owner", too_late)
+    monkeypatch.setattr(socket, "socket", TooLate)
     second = node_lock.take(never_told, lambda: None)
     assert second is not None
     second.close()
 
 
 def test_without_descriptors_it_still_answers_later(namespace, monkeypatch):
-    monkeypatch.setattr(node_lock, "_WITHOUT_DESCRIPTORS_S", 0.01)
+    paused, resumed = threading.Event(), threading.Event()
+
+    def pause(_):
+        paused.set()
+        assert resumed.wait(LONGEST_S)
+
+    monkeypatch.setattr(time, "sleep", pause)
     lock = node_lock.take(never_told, never)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with socket.socket(socket.AF_UNIX) as asking:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (asking.fileno() + 1, hard))
+    # Who waits in accept has a descriptor for the first already.
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as asking:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
         try:
+            first.connect("\0kproxy/rules")
             asking.connect("\0kproxy/rules")
-            time.sleep(0.05)
+            assert paused.wait(LONGEST_S)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        asking.settimeout(5)
+            resumed.set()
+        asking.settimeout(LONGEST_S)
         assert asking.recv(1) == b"", "it is taken off the queue"
     lock.close()
 

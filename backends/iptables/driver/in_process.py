@@ -55,7 +55,7 @@ class _Table(Protocol):
 def available() -> bool:
     """Say whether python-iptables finds what it wraps: it asks ldconfig, and loads libiptc."""
     try:
-        with _one_reader, _no_setuptools():
+        with _one_reader, no_setuptools():
             importlib.import_module("iptc")  # not before it is needed, because it runs modprobe
     except (ImportError, OSError, AttributeError):
         return False
@@ -84,7 +84,7 @@ def read(family: Family, table: str) -> Seen:
 
 
 @contextlib.contextmanager
-def _no_setuptools() -> Iterator[None]:
+def no_setuptools() -> Iterator[None]:
     """Let python-iptables (1.2) do without distutils.
 
     It asks that for one path and has another way to find it. Where setuptools is installed, the

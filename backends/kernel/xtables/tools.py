@@ -22,8 +22,8 @@ TIMEOUT_S = 60.0
 
 # The legacy variant has one lock for both families, and the first write of 10,000 Services with
 # ten endpoints each holds it for up to 5 s.
-_LOCK_WAIT_S = 10
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LOCK_WAIT_S = 10
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Exit code of the xtables programs for a resource that they could not get: RESOURCE_PROBLEM in
 # xtables.h. The legacy variant means its lock by it, nf_tables every refusal by the kernel.
@@ -73,7 +73,7 @@ def restore(family: Family, variant: Variant, lines: Iterable[str]) -> None:
     """
     name = program(family, variant, "restore")
     doing = f"writing rules with {name}"
-    argv = [name, "--noflush", "-w", str(_LOCK_WAIT_S)]
+    argv = [name, "--noflush", "-w", str(LOCK_WAIT_S)]
     child = _start(doing, argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     with child, _Watched(child) as watched:
         _feed(child, lines)
@@ -181,7 +181,7 @@ def _start(doing: str, argv: list[str], *, stdin: int, stdout: int) -> subproces
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name.startswith("XTABLES_")}
-    return {**kept, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":" + _SYSTEM_PATH}
+    return {**kept, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":" + SYSTEM_PATH}
 
 
 def _refusal(

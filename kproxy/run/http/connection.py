@@ -30,6 +30,7 @@ class Limits:
     - `connections`: so many are open at once; the one that was idle longest makes room.
     - `head_s`: for a request to arrive, `idle_s`: for the next one to begin.
     - `write_s`: for an answer to be taken, `linger_s`: for the client to close after the last one.
+    - `pause_s`: until the kernel is asked again that had no descriptor or memory for one more.
     - `head_bytes` bounds a request's line and headers, `body_bytes` a body, which nobody reads.
     """
 
@@ -38,6 +39,7 @@ class Limits:
     idle_s: float = 180.0
     write_s: float = 30.0
     linger_s: float = 1.0
+    pause_s: float = 1.0
     head_bytes: int = 16 << 10
     body_bytes: int = 4 << 10
 

@@ -14,7 +14,6 @@ log = logging.getLogger(__name__)
 
 _QUEUED = 4096  # connections that wait in the kernel; it lowers this to net.core.somaxconn
 _ACCEPTED_PER_TURN = 32  # so that a crowd does not keep the event loop to itself
-_PAUSE_S = 1.0
 _SAID_EVERY_S = 60.0
 
 
@@ -76,7 +75,7 @@ class Listener:
         self._server.cannot_accept(error)
         self._loop.remove_reader(self._bound)
         self._resuming = self._loop.call_later(
-            _PAUSE_S, self._loop.add_reader, self._bound, self._accept
+            self.limits.pause_s, self._loop.add_reader, self._bound, self._accept
         )
 
     def joined(self, connection: Connection) -> None:

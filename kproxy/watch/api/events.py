@@ -26,7 +26,7 @@ _MAX_SERIES = 200
 _MAX_INSTANCE = 128  # the API takes no more
 _MAX_NAME = 230  # of the object in an event's name, which has room for 253
 _MAY_PASS = (0, 401, 429, 500, 502, 503, 504)
-_ANSWER_S = 10.0
+ANSWER_S = 10.0
 PAUSE_S = 300.0  # after "no" from a server that may say something else once it has its roles
 
 
@@ -197,7 +197,7 @@ class Events:
         response = self._session.request(
             Doing(verb, "events.events.k8s.io"),
             path,
-            answer_s=_ANSWER_S,
+            answer_s=ANSWER_S,
             method=method,
             body=msgspec.json.encode(document),
             content_type=content_type,

@@ -109,7 +109,7 @@ def test_an_event_that_was_deleted_meanwhile_is_posted_anew(server, post):
 )
 @pytest.mark.parametrize("server", ["fake"], indirect=True)
 def test_an_event_gets_through_in_the_end(server, post, fault, monkeypatch):
-    monkeypatch.setattr("kproxy.watch.api.events._ANSWER_S", 0.2)
+    monkeypatch.setattr("kproxy.watch.api.events.ANSWER_S", 0.2)
     server.fake.next("events", fault, times=2)
     post(**STARTING)
     (event,) = eventually(lambda: posted(server))

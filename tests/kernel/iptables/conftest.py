@@ -86,10 +86,11 @@ class Applied:
     def __init__(self, family: Family, variant: Variant) -> None:
         self.family = family
         self.variant = variant
+        self.renderer = Renderer(family, Options())
         self.backend = IptablesBackend(
             family=family,
             variant=variant,
-            renderer=Renderer(family, Options()),
+            renderer=self.renderer,
             transactions=Transactions(),
         )
         self.want: dict = {}

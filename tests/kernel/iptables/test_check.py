@@ -85,7 +85,7 @@ def test_a_chain_under_the_name_of_iptables_own_is_told(namespace, family):
 
 
 def test_missing_programs_are_told_with_their_package(namespace, family, monkeypatch, tmp_path):
-    monkeypatch.setattr("backends.kernel.xtables.tools._SYSTEM_PATH", "")
+    monkeypatch.setattr("backends.kernel.xtables.tools.SYSTEM_PATH", "")
     monkeypatch.setenv("PATH", str(tmp_path))
     findings = found(family)
     for variant in Variant:

@@ -316,7 +316,7 @@ def test_a_refused_restore_names_the_line_and_its_neighbours(node):
     before = set(node.want)
     node.render(changes(node.family, service_port(node.family, 5, endpoints=(2,))))
     key = next(key for key in node.want if key.startswith("nat/") and key not in before)
-    renderer = node.backend._renderer
+    renderer = node.renderer
     genuine = renderer.chain
     renderer.chain = lambda asked: ("-p tcp --no-such-option",) if asked == key else genuine(asked)
     with pytest.raises(BackendError) as refused:
@@ -333,7 +333,7 @@ def test_a_refused_restore_names_the_line_and_its_neighbours(node):
 
 
 def test_a_lock_that_somebody_holds_is_a_passing_trouble(namespace, family, monkeypatch, tmp_path):
-    monkeypatch.setattr("backends.kernel.xtables.tools._LOCK_WAIT_S", 1)
+    monkeypatch.setattr("backends.kernel.xtables.tools.LOCK_WAIT_S", 1)
     node = Applied(family, Variant.LEGACY)
     lock = tmp_path / "xtables.lock"
     holder = subprocess.Popen(
@@ -349,7 +349,7 @@ def test_a_lock_that_somebody_holds_is_a_passing_trouble(namespace, family, monk
 
 
 def test_a_program_that_is_missing_is_named_with_its_package(node, monkeypatch, tmp_path):
-    monkeypatch.setattr("backends.kernel.xtables.tools._SYSTEM_PATH", "")
+    monkeypatch.setattr("backends.kernel.xtables.tools.SYSTEM_PATH", "")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BackendError, match="Debian package iptables") as refused:
         node.apply(shop(node.family))

@@ -17,7 +17,7 @@ NAME = "kproxy-4-web"
 
 @pytest.fixture(autouse=True)
 def _short_wait(monkeypatch):
-    monkeypatch.setattr(ipset, "_RELEASE_TRIES", 2)
+    monkeypatch.setattr(ipset, "RELEASE_TRIES", 2)
 
 
 def affinity(timeout_s: int = 60, *, name: str = NAME, family: Family = Family.IPV4) -> AffinitySet:

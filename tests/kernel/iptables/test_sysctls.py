@@ -144,8 +144,8 @@ def test_loopback_that_others_opened_for_themselves_stays_open(namespace, varian
 def test_loopback_stays_closed_if_the_guard_is_refused(namespace, variant):
     node = Applied(Family.IPV4, variant)
     node.render(shop(Family.IPV4, localhost=True))
-    genuine = node.backend._renderer.chain
-    node.backend._renderer.chain = lambda key: (
+    genuine = node.renderer.chain
+    node.renderer.chain = lambda key: (
         ("--no-such-option",) if key == "filter/KPROXY-LOCALNET" else genuine(key)
     )
     with pytest.raises(BackendError):

