@@ -17,7 +17,7 @@ Way = tuple[str, str, Protocol, Family]
 
 # Shorter than the second after which the kernel sends a lost SYN again: a loss has to show.
 _QUIET_S = 0.9
-_PAUSE_S = 0.002
+_PAUSE_S = 0.005
 
 
 class Flowing:
@@ -74,6 +74,7 @@ class Flowing:
                 self._note(f"{way} begins", self.new_met, new)
                 new.end()
             self.rounds += 1
+            time.sleep(_PAUSE_S)
 
     def _note(self, what: str, met: set[str], asked: Conversation) -> None:
         partner = asked.partner(quiet_s=_QUIET_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import time
 
 import pytest
@@ -23,10 +24,11 @@ pytestmark = pytest.mark.kernel
 OTHER = {"nft": "legacy", "legacy": "nft"}
 PROTOCOLS = (Protocol.TCP, Protocol.UDP)
 NEW_ONES = ("KPROXY-SERVICES", "KPROXY-FILTER", "KPROXY-SVC-", "KPROXY-HEALTH")
-# By the old variant: filter and nat of the new one, for both families. From legacy tables rules are
-# removed by restores, too: nat and filter, once for new connections and once for open ones.
-RESTORES_OF_A_CHANGE = {"nft": 2 * 2, "legacy": 2 * 4}
-RESTORES_OF_A_CLEAN_UP = {"nft": 0, "legacy": 2 * 2}
+# From legacy to nf_tables, of each family: filter and nat of the new one, nat and filter of the old
+# one; and these again where no open connection needs what is left. The families go side by side, so
+# of two restores one is enough.
+RESTORES_OF_A_CHANGE = 2 * 4
+RESTORES_WITHOUT_CONNECTIONS = 2 * 6
 STEP_S = 0.02
 ANSWERS = {"10.96.0.30:80": frozenset({POD1})}
 
@@ -50,6 +52,8 @@ def ways():
 from_outside = pytest.mark.parametrize(
     "ways", [list(itertools.product((CLIENT,), FRONTENDS[1:], PROTOCOLS, Family))], ids=["outside"]
 )
+from_legacy = pytest.mark.parametrize("variant", ["legacy"], indirect=True)
+to_and_fro = pytest.mark.parametrize("variant", ["nft"], indirect=True)  # then the other one
 
 
 def left(node: Node, variant: str) -> list[str]:
@@ -108,6 +112,7 @@ def test_what_the_old_table_refuses_by_policy_passes_until_its_rules_go(node, fl
 
 
 @from_outside
+@to_and_fro
 def test_what_is_open_outlives_starts_to_and_fro(node, flowing):
     for _ in range(3):
         proxy, _ = switched(node)
@@ -137,12 +142,12 @@ def test_clean_up_in_between_removes_both(node, flowing):
     assert left(node, old) == left(node, node.variant) == []
 
 
-def cut_short(node: Node, call: int) -> int:
-    """Apply in the other variant, killed after one restore; return how it ended."""
+def cut_short(node: Node, call: int) -> None:
+    """Apply in the other variant, and be killed after one restore."""
     node.variant = OTHER[node.variant]
     node.tools.forget()
     node.tools.at(call, KILL_AFTER)
-    return node.start("--once").ended()
+    assert node.start("--once").ended() == -signal.SIGKILL
 
 
 def change_back(node: Node) -> None:
@@ -151,39 +156,36 @@ def change_back(node: Node) -> None:
 
 
 @from_outside
-def test_killed_after_any_restore_nobody_is_cut_and_a_start_finishes(node, flowing, variant):
-    for call in itertools.count(1):
-        ended = cut_short(node, call)
+@from_legacy
+def test_killed_after_each_step_nobody_is_cut_and_a_start_finishes(node, flowing, variant):
+    for call in range(1, RESTORES_OF_A_CHANGE + 1, len(Family)):
+        cut_short(node, call)
         assert flowing.flow(1).silenced == [], f"after restore {call}"
-        if ended == 0:
-            break
         node.once()
         assert flowing.flow(1).silenced == [], f"after restore {call} and another start"
         assert not takes_new_ones(node, variant)
         change_back(node)
-    assert call > RESTORES_OF_A_CHANGE[variant]
 
 
-def test_killed_after_any_restore_a_start_removes_the_rest(node, variant):
-    """Without open connections the old rules go at once, and that is cut short."""
+@from_legacy
+def test_killed_after_each_step_of_the_end_a_start_removes_the_rest(node, variant):
+    """Without open connections all of the old rules go at once, and that is cut short."""
     node.manifests.put("web", both("web", "10.96.0.30", POD1))
     node.once()
-    for call in itertools.count(1):
-        ended = cut_short(node, call)
+    for call in range(RESTORES_OF_A_CHANGE + 1, RESTORES_WITHOUT_CONNECTIONS + 1, len(Family)):
+        cut_short(node, call)
         assert node.answers(ANSWERS) == [], f"after restore {call}"
-        if ended == 0:
-            break
         forget_connections(node)
         node.once()
         assert left(node, variant) == [], f"after restore {call} and another start"
         change_back(node)
-    assert call > RESTORES_OF_A_CHANGE[variant] + RESTORES_OF_A_CLEAN_UP[variant]
 
 
 @from_outside
+@to_and_fro
 def test_killed_at_any_moment_nobody_is_cut_and_a_start_finishes(node, flowing):
     """From nf_tables rules are removed without a program that a test could stand before."""
-    for step in range(8):
+    for step in range(6):
         old, node.variant = node.variant, OTHER[node.variant]
         proxy = node.start("--once")
         proxy.wait_for("writing rules with")
