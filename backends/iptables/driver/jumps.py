@@ -77,7 +77,9 @@ def overtaken(family: Family, variant: Variant, edit: TableEdit) -> list[Key]:
     Raises BackendError.
     """
     with rulesets.opened(family, variant, (edit.table,)) as tables:
-        table = tables[edit.table]
+        table = tables.get(edit.table)
+        if table is None:
+            return []  # somebody deleted it at this moment, which the next look finds
         found = []
         for key in edit.insert_jumps:
             _, _, base, chain = split_key(key)

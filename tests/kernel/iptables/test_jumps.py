@@ -103,6 +103,18 @@ def test_an_engine_whose_jump_comes_between_our_look_and_our_write_is_passed(
     assert node.observed() == node.want
 
 
+def test_a_table_that_is_deleted_while_places_are_looked_at_is_made_again(
+    namespace, family, tmp_path, monkeypatch
+):
+    tools = Tools(tmp_path / "tools", Variant.NF_TABLES.value)
+    tools.at(1, '$real "$@"; nft flush ruleset; exit')
+    monkeypatch.setenv("PATH", f"{tools.folder}:{os.environ['PATH']}")
+    node = Applied(family, Variant.NF_TABLES)
+    node.apply(shop(family))
+    assert node.apply().put
+    assert node.observed() == node.want
+
+
 def test_a_jump_that_stands_before_an_engine_is_moved_only_when_it_is_written(node):
     node.apply(shop(node.family))
     text = engines().replace("-I FORWARD 1", "-A FORWARD")
