@@ -69,6 +69,7 @@ def measure(
         delays_ms = change_one_by_one(
             cluster, plane, (stage, agent), moves=single, between_s=_BETWEEN_CHANGES_S
         )
+        time.sleep(_SETTLED_WITHIN_S)
         before_s = agent.cpu_s()
         rate = change_many(cluster, plane, many, per_s=_CHANGES_PER_S)
         time.sleep(_SETTLED_WITHIN_S)
