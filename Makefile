@@ -14,6 +14,8 @@ ROOT_ENV := $(if $(AS_ROOT),$(AS_ROOT) env CI=$(CI) PYTHONDONTWRITEBYTECODE=1 \
 	HYPOTHESIS_STORAGE_DIRECTORY=/tmp/kproxy-hypothesis,)
 ROOT_PYTEST := $(if $(AS_ROOT),-p no:cacheprovider,)
 VENV := .venv/bin
+# Of pytest. Each makes its own API server and namespaces, and half of the time is waiting.
+PROCESSES := 2
 
 # What the data path and the tests call, what python-iptables and bench/ are compiled with, and what
 # builds and runs the image without a registry or a container engine.
@@ -30,13 +32,13 @@ demo: setup ## a shop on two nodes, a rollout, and where each request went (20 s
 	@$(ROOT_ENV) $(VENV)/python -m examples.demo
 
 test: lint programs ## everything: linters, types, layers, all tests (with root)
-	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST)
+	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -n $(PROCESSES)
 
 check: lint ## what needs no root: linters, types, layers, pure tests (30 s)
 	@$(VENV)/python -m pytest -m "not kernel and not cluster"
 
 kernel: setup programs ## the tests that send packets through the kernel, in their own namespaces
-	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -m kernel
+	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -n $(PROCESSES) -m kernel
 
 lint: setup
 	@$(VENV)/ruff check .

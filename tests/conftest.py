@@ -6,7 +6,11 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.support.cluster.fixtures", "tests.support.extensions"]
+pytest_plugins = [
+    "tests.support.cluster.fixtures",
+    "tests.support.extensions",
+    "tests.support.parallel",
+]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -274,12 +274,11 @@ def test_failures_are_told_ever_more_rarely(fake, services, caplog):
 @pytest.mark.parametrize("told", [b"", b'{"type":"BOOKMARK","object":{}}'])
 def test_a_watch_that_ends_as_it_begins_is_a_failure(fake, services, told):
     """Otherwise a server in trouble would be asked without a pause."""
-    answer = faults.Answer(200, b"")
+    answer = faults.Answer(200, told)
     with fake.fake.during("services", answer, verb="watch") as rule:
         fake.fake.end("services")
-        services.until_state(SourceState.FAILING)
+        services.until(lambda each: "ends the watch as soon as it begins" in each.status.detail)
         services.until(lambda each: rule.used >= 4)
-    assert "ends the watch as soon as it begins" in services.status.detail
     services.until_state(SourceState.FOLLOWING)
 
 
