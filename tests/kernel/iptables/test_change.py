@@ -20,8 +20,8 @@ from kproxy.core.settings import Settings
 from kproxy.core.store import Replaced
 from tests.kernel.faults.conversations import Conversations
 from tests.kernel.faults.test_connections import FRONTENDS, SOURCES, web
-from tests.kernel.iptables.conftest import run, saved
 from tests.support.change_contract import ChangeContract
+from tests.support.iptables import run, saved
 from tests.support.net.network import Network
 from tests.support.net.plan import CLUSTER_CIDR, POD1, POD2, in_family
 

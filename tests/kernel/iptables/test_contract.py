@@ -13,9 +13,9 @@ from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import tools
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
-from tests.kernel.iptables.conftest import iptables, run, saved
 from tests.support.contract import BackendContract, PairContract
 from tests.support.extensions import extensions_without
+from tests.support.iptables import iptables, run, saved
 from tests.unit.run.tables import service_port, some_tables
 
 pytestmark = pytest.mark.kernel

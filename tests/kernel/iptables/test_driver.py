@@ -10,7 +10,8 @@ from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.core.image import Changes
 from kproxy.ports.data_path import BackendError
-from tests.kernel.iptables.conftest import (
+from tests.support.contract import tend
+from tests.support.iptables import (
     Applied,
     changes,
     iptables,
@@ -19,7 +20,6 @@ from tests.kernel.iptables.conftest import (
     service_port,
     shop,
 )
-from tests.support.contract import tend
 
 pytestmark = pytest.mark.kernel
 

@@ -11,7 +11,7 @@ from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from tests.kernel.faults.tools import Tools
 from tests.kernel.iptables import kube_proxy
-from tests.kernel.iptables.conftest import Applied, run, shop
+from tests.support.iptables import Applied, run, shop
 
 pytestmark = pytest.mark.kernel
 

@@ -10,7 +10,7 @@ from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy.takeover import remove_kube_proxy
 from kproxy.core.addresses import Family
 from tests.kernel.iptables import kube_proxy
-from tests.kernel.iptables.conftest import Applied, run, shop
+from tests.support.iptables import Applied, run, shop
 
 pytestmark = pytest.mark.kernel
 

@@ -19,8 +19,8 @@ from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from kproxy.core.table import TableChanges
 from kproxy.ports.data_path import BackendError
-from tests.kernel.iptables.conftest import Applied, changes, rules, run, service_port, shop
 from tests.support.extensions import extensions_without
+from tests.support.iptables import Applied, changes, rules, run, service_port, shop
 from tests.support.packets.asking import table_of
 from tests.support.packets.groups import balancing, cluster_ips, policies
 from tests.support.packets.kernel import Kernel, is_as_expected

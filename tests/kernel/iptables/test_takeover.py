@@ -11,7 +11,7 @@ from backends.kube_proxy.ipvs_leftovers import VirtualServer, kube_proxys
 from backends.kube_proxy.takeover import TakeOver, remove_kube_proxy
 from kproxy.core.addresses import Family
 from tests.kernel.iptables import kube_proxy
-from tests.kernel.iptables.conftest import Applied, iptables, run, saved, shop
+from tests.support.iptables import Applied, iptables, run, saved, shop
 
 pytestmark = pytest.mark.kernel
 

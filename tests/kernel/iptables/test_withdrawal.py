@@ -10,8 +10,8 @@ from backends.kernel import sysctl as node_settings
 from backends.kernel.xtables import rulesets
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
-from tests.kernel.iptables.conftest import Applied, saved, shop
 from tests.kernel.iptables.test_cleanup import FOREIGN, load
+from tests.support.iptables import Applied, saved, shop
 
 pytestmark = pytest.mark.kernel
 
