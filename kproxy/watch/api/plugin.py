@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -68,6 +69,7 @@ class Plugin:
         self._kubeconfig = kubeconfig
         self._section = section
         self._given: Given | None = None
+        self._starting = threading.Lock()  # until then it runs already, and cannot be killed yet
         self._running: subprocess.Popen[bytes] | None = None
 
     def given(self, cluster: Mapping[str, object], *, now: float, refused: bool) -> Given:
@@ -83,7 +85,8 @@ class Plugin:
 
     def interrupt(self) -> None:
         """Kill the plugin if it runs; whoever waits for it gets an ApiError. From any thread."""
-        running = self._running
+        with self._starting:
+            running = self._running
         if running is not None:
             _kill(running)
 
@@ -116,21 +119,21 @@ class Plugin:
         """Return what the plugin writes, and leave nothing of it running if it fails."""
         variables = {each.name: each.value for each in self._section.env or ()}
         try:
-            process = subprocess.Popen(
-                [self._section.command, *(self._section.args or ())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=self._kubeconfig.parent,
-                env={**os.environ, **variables, "KUBERNETES_EXEC_INFO": info.decode()},
-                start_new_session=True,  # so that it can be killed with all that it started
-            )
+            with self._starting:
+                self._running = process = subprocess.Popen(
+                    [self._section.command, *(self._section.args or ())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    cwd=self._kubeconfig.parent,
+                    env={**os.environ, **variables, "KUBERNETES_EXEC_INFO": info.decode()},
+                    start_new_session=True,  # so that it can be killed with all that it started
+                )
         except OSError as error:
             raise self._failed(error.strerror or str(error)) from error
         except ValueError as error:
             raise self._failed(f"its command or env cannot be used: {error}") from error
         with process:
-            self._running = process
             try:
                 output, complaint = process.communicate(timeout=LIMIT_S)
             except subprocess.TimeoutExpired as error:

@@ -89,14 +89,12 @@ class Following:
         """Wait until nothing is brought for some time."""
         self.until(lambda _: not self._woken.wait(for_s))
 
-    def close(self) -> float:
-        """Stop, and return how long that took."""
-        started = time.monotonic()
+    def close(self) -> None:
+        """Stop, whatever it waits for."""
         self._stopping.set()
         self._session.close()
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
-        return time.monotonic() - started
 
     def _take(self) -> None:
         batch = self._inbox.take()

@@ -3,15 +3,19 @@
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 import trustme
 
 from kproxy.core.objects import Kind
 from kproxy.ports.source import SourceState
+from kproxy.watch.api.errors import ApiError
+from kproxy.watch.api.plugin import Exec, Plugin
 from tests.support.fake_api.server import PROXY_USER
 from tests.unit.watch.api.following import PATIENCE_S, Following
 from tests.unit.watch.api.kubeconfigs import SECRET, by, encoded, kubeconfig, refusal, tokens, write
@@ -258,5 +262,28 @@ def test_a_session_that_ends_takes_the_plugin_along(
     fake.fake.cut("services")
     hanging.wait_until_it_hangs()
 
-    assert services.close() < 1.0
+    services.close()
+    wait(hanging.is_gone)
+
+
+def test_a_plugin_that_is_interrupted_just_when_it_starts_ends(tmp_path, hanging, monkeypatch):
+    """It runs before we know it: then the interruption waits until we do."""
+    start = subprocess.Popen
+    interrupting = []
+
+    def started(*arguments, **options):
+        process = start(*arguments, **options)
+        hanging.wait_until_it_hangs()
+        interrupting.append(threading.Thread(target=plugin.interrupt))
+        interrupting[0].start()
+        interrupting[0].join(0.1)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    section = msgspec.convert(hanging.section["exec"], Exec)
+    plugin = Plugin(tmp_path / "config", section)
+    hanging.hang()
+    with pytest.raises(ApiError, match="exec plugin /bin/sh: ends with status -9"):
+        plugin.given({}, now=0.0, refused=False)
+    interrupting[0].join()
     wait(hanging.is_gone)
