@@ -8,7 +8,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import Kind, ObjectKey, Protocol
 from kproxy.core.occupied import Occupant
-from kproxy.core.settings import ListensAt, NodePortKeyword, Settings
+from kproxy.core.settings import ListensAt, LocalhostNodePorts, NodePortKeyword, Settings
 from kproxy.core.store import Deleted, Replaced, Upserted
 from tests.unit.core.things import (
     HERE,
@@ -89,7 +89,7 @@ def test_a_service_can_take_its_own_health_port():
         (10256, Protocol.TCP, {}, [HEALTHZ]),
         (10256, Protocol.UDP, {}, []),
         (10249, Protocol.TCP, {}, [METRICS]),
-        (10249, Protocol.TCP, {"localhost_node_ports": False}, []),
+        (10249, Protocol.TCP, {"localhost_ipv4": LocalhostNodePorts.NEVER}, []),
         (10256, Protocol.TCP, {"listens_at": ()}, []),
         (
             10256,
