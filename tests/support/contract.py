@@ -18,9 +18,9 @@ from kproxy.core.table import ServicePort, TableChanges
 from kproxy.ports.data_path import Backend, BackendError
 from kproxy.run.loop.reconcile import Reconciler
 from kproxy.run.loop.threads import family_threads
+from tests.support import tables as making
 from tests.support.open_files import open_files, opened_since
-from tests.unit.run import tables as making
-from tests.unit.run.tables import between, some_tables
+from tests.support.tables import between, some_tables
 
 
 class Rig(Protocol):

@@ -1,7 +1,7 @@
 """An object that nests as deeply as a real API server takes it, from anybody who may write one."""
 
-from tests.cluster.source.follow import own_node, run
 from tests.support.fake_api.samples import endpoint_slice, service
+from tests.support.fake_api.source import own_node, run
 from tests.support.recursion import recursion_limit
 
 _LEVELS = 9_900

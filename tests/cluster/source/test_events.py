@@ -7,10 +7,10 @@ import pytest
 
 from kproxy.watch.api.access import Access, connect
 from kproxy.watch.api.events import SERIES_S, Events
-from tests.cluster.source.follow import LOGGER, LONGEST_WAIT_S, QUICK, log_lines
 from tests.support.fake_api.faults import Drop, Hang, html, too_many_requests, unavailable
 from tests.support.fake_api.resources import EVENTS
 from tests.support.fake_api.samples import service
+from tests.support.fake_api.source import LOGGER, LONGEST_WAIT_S, QUICK, log_lines
 
 POSTED = EVENTS.collection()
 STARTING = {"kind": "Node", "namespace": "", "name": "n1", "type": "Normal"}

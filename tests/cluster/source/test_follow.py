@@ -8,7 +8,6 @@ import pytest
 from kproxy.core.objects import Kind, ObjectKey
 from kproxy.core.store import Deleted, Replaced, Upserted
 from kproxy.ports.source import SourceState
-from tests.cluster.source.follow import NODE, QUICK, held, log_lines, own_node, run
 from tests.support.fake_api.resources import SERVICE_CIDRS, SERVICES
 from tests.support.fake_api.samples import (
     HEADLESS,
@@ -18,6 +17,7 @@ from tests.support.fake_api.samples import (
     service,
     service_cidr,
 )
+from tests.support.fake_api.source import NODE, QUICK, held, log_lines, own_node, run
 
 
 @pytest.fixture(autouse=True)

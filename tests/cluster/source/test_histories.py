@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from kproxy.core.objects import InvalidObject, Kind
 from kproxy.core.parse import from_builtins
 from kproxy.ports.source import SourceState
-from tests.cluster.source.follow import QUICK, following, own_node
 from tests.support.effort import examples
 from tests.support.fake_api.faults import (
     Answer,
@@ -36,6 +35,7 @@ from tests.support.fake_api.samples import (
     service_cidr,
 )
 from tests.support.fake_api.servers import FakeServer
+from tests.support.fake_api.source import QUICK, following, own_node
 from tests.support.fake_api.tls import Authority
 from tests.support.fake_api.watching import raw_event
 

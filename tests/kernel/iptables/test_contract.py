@@ -16,7 +16,7 @@ from kproxy.core.addresses import Family
 from tests.support.contract import BackendContract, PairContract
 from tests.support.extensions import extensions_without
 from tests.support.iptables import iptables, run, saved
-from tests.unit.run.tables import service_port, some_tables
+from tests.support.tables import service_port, some_tables
 
 pytestmark = pytest.mark.kernel
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from kproxy.config.loading import ConfigurationError, load_configuration
-from tests.unit.config.samples import HEADER
+from tests.support.config.samples import HEADER
 
 
 @pytest.fixture

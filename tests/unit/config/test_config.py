@@ -13,7 +13,7 @@ from kproxy.config.loading import load_configuration, node_name, to_settings
 from kproxy.config.writing import as_document
 from kproxy.core.settings import DetectLocalMode, LocalhostNodePorts, NodePortKeyword
 from kproxy.proxy.assembly import loop_settings
-from tests.unit.config.samples import DEFAULTS, HEADER, KUBEADM
+from tests.support.config.samples import DEFAULTS, HEADER, KUBEADM
 
 
 def as_plain(configuration):

@@ -13,9 +13,9 @@ from kproxy.config.writing import as_yaml
 from kproxy.kube_proxy.configuration import load
 from kproxy.kube_proxy.flags import UsageError, parse
 from kproxy.kube_proxy.table import KUBE_PROXY_FLAGS, WINDOWS_FLAGS
+from tests.support.config import strategies
+from tests.support.config.samples import HEADER, KUBEADM
 from tests.support.effort import examples
-from tests.unit.config import strategies
-from tests.unit.config.samples import HEADER, KUBEADM
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"

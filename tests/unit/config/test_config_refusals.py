@@ -7,7 +7,7 @@ import yaml
 
 from kproxy.config.loading import ConfigurationError, load_configuration
 from kproxy.kube_proxy.configuration import load as load_flags
-from tests.unit.config.samples import HEADER
+from tests.support.config.samples import HEADER
 
 BAD_FIELDS = [
     ({"mode": "userspace"}, "mode: must be one of iptables, ipvs, nftables, ebpf"),

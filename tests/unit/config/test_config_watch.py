@@ -9,7 +9,7 @@ import yaml
 
 from kproxy.config.fields import Mode
 from kproxy.config.watch import changed_configuration
-from tests.unit.config.samples import HEADER
+from tests.support.config.samples import HEADER
 
 
 def text(**fields):

@@ -10,8 +10,8 @@ from kproxy.core.addresses import Family
 from kproxy.ports.data_path import Sample
 from kproxy.run.loop.agent import Ended
 from kproxy.run.loop.worker import Job, Polled
+from tests.support.tables import listed
 from tests.unit.metrics.watched import SOURCE, watched
-from tests.unit.run.tables import listed
 from tests.unit.run.virtual import run
 
 

@@ -13,10 +13,10 @@ from kproxy.core.addresses import Family
 from kproxy.proxy.startup import metrics_of
 from kproxy.run.metrics import UPSTREAM_VERSION
 from tests.support.memory import OBJECTS, STEPS, Call
+from tests.support.tables import listed, moved
 from tests.unit.metrics.pages import Page
 from tests.unit.metrics.watched import SOURCE, watched
 from tests.unit.run.scenario import WORK_S
-from tests.unit.run.tables import listed, moved
 from tests.unit.run.virtual import run
 
 V4, V6 = Family

@@ -12,9 +12,9 @@ from kproxy.core.objects import Endpoint, Kind, Node, ObjectKey, PortSpec, Proto
 from kproxy.core.store import Replaced
 from kproxy.ports.source import SourceState, SourceStatus
 from tests.support.memory import Call
+from tests.support.tables import api_service, api_slices, listed, moved
 from tests.unit.metrics.watched import EPOCH_S, watched
 from tests.unit.run.scenario import SETTINGS, WORK_S, now
-from tests.unit.run.tables import api_service, api_slices, listed, moved
 from tests.unit.run.virtual import run
 
 V4, V6 = Family

@@ -18,9 +18,9 @@ from kproxy.run.loop.reconcile import Applied
 from kproxy.run.loop.worker import Job, Written
 from kproxy.run.metrics.backlog import Backlog
 from tests.support.memory import Call
+from tests.support.tables import api_service, api_slices, as_udp, listed, listed_udp, moved
 from tests.unit.metrics.watched import EPOCH_S, watched
 from tests.unit.run.scenario import SETTINGS, WORK_S, Timed, now
-from tests.unit.run.tables import api_service, api_slices, as_udp, listed, listed_udp, moved
 from tests.unit.run.virtual import run
 
 V4, V6 = Family

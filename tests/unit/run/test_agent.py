@@ -16,8 +16,8 @@ from kproxy.core.store import Upserted
 from kproxy.run.loop.agent import Hooks
 from kproxy.run.loop.settings import LoopSettings
 from tests.support.memory import Call
+from tests.support.tables import api_slices, as_udp, listed, listed_udp, moved
 from tests.unit.run.scenario import SETTINGS, WORK_S, Timed, now, running
-from tests.unit.run.tables import api_slices, as_udp, listed, listed_udp, moved
 from tests.unit.run.virtual import run
 
 V4, V6 = Family

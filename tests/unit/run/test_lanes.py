@@ -11,8 +11,8 @@ from kproxy.core.settings import Settings
 from kproxy.run.loop.agent import Agent, Hooks, Host
 from kproxy.run.loop.threads import family_threads
 from tests.support.memory import Kernel, Memory
+from tests.support.tables import listed, moved
 from tests.unit.run.scenario import SETTINGS, WORK_S, Source, now, running, scenario
-from tests.unit.run.tables import listed, moved
 from tests.unit.run.virtual import run
 
 V4, V6 = Family

@@ -14,8 +14,8 @@ from kproxy.ports.data_path import BackendError
 from kproxy.run.loop.agent import Agent, Hooks, Host, SourceEnded
 from kproxy.run.loop.reconcile import Applied
 from tests.support.memory import Call, Kernel, Memory
+from tests.support.tables import listed, listed_udp, moved
 from tests.unit.run.scenario import SETTINGS, WORK_S, Source, Timed, now, running, scenario
-from tests.unit.run.tables import listed, listed_udp, moved
 from tests.unit.run.virtual import run
 
 V4, V6 = Family

@@ -10,7 +10,7 @@ from kproxy.core.image import Changes
 from kproxy.ports.data_path import BackendError
 from tests.support.contract import BackendContract
 from tests.support.memory import Call, Kernel, Memory, Refused, service_name
-from tests.unit.run.tables import service_port
+from tests.support.tables import service_port
 
 TO_DNS = Flow("10.9.0.1", 4000, "10.96.0.1", 53, "10.1.0.1", 53, "10.9.0.1", 4000, 0)
 TO_WEB = TO_DNS._replace(destination_port=80)

@@ -16,7 +16,7 @@ from kproxy.run.loop.pending import Pending
 from kproxy.run.loop.reconcile import Applied
 from kproxy.run.loop.settings import LoopSettings
 from kproxy.run.loop.worker import Worker, Written
-from tests.unit.run.tables import between, service_port, some_tables, table
+from tests.support.tables import between, service_port, some_tables, table
 
 SETTINGS = LoopSettings(min_interval_s=1, sync_period_s=30)
 

@@ -12,7 +12,7 @@ from kproxy.ports.data_path import BackendError
 from kproxy.run.loop.reconcile import Reconciler
 from tests.support.contract import Follower
 from tests.support.memory import Call, Kernel, Memory
-from tests.unit.run.tables import pod, service_port, some_tables, table, vip
+from tests.support.tables import pod, service_port, some_tables, table, vip
 
 FAMILY = Family.IPV4
 EMPTY, HERE, THERE, *OTHERS = some_tables(FAMILY)

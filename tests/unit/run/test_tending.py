@@ -7,8 +7,8 @@ import pytest
 
 from kproxy.core.addresses import Family
 from tests.support.memory import Bell, Call, Kernel
+from tests.support.tables import listed, moved
 from tests.unit.run.scenario import WORK_S, Timed, now, running, scenario
-from tests.unit.run.tables import listed, moved
 from tests.unit.run.virtual import run
 
 V4, V6 = Family

@@ -11,8 +11,8 @@ from kproxy.ports.data_path import BackendError
 from kproxy.run.loop.reconcile import Reconciler
 from tests.support.contract import Follower, image_of, until_accepted
 from tests.support.memory import Call, Kernel, Memory, service_name
+from tests.support.tables import listed, moved, service_port, some_tables, table
 from tests.unit.run.scenario import running
-from tests.unit.run.tables import listed, moved, service_port, some_tables, table
 from tests.unit.run.test_agent import in_virtual_time
 from tests.unit.run.test_memory import MemoryRig
 

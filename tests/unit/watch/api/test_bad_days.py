@@ -191,32 +191,6 @@ def test_bookmarks_keep_a_quiet_watch_open(fake, follow):
     assert services.status.reconnects == 0
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        faults.html(200),
-        faults.Answer(200, b"{}", headers=(("Content-Encoding", "gzip"),)),
-        faults.html(404),
-        faults.redirect("https://example.org/"),
-        faults.internal_error(),
-        faults.unavailable(),
-        faults.Drop(),
-        faults.Drop(reset=True),
-    ],
-    ids=str,
-)
-def test_bad_answers_are_followed_by_another_attempt(fake, services, answer):
-    rule = fake.fake.next("services", answer, times=3)
-    fake.fake.end("services")
-    services.until_state(SourceState.FAILING)
-    assert services.objects.keys() == {"a", "b"}, "what is known stays"
-    fake.fake.put("services", service("c", "10.96.1.3"))
-
-    services.until_names("a", "b", "c")
-    services.until_state(SourceState.FOLLOWING)
-    assert rule.used == 3
-
-
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(fake, services):
     fake.fake.next("services", faults.too_many_requests(1), verb="watch")
     fake.fake.end("services")

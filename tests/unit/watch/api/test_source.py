@@ -11,7 +11,6 @@ import pytest
 from kproxy.core.objects import Kind
 from kproxy.core.store import Replaced, Store, Upserted
 from kproxy.ports.source import SourceState
-from kproxy.watch.api.access import Access, connect
 from kproxy.watch.api.source import ApiSource
 from kproxy.watch.api.times import Times
 from tests.support.fake_api import faults
@@ -278,39 +277,3 @@ def test_a_cluster_that_is_away_for_a_while_changes_nothing(fake, api):
             await waiting
 
     run(api, story)
-
-
-@pytest.mark.parametrize("away", ["cut off", "cut off for a long time"])
-def test_a_real_server_is_followed_as_the_fake_is(server, tmp_path, away):
-    """The same story for both: objects come, change and go, also while nobody watches."""
-    server.put(service("web"), service("old", "10.96.1.3"), endpoint_slice("web-1"), a_node())
-    api = connect(Access(kubeconfig=str(server.write_kubeconfig(tmp_path / "kubeconfig"))))
-
-    async def story(batches, source):
-        store = Store()
-
-        async def until_services(**expected):
-            while expected != {
-                each.key.name: each.cluster_ips[0]
-                for each in store.all(Kind.SERVICE)
-                if each.key.name != "kubernetes"
-            }:
-                for change in await anext(batches):
-                    store.apply(change)
-
-        await until_services(web="10.96.1.1", old="10.96.1.3")
-        assert [each.key.name for each in store.all(Kind.NODE)] == [NODE_NAME]
-        assert [each.key.name for each in store.all(Kind.SERVICE_CIDR)] == ["kubernetes"]
-        assert [each.key.name for each in store.all(Kind.ENDPOINT_SLICE)][-1] == "web-1"
-        server.put(service("new", "10.96.1.2"))
-        await until_services(web="10.96.1.1", old="10.96.1.3", new="10.96.1.2")
-        server.leave()
-        server.delete(service("old"))
-        server.put(service("newer", "10.96.1.4"))
-        if away == "cut off for a long time":
-            server.forget_history()
-        server.come_back()
-        await until_services(web="10.96.1.1", new="10.96.1.2", newer="10.96.1.4")
-        assert source.status()[0].lists == (1 if away == "cut off" else 2)
-
-    run(api, story, node_s=1.0)

@@ -8,11 +8,11 @@ import yaml
 from hypothesis import given
 
 from kproxy.config.loading import load_configuration
+from tests.cluster.config.upstream import agree_on_what_is_wrong, ours, theirs
 from tests.support.cluster import programs
+from tests.support.config import strategies
+from tests.support.config.samples import HEADER, KUBEADM
 from tests.support.effort import examples
-from tests.unit.config import strategies
-from tests.unit.config.samples import HEADER, KUBEADM
-from tests.unit.config.upstream import agree_on_what_is_wrong, ours, theirs
 
 pytestmark = pytest.mark.cluster
 

@@ -29,7 +29,7 @@ from tests.support.fake_api.servers import Server
 
 LONGEST_WAIT_S = 60.0
 NODE = "n1"
-LOGGER = "tests.cluster.source"
+LOGGER = "tests.source"
 
 # Everything that is minutes in a cluster takes a moment here. A watch that says nothing is open
 # again every second: an idle watch costs nothing, and a test that needs it sees it soon.

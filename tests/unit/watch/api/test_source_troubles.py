@@ -8,7 +8,6 @@ import pytest
 from kproxy.core.objects import Kind
 from kproxy.core.store import Replaced
 from kproxy.ports.source import SourceState
-from tests.cluster.source.follow import QUICK, log_lines, own_node, run
 from tests.support.fake_api.faults import (
     Answer,
     Cut,
@@ -28,6 +27,7 @@ from tests.support.fake_api.options import Streaming
 from tests.support.fake_api.resources import SERVICES
 from tests.support.fake_api.samples import endpoint_slice, service
 from tests.support.fake_api.server import FakeApi
+from tests.support.fake_api.source import QUICK, log_lines, own_node, run
 from tests.support.fake_api.tls import Tls
 from tests.support.fake_api.watching import bookmark
 
@@ -42,6 +42,7 @@ TROUBLES = {
     "503": (unavailable(), "answers 503: service unavailable"),
     "page": (html(200), "answers in text/html"),
     "page of a proxy": (html(502), "answers 502"),
+    "gzip": (Answer(200, b"{}", headers=(("Content-Encoding", "gzip"),)), "services"),
     "garbage": (Answer(200, b"{garbage\n"), "services"),
     "nothing": (Answer(200, b""), "services"),
     "404": (Answer(404, b"404 page not found\n", "text/plain"), "does not have it (404)"),

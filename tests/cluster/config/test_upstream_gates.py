@@ -7,9 +7,9 @@ import pytest
 
 from kproxy.config.gates import wrong_gates
 from kproxy.config.known_gates import Stage, gate_dependencies, known_gates
+from tests.cluster.config.upstream import ours, run, theirs
 from tests.support.cluster import programs
-from tests.unit.config.samples import HEADER
-from tests.unit.config.upstream import ours, run, theirs
+from tests.support.config.samples import HEADER
 
 pytestmark = pytest.mark.cluster
 

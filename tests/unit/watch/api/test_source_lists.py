@@ -3,10 +3,10 @@
 import pytest
 
 from kproxy.core.objects import Kind
-from tests.cluster.source.follow import SELECTORS, own_node, run
 from tests.support.fake_api.faults import Edit
 from tests.support.fake_api.options import Streaming
 from tests.support.fake_api.samples import service
+from tests.support.fake_api.source import SELECTORS, own_node, run
 
 PLURALS = {
     Kind.SERVICE: "services",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.cluster.source.follow import log_lines, own_node, run
 from tests.support.fake_api.samples import endpoint_slice, service
+from tests.support.fake_api.source import log_lines, own_node, run
 from tests.support.fake_api.watching import raw_event
 
 

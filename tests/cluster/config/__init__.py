@@ -1,0 +1,1 @@
+"""The configuration beside that of the real kube-proxy."""

@@ -1,0 +1,1 @@
+"""What the fake API server answers as the real one does."""
