@@ -21,6 +21,7 @@ filter, for new connections that nat did not translate
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -197,7 +198,7 @@ class Renderer:
 
     def owners(self, keys: Iterable[Key]) -> frozenset[ServicePortKey]:
         """Return the service ports that these chains and ipsets are made for."""
-        own = {**self._owner_of_set, **self._owner_of_chain}
+        own = ChainMap(self._owner_of_set, self._owner_of_chain)
         return owners(keys, own, (tree for table, tree in self._trees() if table == "nat"))
 
     def _entry(self, key: ServicePortKey) -> ServicePort:

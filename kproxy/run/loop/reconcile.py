@@ -174,15 +174,22 @@ class Reconciler:
         return Applied(written=written, repaired=(), observed=True)
 
     def _takes_anything(self, suspects: Collection[ServicePortKey]) -> bool:
-        """Write an object of another service port as it is already, to see if that is taken.
+        """Write what another service port has, as it is already, to see if that is taken.
 
-        False if there is none. Raises BackendError if it is refused.
+        All of it, because some objects may have ways of their own into the kernel, which prove
+        nothing. False if there is no other one. Raises BackendError if it is refused.
         """
+        other: ServicePortKey | None = None
+        objects: dict[Key, bytes] = {}
         for key, value in self._want.items():
-            if any(owner not in suspects for owner in self._backend.owners([key])):
-                self._backend.commit(Changes({key: value}, frozenset()))
-                return True
-        return False
+            owners = self._backend.owners([key])
+            if other is None:
+                other = next((owner for owner in owners if owner not in suspects), None)
+            if other in owners:
+                objects[key] = value
+        if objects:
+            self._backend.commit(Changes(objects, frozenset()))
+        return bool(objects)
 
     def _owners(self) -> Collection[ServicePortKey]:
         """Return whose objects the kernel lacks, or has otherwise."""
@@ -194,7 +201,8 @@ class Reconciler:
 
     def _retry(self) -> int:
         """Try again what is not in force; return how much was written. Raises BackendError."""
-        self._backend.settle()
+        with suppress(BackendError):  # no matter of theirs; `settle` tells it after the write
+            self._backend.settle()
         self._render_ports(self._wishes.reopen())
         try:
             applied = self._write()

@@ -12,7 +12,7 @@ from kproxy.run.loop.reconcile import Reconciler
 from tests.support.contract import Follower, image_of, until_accepted
 from tests.support.memory import Call, Kernel, Memory, service_name
 from tests.support.tables import listed, moved, service_port, some_tables, table
-from tests.unit.run.scenario import running
+from tests.unit.run.scenario import Timed, running
 from tests.unit.run.test_agent import in_virtual_time
 from tests.unit.run.test_memory import MemoryRig
 
@@ -90,6 +90,39 @@ def test_a_kernel_that_takes_nothing_is_no_service_s_fault():
             continue
         break
     assert follower.reconciler.unheld == {}
+
+
+def set_name(key):
+    return service_name(key).replace("/service/", "/address/")
+
+
+class WithSets(Memory):
+    """Has a part of each service port that goes into the kernel by a way of its own."""
+
+    def render(self, changes):
+        ports = changes.service_ports.items()
+        sets = {set_name(key): None if entry is None else b"a set" for key, entry in ports}
+        return sets | super().render(changes)
+
+    def owners(self, keys):
+        wanted = set(keys)
+        sets = {key for key in self._entries if set_name(key) in wanted}
+        return super().owners(keys) | sets
+
+
+def test_what_goes_into_the_kernel_by_another_way_proves_nothing():
+    first, second = service_port(FAMILY, 1, [1]), service_port(FAMILY, 2, [2])
+    kernel = Kernel()
+    follower = Follower(WithSets(FAMILY, kernel))
+    follower.apply(table(FAMILY, first, second))
+    kernel.has_room = lambda name, value: name.startswith("kproxy/address/")
+    wished = table(FAMILY, first, service_port(FAMILY, 2, [3]))
+    with pytest.raises(BackendError):
+        follower.apply(wished)
+    for _ in range(8):
+        with pytest.raises(BackendError):
+            follower.reconciler.apply(TableChanges(FAMILY))
+        assert follower.reconciler.unheld == {}
 
 
 def refused(rig, wished):
@@ -180,6 +213,29 @@ def test_what_a_data_path_goes_without_is_told_too():
         reconciler.apply(table(FAMILY, port).everything())
     assert reconciler.apply(TableChanges(FAMILY)).written
     assert reconciler.unheld == {port.key: "there are too many sets"}
+
+
+class ReadOnly(Timed):
+    """A node on which a setting cannot be had, beside what the kernel refuses."""
+
+    def settle(self):
+        raise BackendError("setting net.ipv4.ip_forward to 1", "read-only", transient=False)
+
+
+@in_virtual_time
+async def test_a_setting_that_cannot_be_had_makes_no_refusal_of_a_try(caplog):
+    async with running(kind=ReadOnly) as it:
+        no_room_for_two(it.kernels[V4])
+        it.source.push(listed(1, 2))
+        await asyncio.sleep(3600)
+        assert {key.name for key in it.status(V4).unheld} == {"web-2"}
+        refusals = [each for each in caplog.messages if "the kernel refused" in each]
+        assert len(refusals) == 1, "the one before the search"
+
+        it.kernels[V4].has_room = lambda name, value: True
+        await asyncio.sleep(200)
+        assert it.all_true()
+        assert it.status(V4).unheld == {}
 
 
 def no_room_for_two(kernel):
