@@ -1,4 +1,4 @@
-"""The kernel settings that this data path needs of the node."""
+"""The settings of the node's kernel that forwarding depends on."""
 
 from __future__ import annotations
 

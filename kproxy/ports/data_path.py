@@ -84,8 +84,8 @@ class Backend(Protocol):
     """A data path of one family that can be brought in line with a forwarding table.
 
     Calls come from one thread, one at a time; those to another family's come from another thread,
-    at the same time. Any of them but `render`, `unheld`, `owners`, `describe` and `counters` may
-    raise BackendError.
+    at the same time. Any of them but `render`, `unheld`, `owners`, `describe`, `counters`, `fileno`
+    and `close` may raise BackendError.
     """
 
     family: Family

@@ -23,8 +23,8 @@ from kproxy.node import heap
 from kproxy.node.listening import listening
 from kproxy.ports.data_path import Backend, BackendError, DataPath
 from kproxy.ports.source import Source
-from kproxy.proxy.data_paths import former
-from kproxy.proxy.handover import Handover
+from kproxy.proxy.data_paths import others
+from kproxy.proxy.handover import Handover, end_others
 from kproxy.proxy.host import address_events, host_addresses, host_networks
 from kproxy.proxy.port_watch import PortWatch
 from kproxy.proxy.remarks import (
@@ -110,12 +110,11 @@ def build(
     compiler.apply((Connected(connected),))
     settings = loop_settings(configuration)
     telling = _Telling(compiler, core_settings, around)
-    handover = Handover(partial(former, configuration, path), ThreadPoolExecutor(1, "handover"))
-
-    def first_commit(family: Family) -> None:
-        handover.begin(family)
-        path.in_force(family)
-
+    paths = [path, *others(configuration)]
+    handover = Handover(
+        lambda family: (former for each in paths for former in each.former(family)),
+        ThreadPoolExecutor(1, "handover"),
+    )
     agent = Agent(
         compiler,
         list(opened.values()),
@@ -127,7 +126,7 @@ def build(
             began=around.metrics.began,
             done=telling.done,
             compiled=telling.compiled,
-            first_commit=first_commit,
+            first_commit=partial(end_others, handover=handover, path=path),
             ready=telling.ready,
         ),
     )

@@ -5,13 +5,12 @@ Only here and in `host` is anything of `backends` imported, and not before it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from kproxy.config.fields import Configuration, IptablesVariant, Mode
-from kproxy.core.addresses import Family
-from kproxy.ports.data_path import DataPath, Former
+from kproxy.ports.data_path import DataPath
 
 
 class NotAvailable(Exception):
@@ -30,12 +29,13 @@ def data_path(configuration: Configuration) -> DataPath:
     return make(configuration)
 
 
-def former(configuration: Configuration, path: DataPath, family: Family) -> Iterator[Former]:
-    """Yield what earlier runs may have left elsewhere than in the data path in use."""
-    yield from path.former(family)
-    for mode in DATA_PATHS:
-        if mode is not configuration.mode:
-            yield from data_path(msgspec.structs.replace(configuration, mode=mode)).former(family)
+def others(configuration: Configuration) -> list[DataPath]:
+    """Return the data paths that a configuration does not name: each once, for all families."""
+    return [
+        data_path(msgspec.structs.replace(configuration, mode=mode))
+        for mode in DATA_PATHS
+        if mode is not configuration.mode
+    ]
 
 
 def _iptables(configuration: Configuration) -> DataPath:

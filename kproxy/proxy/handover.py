@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
 from kproxy.core.addresses import Family
-from kproxy.ports.data_path import BackendError, Former
+from kproxy.ports.data_path import BackendError, DataPath, Former
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,11 @@ class Handover:
     def begin(self, family: Family) -> None:
         """Let no other data path take new connections of a family, as ours is in force.
 
-        Blocks, in any thread. Raises BackendError, and is to be called again then.
+        Blocks, in any thread. Raises BackendError, and is to be called again then; after a success
+        another call does nothing.
         """
+        if family in self._begun:
+            return
         if family not in self._waiting:
             self._waiting[family] = list(self._former(family))
         self._ask(family)
@@ -47,13 +50,20 @@ class Handover:
         self._begun.add(family)  # from now on `run` asks, and nobody else
 
     async def run(self) -> None:
-        """Ask those that are left time and again, apart from all else, and remove them then."""
+        """Ask those that are left time and again, apart from all else, and remove them then.
+
+        Until cancelled; what is being removed then is removed before this ends, as another kproxy
+        may write afterwards.
+        """
         loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(_ASK_EVERY_S)
-            for family in tuple(self._begun):
-                if self._waiting[family]:
-                    await loop.run_in_executor(self._executor, self._ask_and_tell, family)
+        try:
+            while True:
+                await asyncio.sleep(_ASK_EVERY_S)
+                for family in tuple(self._begun):
+                    if self._waiting[family]:
+                        await loop.run_in_executor(self._executor, self._ask_and_tell, family)
+        finally:
+            self._executor.shutdown()
 
     def _ask_and_tell(self, family: Family) -> None:
         try:
@@ -88,3 +98,15 @@ class Handover:
                 removed,
                 each.name,
             )
+
+
+def end_others(family: Family, handover: Handover, path: DataPath) -> None:
+    """End what else would decide about a family's packets, now that `path` holds its rules.
+
+    What an earlier run used and what kube-proxy left go apart: neither waits for the other.
+    Raises BackendError, and is to be called again then.
+    """
+    try:
+        handover.begin(family)
+    finally:
+        path.in_force(family)

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
-from kproxy.proxy.handover import Handover
+from kproxy.proxy.handover import Handover, end_others
 from tests.unit.run.virtual import Slow, run
 
 V4, V6 = Family.IPV4, Family.IPV6
@@ -109,3 +111,79 @@ def test_a_refusal_later_on_is_said_once_and_asked_again(caplog):
     assert said == (
         "IPv4: what kproxy used before stays: listing connections: not now; trying again every 5 s"
     )
+
+
+class Path:
+    """What is asked of the data path in use; it refuses so many times."""
+
+    def __init__(self, *, refusals=0):
+        self.asked = 0
+        self._refusals = refusals
+
+    def in_force(self, family):
+        self.asked += 1
+        if self.asked <= self._refusals:
+            raise BackendError("removing leftovers", "not today", transient=True)
+
+
+def test_what_was_begun_is_not_begun_again_for_what_kube_proxy_left(caplog):
+    caplog.set_level("INFO")
+    old, path = Old(needed=9), Path(refusals=2)
+    it = handover(old)
+    for _ in range(2):
+        with pytest.raises(BackendError, match="not today"):
+            end_others(V4, it, path)
+    end_others(V4, it, path)
+    assert (old.asked, path.asked) == (1, 3)
+    assert len(caplog.messages) == 1
+
+
+def test_what_kube_proxy_left_does_not_wait_for_what_refuses_to_go():
+    old, path = Old(refuses=range(1, 9)), Path()
+    with pytest.raises(BackendError, match="not now"):
+        end_others(V4, handover(old), path)
+    assert path.asked == 1
+
+
+class Ending(ThreadPoolExecutor):
+    """Tells when somebody begins to wait for its thread."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.awaited = threading.Event()
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self.awaited.set()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+
+class Lengthy(Old):
+    """Is still being removed when the process is told to end."""
+
+    def __init__(self, executor):
+        super().__init__(needed=1)
+        self.removing = threading.Event()
+        self._executor = executor
+
+    def clean_up(self):
+        self.removing.set()
+        self._executor.awaited.wait(timeout=60)
+        return super().clean_up()
+
+
+def test_what_is_being_removed_is_removed_before_the_end():
+    with Ending() as executor:
+        old = Lengthy(executor)
+        it = Handover(lambda family: [old], executor)
+        it.begin(V4)
+
+        async def scene():
+            task = asyncio.create_task(it.run())
+            await asyncio.sleep(6)
+            old.removing.wait(timeout=60)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert old.objects == 0
+
+        run(scene)
