@@ -17,7 +17,7 @@ def clean_up(family: Family) -> int:
     """Remove our jumps, chains, ipsets and counters; return how many. Raises BackendError.
 
     A chain of ours to which something foreign leads stays, empty: that rule is not ours to delete.
-    Forwarding stays on: see `sysctls`.
+    Forwarding stays on: see `backends.kernel.sysctls`.
     """
     removed = sum(clean_up_variant(family, variant) for variant in Variant)
     removed += ipset.destroy(ipset.observe(SET_PREFIX, family))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 
-from backends.iptables.driver import accounting, drift, jumps, reading
+from backends.iptables.driver import accounting, drift, jumps, localnet, reading
 from backends.iptables.driver.counters import RuleCounts, packet_samples
-from backends.iptables.driver.localnet import GUARD as LOCALNET_GUARD
 from backends.iptables.driver.saved import Seen
 from backends.iptables.driver.sets import AffinitySets
-from backends.iptables.driver.sysctls import LOCALNET, Sysctls
 from backends.iptables.driver.texts import Texts
 from backends.iptables.render import restore, rules
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.restore import RestoreInput, TableEdit
-from backends.iptables.render.rules import TABLES, split_key
-from backends.kernel import conntrack, nft, sysctl
+from backends.iptables.render.rules import TABLES, split_key, sysctl_key
+from backends.kernel import conntrack, nft
+from backends.kernel.sysctls import Liberality, Sysctls
 from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import tools
 from backends.kernel.xtables.tools import Variant
@@ -25,8 +23,6 @@ from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
 from kproxy.core.table import ServicePortKey, TableChanges
 from kproxy.ports.data_path import BackendError, Sample
-
-log = logging.getLogger(__name__)
 
 _MOVES = 3  # of a jump that others overtake; after that its place is theirs to mind
 
@@ -46,16 +42,14 @@ class IptablesBackend:
         self._watch = drift.watch(family, variant, transactions)
         self._chains: set[Key] = set()
         self._texts = Texts()
-        self._sysctls = Sysctls(family)
+        self._sysctls = Sysctls(family, sysctl_key)
         self._sets = AffinitySets(family, renderer.affinity_set)
-        self._liberal = sysctl.tracks_liberally(sysctl.TCP_LIBERAL)  # as of our last look
-        self._rendered_liberal = self._liberal
+        self._liberality = Liberality(family)
         self._counts = RuleCounts(variant)
 
     def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
         """Take table changes in; return the image entries that they alter."""
-        patch = self._renderer.update(changes, drop_invalid=not self._liberal)
-        self._rendered_liberal = self._liberal
+        patch = self._renderer.update(changes, drop_invalid=not self._liberality.rendered())
         self._counts.rendered(patch)
         self._sets.rendered(patch)
         return patch | self._sysctls.render(localhost=self._renderer.localhost)
@@ -67,7 +61,7 @@ class IptablesBackend:
         for table in TABLES:
             seen.join(self._read(table))
         self._chains = {key for key in seen.image if split_key(key)[0] in TABLES}
-        sysctls = self._sysctls.observe(guarded=LOCALNET_GUARD in self._chains)
+        sysctls = self._sysctls.observe(guarded=localnet.GUARD in self._chains)
         return {**seen.image, **self._sets.observe(), **sysctls}
 
     def commit(self, changes: Changes) -> None:
@@ -106,7 +100,7 @@ class IptablesBackend:
 
         A missing ipset is not noticed.
         """
-        return self._unsettled() or self._sysctls.disturbed() or self._watch.disturbed()
+        return self._liberality.disturbed() or self._sysctls.disturbed() or self._watch.disturbed()
 
     def flows(self, wanted: Destinations) -> Iterable[Flow]:
         """Return the UDP flows to `wanted` that the kernel tracks."""
@@ -136,21 +130,6 @@ class IptablesBackend:
 
     def close(self) -> None:
         """Do nothing: no descriptor is held between calls."""
-
-    def _unsettled(self) -> bool:
-        """Say whether connection tracking is set otherwise than when we last rendered.
-
-        Anybody may set it at any time, and it is loaded by the first rules that need it.
-        """
-        before, self._liberal = self._liberal, sysctl.tracks_liberally(sysctl.TCP_LIBERAL)
-        if self._liberal != before:
-            log.info(
-                "%s: %s changed: forwarded packets that connection tracking finds invalid %s",
-                self.family.value,
-                sysctl.TCP_LIBERAL.name,
-                "pass from now on" if self._liberal else "are dropped from now on",
-            )
-        return self._liberal != self._rendered_liberal
 
     def _make_sets(self, keys: Iterable[Key]) -> None:
         """Make ipsets exist. Raises BackendError; their owners are rendered without, then."""
@@ -187,10 +166,11 @@ class IptablesBackend:
         after = TableEdit("filter")
         if nat and before:
             before, after = restore.split_edit(before, self._chains)
-        if LOCALNET in changes.drop:
-            self._sysctls.close_localnet(self.variant)
+        if self._sysctls.localnet in changes.drop:
+            localnet.close(self.family, self.variant)
+            self._sysctls.localnet_closed()
         self._restore(before)
-        if LOCALNET in changes.put:
+        if self._sysctls.localnet in changes.put:
             self._sysctls.open_localnet()
         for step in self._steps(nat, changes):
             self._restore(step)

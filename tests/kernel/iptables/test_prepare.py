@@ -5,7 +5,6 @@ import pytest
 from backends.iptables.driver.backend import IptablesBackend
 from backends.iptables.driver.localnet import GUARD
 from backends.iptables.driver.prepare import prepare
-from backends.iptables.driver.sysctls import LOCALNET
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Options
 from backends.kernel import sysctl as node_settings
@@ -14,6 +13,8 @@ from kproxy.core.addresses import Family
 from tests.support.iptables import Applied, rules, shop
 
 pytestmark = pytest.mark.kernel
+
+LOCALNET = "sysctl/net.ipv4.conf.all.route_localnet"
 
 
 def prepared(family, variant, *, localhost=True) -> int:

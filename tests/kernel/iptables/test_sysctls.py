@@ -2,7 +2,6 @@
 
 import pytest
 
-from backends.iptables.driver.sysctls import LOCALNET
 from backends.kernel import sysctl as node_settings
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
@@ -11,6 +10,8 @@ from kproxy.ports.data_path import BackendError
 from tests.support.iptables import Applied, run, shop
 
 pytestmark = pytest.mark.kernel
+
+LOCALNET = "sysctl/net.ipv4.conf.all.route_localnet"
 
 FORWARDING = {
     Family.IPV4: "net.ipv4.ip_forward",
