@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from backends.kernel.netlink import ATTRIBUTE, attributes, spans, text
 from backends.kernel.nft import Rule
-from backends.kernel.xtables.steps import MARK_MATCHES, TARGETS, Action, Step
+from backends.kernel.xtables.steps import MARK_MATCHES, TARGETS, Action, RuleStep
 
 _EXPRESSIONS, _USERDATA = 4, 7  # NFTA_RULE_*
 _NAME, _DATA = 1, 2  # NFTA_EXPR_*
@@ -44,20 +44,20 @@ _CONNTRACK_FLAGS_AT = 146
 _ONLY_NEW = struct.pack("=HHH", 1, 0, 8)
 
 
-class Parsed(NamedTuple):
+class ParsedRule(NamedTuple):
     """A rule taken apart. `conditions` names its expressions but for comment, counter and verdict.
 
     `counted` says that it has a counter, as every rule that iptables wrote; `only_new` that it
     asks for nothing but a new connection, in iptables' words.
     """
 
-    step: Step
+    step: RuleStep
     comment: str
     counted: bool
     only_new: bool
 
 
-def parse(rule: Rule) -> Parsed:
+def parse(rule: Rule) -> ParsedRule:
     """Take a rule apart."""
     parts = attributes(rule.content)
     reader = _Reader(_comment(parts.get(_USERDATA, b"")))
@@ -101,10 +101,10 @@ class _Reader:
             self._marked = self._marked or _asks_for_mark(name, extension, data)
             self._new += extension == "conntrack" and _is_only_new(data[_EXTENSION_DATA])
 
-    def result(self) -> Parsed:
-        step = Step(self._action, self._chain, b"".join(self._conditions), self._marked)
+    def result(self) -> ParsedRule:
+        step = RuleStep(self._action, self._chain, b"".join(self._conditions), self._marked)
         only_new = self._new == len(self._conditions) == 1
-        return Parsed(step, self._comment, self._counted, only_new)
+        return ParsedRule(step, self._comment, self._counted, only_new)
 
     def _take_verdict(self, verdict: dict[int, bytes]) -> None:
         code = int.from_bytes(verdict[_VERDICT_CODE], "big", signed=True)

@@ -34,7 +34,7 @@ from kproxy.proxy.logs import configure
 from kproxy.proxy.serving import Duties, follow, never
 from kproxy.run.http.serve import BindError
 from kproxy.run.loop.agent import SourceEnded
-from kproxy.run.metrics import Feature, Metrics, Shown
+from kproxy.run.metrics import GateState, Metrics, Shown
 
 log = logging.getLogger(__name__)
 
@@ -125,11 +125,11 @@ def shown_in(mode: Mode) -> Shown:
     )
 
 
-def _gate_states(configuration: Configuration) -> dict[str, Feature]:
+def _gate_states(configuration: Configuration) -> dict[str, GateState]:
     """Return every feature gate with its stage, as the metrics tell it."""
     enabled = enabled_gates(configuration.feature_gates)
     return {
-        name: Feature("" if gate.stage is Stage.GA else gate.stage.value, enabled[name])
+        name: GateState("" if gate.stage is Stage.GA else gate.stage.value, enabled[name])
         for name, gate in known_gates().items()
     }
 

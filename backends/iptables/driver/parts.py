@@ -20,7 +20,7 @@ from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
 
-class Kind(enum.Enum):
+class ExtensionKind(enum.Enum):
     """The two kinds of extensions that a rule is made of, by the option that names one."""
 
     MATCH = "-m"
@@ -31,7 +31,7 @@ class Kind(enum.Enum):
 class Extension:
     """A match or a target, as the kernel and the tools know it."""
 
-    kind: Kind
+    kind: ExtensionKind
     name: str
 
 
@@ -53,7 +53,7 @@ class Part:
     @property
     def has_target(self) -> bool:
         """Whether one of its extensions is a target."""
-        return any(each.kind is Kind.TARGET for each in self.extensions)
+        return any(each.kind is ExtensionKind.TARGET for each in self.extensions)
 
     @property
     def remedy(self) -> str:
@@ -79,11 +79,11 @@ MINOR = frozenset({Feature.HAIRPIN_MATCH, Feature.COUNTERS})
 
 
 def _match(name: str) -> Extension:
-    return Extension(Kind.MATCH, name)
+    return Extension(ExtensionKind.MATCH, name)
 
 
 def _target(name: str) -> Extension:
-    return Extension(Kind.TARGET, name)
+    return Extension(ExtensionKind.TARGET, name)
 
 
 def parts(family: Family) -> tuple[Part, ...]:
@@ -126,7 +126,7 @@ def _part(
 ) -> Part:
     words = rule.split()
     named = tuple(
-        Extension(Kind(option), name)
+        Extension(ExtensionKind(option), name)
         for option, name in itertools.pairwise(words)
         if option in ("-m", "-j") and name != "RETURN"
     )
@@ -163,7 +163,7 @@ def lacking(family: Family, variant: Variant) -> Mapping[Feature, str]:
 def _unknown_to_the_kernel(family: Family, variant: Variant, part: Part) -> str:
     knows = legacy.knows if variant is Variant.LEGACY else nft.knows
     for each in part.extensions:
-        if not knows(family, each.name, target=each.kind is Kind.TARGET):
+        if not knows(family, each.name, target=each.kind is ExtensionKind.TARGET):
             return f"the kernel lacks the {each.kind.name.lower()} {each.name}"
     if part.feature is Feature.AFFINITY:
         return ipset.why_unusable(family)

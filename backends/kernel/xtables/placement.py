@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from backends.kernel.xtables.steps import Action, Step
+from backends.kernel.xtables.steps import Action, RuleStep
 
-Steps = Callable[[str], Sequence[Step]]
+Steps = Callable[[str], Sequence[RuleStep]]
 """The rules of a chain that others may jump to."""
 
 _JUMPS = (Action.JUMP, Action.GOTO)
 
 
-def leading(rules: Sequence[Step], steps: Steps, skipped: Callable[[str], bool]) -> int:
+def leading(rules: Sequence[RuleStep], steps: Steps, skipped: Callable[[str], bool]) -> int:
     """Return how many rules of a built-in chain a jump has to stand behind.
 
     Those are its first jumps to other chains, up to the last that may close something; without

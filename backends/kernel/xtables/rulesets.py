@@ -16,7 +16,7 @@ from typing import NamedTuple
 from backends.kernel import nft, nft_rules
 from backends.kernel.netlink import Netlink
 from backends.kernel.xtables import legacy, steps, tools
-from backends.kernel.xtables.steps import Action, Step
+from backends.kernel.xtables.steps import Action, RuleStep
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 
@@ -34,7 +34,7 @@ class BaseRule(NamedTuple):
     """
 
     base: str
-    step: Step
+    step: RuleStep
     comment: str
     only_new: bool
     identity: str | nft.Rule
@@ -58,7 +58,7 @@ class Table:
     name: str
     built_in: Mapping[str, Sequence[BaseRule]]
     chains: frozenset[str]
-    steps: Callable[[str], Sequence[Step]]
+    steps: Callable[[str], Sequence[RuleStep]]
     references: Callable[[str], int]
 
     def base_rules(self) -> Iterator[BaseRule]:
@@ -188,9 +188,9 @@ class _Once:
     """Keeps equal steps once: kube-proxy has 100,000. Of a condition it keeps that there is one."""
 
     def __init__(self) -> None:
-        self._known: dict[Step, Step] = {}
+        self._known: dict[RuleStep, RuleStep] = {}
 
-    def __call__(self, step: Step) -> Step:
+    def __call__(self, step: RuleStep) -> RuleStep:
         kept = step._replace(condition=step.condition and b"?")
         return self._known.setdefault(kept, kept)
 
@@ -202,7 +202,7 @@ class _NfTable:
         self._name = name
         self._reader = reader
         self._chains = chains
-        self._steps: dict[str, tuple[Step, ...]] = {}
+        self._steps: dict[str, tuple[RuleStep, ...]] = {}
         self._once = _Once()
 
     def table(self) -> Table:
@@ -215,7 +215,7 @@ class _NfTable:
             references=self.references,
         )
 
-    def steps(self, chain: str) -> Sequence[Step]:
+    def steps(self, chain: str) -> Sequence[RuleStep]:
         if chain not in self._steps:
             parsed = map(nft_rules.parse, self._reader.rules(self._name, chain))
             self._steps[chain] = tuple(self._once(each.step) for each in parsed)
@@ -249,7 +249,7 @@ class _LegacyTable:
     """What iptables-legacy-save prints of one table."""
 
     built_in: dict[str, list[BaseRule]] = field(default_factory=dict)
-    chains: dict[str, list[Step]] = field(default_factory=dict)
+    chains: dict[str, list[RuleStep]] = field(default_factory=dict)
     named: Counter[str] = field(default_factory=Counter)
     once: _Once = field(default_factory=_Once)
 

@@ -19,7 +19,7 @@ class Action(enum.Enum):
     ANY = "a map decides, by any of these"
 
 
-class Step(NamedTuple):
+class RuleStep(NamedTuple):
     """One rule. `condition` is empty if every packet fits it; equal ones mean the same.
 
     `marked` says that the condition asks for a packet's or a connection's mark: whoever set it
@@ -49,15 +49,15 @@ _TARGET = re.compile(r"(?:^| )-([jg]) (\S+)")
 _MARK = re.compile(rf"(?:^| )-m (?:{'|'.join(MARK_MATCHES)}) ")
 
 
-class Parsed(NamedTuple):
+class ParsedLine(NamedTuple):
     """A rule as iptables-save prints it, taken apart."""
 
-    step: Step
+    step: RuleStep
     comment: str
     condition: str
 
 
-def parse(spec: str) -> Parsed:
+def parse(spec: str) -> ParsedLine:
     """Take a rule apart; `spec` is what iptables-save prints after the chain's name."""
     found = _COMMENT.search(spec)
     comment = "" if found is None else _ESCAPED.sub(r"\1", found[1] or found[2] or "")
@@ -67,7 +67,7 @@ def parse(spec: str) -> Parsed:
     condition = (bare if target is None else bare[: target.start()]).strip()
     action, chain = (Action.PASS, "") if target is None else _lead(target[1], target[2])
     marked = bool(_MARK.search(condition))
-    return Parsed(Step(action, chain, condition.encode(), marked), comment, condition)
+    return ParsedLine(RuleStep(action, chain, condition.encode(), marked), comment, condition)
 
 
 def _lead(option: str, name: str) -> tuple[Action, str]:

@@ -18,7 +18,7 @@ _PAUSE_S = 0.1  # between two looks: a pod that starts may tell of several addre
 _RETRY_S = 5.0
 
 
-class Events(Protocol):
+class NetworkEvents(Protocol):
     """Tells that addresses came or went: `fileno` is readable then."""
 
     def fileno(self) -> int:
@@ -42,7 +42,7 @@ class HostNetworks:
     def __init__(
         self,
         read: Callable[[], frozenset[Network]],
-        listen: Callable[[], Events],
+        listen: Callable[[], NetworkEvents],
         tell: Callable[[tuple[Change, ...]], None],
         *,
         known: frozenset[Network],
@@ -69,7 +69,7 @@ class HostNetworks:
                     log.error("%s; the networks that were last known count", error)
                 await asyncio.sleep(self._retry_s)
 
-    async def _follow(self, events: Events) -> None:
+    async def _follow(self, events: NetworkEvents) -> None:
         loop = asyncio.get_running_loop()
         told = asyncio.Event()
         loop.add_reader(events, told.set)

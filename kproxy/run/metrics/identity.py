@@ -16,7 +16,7 @@ UPSTREAM_VERSION = "1.37.1"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "s390x": "s390x", "ppc64le": "ppc64le"}
 
 
-class Feature(NamedTuple):
+class GateState(NamedTuple):
     """A feature gate: ALPHA, BETA, DEPRECATED or empty for one that is settled, and its value."""
 
     stage: str
@@ -26,7 +26,7 @@ class Feature(NamedTuple):
 class IdentityCollector:
     """Tells what never changes while the process lives."""
 
-    def __init__(self, mode: str, features: Mapping[str, Feature]) -> None:
+    def __init__(self, mode: str, features: Mapping[str, GateState]) -> None:
         self._metrics = (_build(), _own_build(), _mode(mode), _features(features))
 
     def collect(self) -> Iterator[Metric]:
@@ -67,7 +67,7 @@ def _mode(mode: str) -> Metric:
     return _constant("kproxy_mode_info", "1, with the data path in use.", {"mode": mode})
 
 
-def _features(features: Mapping[str, Feature]) -> Metric:
+def _features(features: Mapping[str, GateState]) -> Metric:
     metric = GaugeMetricFamily(
         "kubernetes_feature_enabled",
         "Whether a feature gate is on.",

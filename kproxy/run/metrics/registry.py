@@ -14,7 +14,7 @@ from kproxy.core.table import TableChanges
 from kproxy.run.loop.agent import Ended
 from kproxy.run.loop.worker import Job, Refused
 from kproxy.run.metrics.data_path import DataPathCollector
-from kproxy.run.metrics.identity import Feature, IdentityCollector
+from kproxy.run.metrics.identity import GateState, IdentityCollector
 from kproxy.run.metrics.instruments import Shown
 from kproxy.run.metrics.requests import RequestMetrics
 from kproxy.run.metrics.state import Readers, StateCollector
@@ -37,7 +37,7 @@ class Metrics:
         self,
         mode: str,
         families: Iterable[Family],
-        features: Mapping[str, Feature],
+        features: Mapping[str, GateState],
         *,
         shown: Shown,
         wall_clock: Callable[[], float] = time.time,

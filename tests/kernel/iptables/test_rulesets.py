@@ -90,7 +90,7 @@ COMMIT
 def test_a_target_is_told_whatever_comments_and_strings_say():
     spec = '-m string --string "x -j DROP" --algo bm -m comment --comment "-j \\" -g Y" -j Z'
     step, comment, condition = steps.parse(spec)
-    assert step == steps.Step(Action.JUMP, "Z", condition.encode())
+    assert step == steps.RuleStep(Action.JUMP, "Z", condition.encode())
     assert comment == '-j " -g Y'
     assert steps.parse("-m comment --comment DROP -j LOG").step.chain == "LOG"
 

@@ -19,7 +19,7 @@ DROP = attribute(
 )
 
 
-def parsed(*expressions: bytes, userdata: bytes = b"") -> nft_rules.Parsed:
+def parsed(*expressions: bytes, userdata: bytes = b"") -> nft_rules.ParsedRule:
     content = attribute(4 | NESTED, b"".join(expressions)) + attribute(7, userdata)
     return nft_rules.parse(Rule(b"", content))
 

@@ -246,7 +246,7 @@ def ours(chain: str) -> bool:
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_jump_goes_behind_what_closes_and_before_what_ends_the_chain(layout):
-    rules: dict[str, list[steps.Step]] = {"FORWARD": []}
+    rules: dict[str, list[steps.RuleStep]] = {"FORWARD": []}
     for line in layout.strip().splitlines():
         if line.startswith(":"):
             rules |= {name.removeprefix(":"): [] for name in line.split()}
@@ -261,6 +261,6 @@ def test_a_jump_goes_behind_what_closes_and_before_what_ends_the_chain(layout):
 
 
 def test_a_map_that_decides_may_close_and_ends_the_leading_jumps_when_it_stands_alone():
-    chains = {"X": [steps.Step(Action.ANY, condition=b"?")]}
-    jump, alone = steps.Step(Action.JUMP, "X"), steps.Step(Action.ANY, condition=b"?")
+    chains = {"X": [steps.RuleStep(Action.ANY, condition=b"?")]}
+    jump, alone = steps.RuleStep(Action.JUMP, "X"), steps.RuleStep(Action.ANY, condition=b"?")
     assert leading([jump, alone, jump], chains.__getitem__, ours) == 1

@@ -10,7 +10,7 @@ from kproxy.core.objects import Kind
 from kproxy.ports.source import SourceState, SourceStatus
 from kproxy.proxy.startup import shown_in
 from kproxy.run.loop.agent import Hooks
-from kproxy.run.metrics import Feature, Metrics, Readers
+from kproxy.run.metrics import GateState, Metrics, Readers
 from tests.unit.metrics.pages import Page
 from tests.unit.run.scenario import SETTINGS, now, running
 
@@ -41,7 +41,7 @@ def hooks_of(metrics):
 @contextlib.asynccontextmanager
 async def watched(*, mode=Mode.IPTABLES, source=(), probes=None, **kwargs):
     """A running agent as `it`, with `it.page()` for a scrape."""
-    features = {"Settled": Feature("", True), "Young": Feature("ALPHA", False)}
+    features = {"Settled": GateState("", True), "Young": GateState("ALPHA", False)}
     metrics = metrics_of(mode, features)
     async with running(hooks=hooks_of(metrics), **kwargs) as it:
         metrics.watch(
