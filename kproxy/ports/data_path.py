@@ -139,7 +139,7 @@ class Backend(Protocol):
 
         All else is as asked once it is committed. What a refused commit showed to be impossible
         appears here, and the next `render` returns what it alters; `settle` looks whether it has
-        become possible again.
+        become possible again, and the `render` after that returns it and takes it from here.
         """
 
     def owners(self, keys: Iterable[Key]) -> Collection[ServicePortKey]:

@@ -25,6 +25,7 @@ class AffinityBudget:
         self._wanted: dict[ServicePortKey, int] = {}
         self._beyond: frozenset[ServicePortKey] = frozenset()
         self._refused: dict[ServicePortKey, str] = {}
+        self._allowed: dict[ServicePortKey, str] = {}  # since the last update
 
     def update(
         self, service_ports: Mapping[ServicePortKey, ServicePort | None]
@@ -33,6 +34,7 @@ class AffinityBudget:
 
         Beyond the budget these are the last ones by name.
         """
+        self._allowed.clear()
         if self._take(service_ports):
             self._beyond = frozenset(self._beyond_budget())
             self._refused = {k: why for k, why in self._refused.items() if k in self._wanted}
@@ -48,13 +50,14 @@ class AffinityBudget:
 
     def allow(self, key: ServicePortKey) -> None:
         """Give a service port its ipsets back, from the next update on."""
-        del self._refused[key]
+        self._allowed[key] = self._refused.pop(key)
 
     def reasons(self) -> dict[ServicePortKey, str]:
         """Return why each service port goes without that does."""
         why = self._impossible or f"there are not enough ipsets, {_SETS} in all"
         beyond = dict.fromkeys(self._beyond, _OFF + why)
-        return beyond | {key: _OFF + reason for key, reason in self._refused.items()}
+        refused = self._allowed | self._refused
+        return beyond | {key: _OFF + reason for key, reason in refused.items()}
 
     def _take(self, service_ports: Mapping[ServicePortKey, ServicePort | None]) -> bool:
         """Note who wants how many; say whether that is different now."""

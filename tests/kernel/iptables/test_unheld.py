@@ -38,6 +38,8 @@ def test_a_set_that_cannot_be_had_costs_its_service_port_affinity_alone(node):
     reconciler.apply(TableChanges(node.family), retry=True)
     assert reconciler.unheld.keys() == {key}
     run(f"ipset destroy {name}")
+    reconciler.settle()
+    assert reconciler.unheld.keys() == {key}, "its rules go without as yet"
     reconciler.apply(TableChanges(node.family), retry=True)
     assert reconciler.unheld == {}
     assert f"--match-set {name} src" in node.saved()
