@@ -35,7 +35,7 @@ test: lint programs ## everything: linters, types, layers, all tests (with root)
 	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -n $(PROCESSES)
 
 check: lint ## what needs no root: linters, types, layers, pure tests (30 s)
-	@$(VENV)/python -m pytest -m "not kernel and not cluster"
+	@$(VENV)/python -m pytest -n $(PROCESSES) -m "not kernel and not cluster"
 
 kernel: setup programs ## the tests that send packets through the kernel, in their own namespaces
 	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -n $(PROCESSES) -m kernel
