@@ -13,8 +13,8 @@ import pytest
 from kproxy.core.addresses import canonical_address, canonical_network
 from kproxy.core.objects import InvalidObject, Kind
 from kproxy.core.parse import from_json
-from tests.kernel.faults.waiting import until
 from tests.support.cluster.api import ApiError
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.cluster.api import ApiError
 from tests.support.cluster.control_plane import ControlPlane
 from tests.support.cluster.leftovers import remove_leftovers
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.cluster
 

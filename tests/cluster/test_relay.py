@@ -8,10 +8,10 @@ from contextlib import closing
 import pytest
 from pyroute2 import IPRoute
 
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.cluster.api import Api
 from tests.support.cluster.relay import Relay
 from tests.support.net.namespace import Namespace
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.cluster
 

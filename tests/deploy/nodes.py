@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.deploy.shipped import Object
-from tests.kernel.faults.waiting import until
 from tests.support.cluster.control_plane import ControlPlane
+from tests.support.waiting import until
 
 _PODS = "/api/v1/namespaces/kube-system/pods"
 _MERGE = "application/merge-patch+json"

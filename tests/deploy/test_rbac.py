@@ -14,9 +14,9 @@ from kproxy.watch.api.resources import followed
 from kproxy.watch.api.source import ApiSource
 from tests.deploy.rights import Right, rights
 from tests.deploy.shipped import BASE, Object, kustomized, of_kind, text_of
-from tests.kernel.faults.waiting import until
 from tests.support.cluster.api import ApiError
 from tests.support.cluster.control_plane import ControlPlane
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
 

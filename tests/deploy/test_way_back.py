@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from kproxy.core.addresses import Family
-from tests.kernel.faults.cluster import NODE as NODE_OBJECT
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.node import STEM, Node
 from tests.support.cluster import programs
 from tests.support.cluster.control_plane import ControlPlane
 from tests.support.cluster.relay import Relay
 from tests.support.net.plan import CLIENT, CLUSTER_CIDR, NODE, POD1, POD2, POD3, in_family
+from tests.support.node.cluster import NODE as NODE_OBJECT
+from tests.support.node.cluster import both
+from tests.support.node.node import STEM, Node
 from tests.support.packets.objects import port
 from tests.support.packets.table import NODE_NAME
 

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from kproxy.node import lock as node_lock
-from tests.kernel.faults.waiting import LONGEST_S
 from tests.support.net.namespace import Namespace
+from tests.support.waiting import LONGEST_S
 
 pytestmark = pytest.mark.kernel
 

@@ -13,7 +13,7 @@ from kproxy.core.occupied import Occupant
 from kproxy.core.settings import Settings
 from kproxy.node.listening import listening
 from kproxy.proxy.port_watch import PortWatch
-from tests.unit.core.things import HERE, a_port, a_service, listed
+from tests.support.core.things import HERE, a_port, a_service, listed
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
 ROW = (

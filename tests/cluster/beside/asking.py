@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
-from tests.cluster.end_to_end.place import Place
+from tests.support.cluster.place import Place
 from tests.support.net import plan
 
 _LONGEST_S = 60.0

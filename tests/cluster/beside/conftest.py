@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pytest
 
 from tests.cluster.beside.original import Original
-from tests.cluster.end_to_end.place import Place
-from tests.kernel.faults.cluster import both
 from tests.support.cluster.control_plane import ControlPlane
+from tests.support.cluster.place import Place
 from tests.support.net.plan import FAR1, POD1
+from tests.support.node.cluster import both
 from tests.support.packets.objects import port
 
 HEALTH_CHECK = 32050

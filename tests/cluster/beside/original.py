@@ -11,10 +11,10 @@ from pathlib import Path
 
 from kproxy.core.addresses import Family
 from tests.cluster.beside.asking import ask
-from tests.cluster.end_to_end.place import Place
-from tests.kernel.faults.waiting import until
 from tests.support.cluster import programs
+from tests.support.cluster.place import Place
 from tests.support.packets.table import NODE_NAME
+from tests.support.waiting import until
 
 _TOOLS = ("iptables", "ip6tables")
 _LONGEST_S = 60.0

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster.beside.asking import ask
-from tests.kernel.faults.waiting import LONGEST_S, until
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.cluster]
 

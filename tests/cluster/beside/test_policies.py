@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.end_to_end.place import Place
-from tests.kernel.faults import policies
-from tests.kernel.faults.cluster import both
+from tests.support.cluster.place import Place
 from tests.support.net.plan import CLIENT, NODE, POD1, POD2, POD3
+from tests.support.node import policies
+from tests.support.node.cluster import both
 from tests.support.packets.objects import port
 
 pytestmark = [pytest.mark.kernel, pytest.mark.cluster]

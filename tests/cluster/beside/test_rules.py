@@ -7,9 +7,9 @@ import re
 import pytest
 
 from kproxy.core.addresses import Family
-from tests.cluster.end_to_end.place import Place
-from tests.kernel.faults.cluster import both
-from tests.kernel.iptables import kube_proxy
+from tests.support import kube_proxy
+from tests.support.cluster.place import Place
+from tests.support.node.cluster import both
 from tests.support.packets.objects import endpoint, port
 
 pytestmark = [pytest.mark.kernel, pytest.mark.cluster]

@@ -6,11 +6,11 @@ import pytest
 
 from kproxy.core.addresses import Family
 from tests.cluster.beside.traffic import PORT, Traffic, serving
-from tests.cluster.end_to_end.place import Place
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.waiting import LONGEST_S, until
+from tests.support.cluster.place import Place
 from tests.support.net.plan import CLIENT, NODE, POD1, POD2, POD3
+from tests.support.node.cluster import both
 from tests.support.packets.objects import port
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.cluster]
 

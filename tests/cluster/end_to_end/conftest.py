@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.end_to_end.place import Place
+from tests.support.cluster.place import Place
 
 
 @pytest.fixture(params=["nft", "legacy"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.node import LEFT, REFUSED
-from tests.kernel.faults.waiting import LONGEST_S, holds, until
 from tests.support.net.plan import FAR1, NODE, POD1, POD2
+from tests.support.node.cluster import both
+from tests.support.node.node import LEFT, REFUSED
 from tests.support.packets.objects import port
+from tests.support.waiting import LONGEST_S, holds, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.cluster]
 

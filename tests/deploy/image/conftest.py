@@ -10,8 +10,8 @@ from kproxy.core.addresses import Family
 from tests.deploy.image.building import build
 from tests.deploy.image.installed import volumes
 from tests.deploy.image.pods import Pod
-from tests.kernel.faults.node import Node
 from tests.support.cluster.relay import Relay
+from tests.support.node.node import Node
 
 
 @pytest.fixture(scope="session")

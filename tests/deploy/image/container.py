@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.commands import output_of
+from tests.support.waiting import LONGEST_S, until
 
 # What a container writes goes into a folder of its own. The mounts are in a namespace that ends
 # with the container, also where nobody is left to undo them. Neither is there a cgroup to remove;

@@ -13,9 +13,9 @@ from kproxy.core.addresses import Family
 from tests.deploy.image.runtime_config import Volumes
 from tests.deploy.pod_template import ConfigMap, HostPath, PodTemplate, Token, pod_template
 from tests.deploy.shipped import BASE, Object, kubeadm, kustomized, of_kind
-from tests.kernel.faults.node import Node
 from tests.support.cluster.control_plane import ControlPlane
 from tests.support.net import plan
+from tests.support.node.node import Node
 from tests.support.packets.table import NODE_NAME
 
 # What the operator of this cluster fills in, and that the size of connection tracking stays as it

@@ -8,8 +8,8 @@ import pytest
 
 from tests.deploy.image.pods import Pod
 from tests.deploy.pod_template import Container
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.namespace import Namespace
+from tests.support.waiting import LONGEST_S, until
 
 # Building the image from nothing does not count.
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120, func_only=True)]

@@ -12,12 +12,12 @@ import pytest
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from tests.deploy.image.installed import kubeadms, ours
-from tests.kernel.faults.cluster import NODE as NODE_OBJECT
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.conversations import PORT, Conversations
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import CLIENT, FAR1, LOOPBACK, NODE, POD1, POD2, POD3
+from tests.support.node.cluster import NODE as NODE_OBJECT
+from tests.support.node.cluster import both
+from tests.support.node.conversations import PORT, Conversations
 from tests.support.packets.objects import port
+from tests.support.waiting import LONGEST_S, until
 
 # Building the image from nothing does not count.
 pytestmark = [

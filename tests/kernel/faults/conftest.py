@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kproxy.core.addresses import Family
-from tests.kernel.faults.node import Node
+from tests.support.node.node import Node
 
 
 @pytest.fixture(params=["nft", "legacy"])

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
-from tests.kernel.faults.conversations import Conversation, Conversations
-from tests.kernel.faults.waiting import LONGEST_S
 from tests.support.net.network import Network
+from tests.support.node.conversations import Conversation, Conversations
+from tests.support.waiting import LONGEST_S
 
 Way = tuple[str, str, Protocol, Family]
 """From which machine, to which frontend ("ip:port"), by what."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kproxy.core.addresses import Family
-from tests.kernel.faults.node import Node, is_ours
+from tests.support.node.node import Node, is_ours
 
 # The discard port: nothing in these tests matches, so that the counters tell whether a rule is
 # still the same one.

@@ -6,9 +6,9 @@ import pytest
 
 from kproxy.core.addresses import Family
 from tests.kernel.faults import foreign
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.node import LEFT
 from tests.support.net.plan import CLIENT, NODE, POD1, POD2, POD3
+from tests.support.node.cluster import both
+from tests.support.node.node import LEFT
 from tests.support.packets.objects import port
 
 pytestmark = pytest.mark.kernel

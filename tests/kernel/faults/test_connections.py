@@ -9,34 +9,20 @@ import pytest
 
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.conversations import PORT, Conversations
-from tests.kernel.faults.waiting import LONGEST_S, until
-from tests.support.net.plan import CLIENT, FAR1, NODE, POD1, POD2, POD3
-from tests.support.packets.objects import port
+from tests.support.net.plan import CLIENT, FAR1, POD1, POD2, POD3
+from tests.support.node.cluster import both
+from tests.support.node.conversations import Conversations
+from tests.support.node.web import FRONTENDS, SOURCES, web
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 
-PORTS = (
-    port(80, name="tcp", node_port=30020),
-    port(80, name="udp", protocol="UDP", node_port=30020),
-)
-SLICE_PORTS = (
-    {"name": "tcp", "port": PORT, "protocol": "TCP"},
-    {"name": "udp", "port": PORT, "protocol": "UDP"},
-)
-FRONTENDS = ("10.96.0.20:80", f"{NODE}:30020")
-SOURCES = (CLIENT, POD3)
 TRACKED = """table inet theirs {
     chain forward { type filter hook forward priority 5; ct state invalid counter; }
 }
 """
 CHANGES = 20
 CHANGE_EVERY_S = 0.5
-
-
-def web(*endpoints: str):
-    return both("web", "10.96.0.20", *endpoints, ports=PORTS, slice_ports=SLICE_PORTS)
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.node import LEFT, REFUSED, SILENT, Node, Word
-from tests.kernel.faults.tools import KILL_AFTER, KILL_BEFORE, KILL_DURING
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import FAR1, NODE, POD1, POD2, POD3
+from tests.support.node.cluster import both
+from tests.support.node.node import LEFT, REFUSED, SILENT, Node, Word
+from tests.support.node.tools import KILL_AFTER, KILL_BEFORE, KILL_DURING
 from tests.support.packets.objects import ApiObject, port
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 

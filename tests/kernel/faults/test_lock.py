@@ -6,9 +6,9 @@ import fcntl
 
 import pytest
 
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import POD1, POD2
+from tests.support.node.cluster import both
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 

@@ -6,10 +6,10 @@ import pytest
 
 from backends.kernel import nft
 from kproxy.core.addresses import Family
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.node import Node
 from tests.kernel.faults.test_takeover import leave_kube_proxys
 from tests.support.net.plan import CLIENT, NODE, POD1, POD3
+from tests.support.node.cluster import both
+from tests.support.node.node import Node
 from tests.support.packets.objects import port
 
 pytestmark = pytest.mark.kernel

@@ -6,13 +6,13 @@ from functools import partial
 
 import pytest
 
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.node import SILENT
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.commands import output_of
 from tests.support.net.network import MAC_OF_PEER
 from tests.support.net.plan import NODE, NODE2, POD1, ipv6_of
+from tests.support.node.cluster import both
+from tests.support.node.node import SILENT
 from tests.support.packets.objects import service_cidr
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 

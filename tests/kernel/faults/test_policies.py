@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from kproxy.core.addresses import Family
-from tests.kernel.faults import policies
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.node import REFUSED, SILENT, Node
 from tests.kernel.faults.test_takeover import leave_kube_proxys
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import CLIENT, NODE, POD1, POD2, POD3
+from tests.support.node import policies
+from tests.support.node.cluster import both
+from tests.support.node.node import REFUSED, SILENT, Node
 from tests.support.packets.objects import port
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 

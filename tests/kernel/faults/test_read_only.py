@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import NODE, POD1, POD2
+from tests.support.node.cluster import both
 from tests.support.packets.objects import port
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 

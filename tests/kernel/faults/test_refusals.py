@@ -8,12 +8,12 @@ import os
 import pytest
 
 from kproxy.core.addresses import Family
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.node import LEFT, REFUSED, STEM, Node
-from tests.kernel.faults.tools import HANG, REFUSE
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import NODE, POD1, POD2, POD3
+from tests.support.node.cluster import both
+from tests.support.node.node import LEFT, REFUSED, STEM, Node
+from tests.support.node.tools import HANG, REFUSE
 from tests.support.packets.objects import port
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 

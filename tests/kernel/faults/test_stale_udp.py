@@ -11,12 +11,12 @@ import pytest
 
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.conversations import PORT, Conversations
-from tests.kernel.faults.node import Node
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import CLIENT, FAR1, NODE, POD1, POD2, POD3, in_family
+from tests.support.node.cluster import both
+from tests.support.node.conversations import PORT, Conversations
+from tests.support.node.node import Node
 from tests.support.packets.objects import port
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from kproxy.core.addresses import Family
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.node import REFUSED
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import NODE, POD1, POD2
+from tests.support.node.cluster import both
+from tests.support.node.node import REFUSED
 from tests.support.packets.objects import port
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 

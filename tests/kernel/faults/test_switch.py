@@ -10,14 +10,14 @@ import pytest
 
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
-from tests.kernel.faults.cluster import both
 from tests.kernel.faults.flowing import Flowing
-from tests.kernel.faults.node import Node, is_ours
-from tests.kernel.faults.proxy import Proxy
 from tests.kernel.faults.test_connections import FRONTENDS, SOURCES, web
-from tests.kernel.faults.tools import KILL_AFTER
-from tests.kernel.faults.waiting import LONGEST_S, until
 from tests.support.net.plan import CLIENT, POD1, POD2, POD3
+from tests.support.node.cluster import both
+from tests.support.node.node import Node, is_ours
+from tests.support.node.proxy import Proxy
+from tests.support.node.tools import KILL_AFTER
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 

@@ -6,13 +6,13 @@ import pytest
 
 from kproxy.core.addresses import Family
 from tests.kernel.faults import foreign
-from tests.kernel.faults.cluster import both
-from tests.kernel.faults.node import LEFT, REFUSED, Node
-from tests.kernel.faults.tools import REFUSE
-from tests.kernel.faults.waiting import LONGEST_S, until
-from tests.kernel.iptables import kube_proxy
+from tests.support import kube_proxy
 from tests.support.net.plan import CLIENT, CLUSTER_CIDR, NODE, POD1, POD2, POD3, in_family
+from tests.support.node.cluster import both
+from tests.support.node.node import LEFT, REFUSED, Node
+from tests.support.node.tools import REFUSE
 from tests.support.packets.objects import port
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 

@@ -11,8 +11,8 @@ from backends.kernel import conntrack
 from kproxy.core.addresses import Family, canonical_network, endpoint_text
 from kproxy.core.flows import Destinations, Flow, Where
 from kproxy.core.objects import Protocol
-from tests.kernel.faults.waiting import until
 from tests.support.net.namespace import Namespace
+from tests.support.waiting import until
 
 _PREFIXES = {
     Family.IPV4: ("10.96.0.", "10.244.0.", "192.0.2."),

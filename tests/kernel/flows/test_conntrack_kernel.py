@@ -16,7 +16,7 @@ from kproxy.core.objects import Protocol
 from kproxy.core.table import NodeRules
 from kproxy.ports.data_path import BackendError
 from tests.kernel.flows.node import Node
-from tests.unit.flows.builders import change, rules, service_port
+from tests.support.flows import change, rules, service_port
 
 pytestmark = [
     pytest.mark.kernel,

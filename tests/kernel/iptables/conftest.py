@@ -8,7 +8,7 @@ import pytest
 
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
-from tests.support.iptables import Applied, run
+from tests.support.iptables.applied import Applied, run
 
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)

@@ -18,12 +18,12 @@ from kproxy.core.objects import Kind, Protocol
 from kproxy.core.parse import from_builtins
 from kproxy.core.settings import Settings
 from kproxy.core.store import Replaced
-from tests.kernel.faults.conversations import Conversations
-from tests.kernel.faults.test_connections import FRONTENDS, SOURCES, web
 from tests.support.change_contract import ChangeContract
-from tests.support.iptables import run, saved
+from tests.support.iptables.applied import run, saved
 from tests.support.net.network import Network
 from tests.support.net.plan import CLUSTER_CIDR, POD1, POD2, in_family
+from tests.support.node.conversations import Conversations
+from tests.support.node.web import FRONTENDS, SOURCES, web
 
 pytestmark = pytest.mark.kernel
 

@@ -6,7 +6,7 @@ from backends.iptables.cleanup import clean_up
 from backends.kernel import sysctl as node_settings
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
-from tests.support.iptables import Applied, iptables, run, saved, shop
+from tests.support.iptables.applied import Applied, iptables, run, saved, shop
 
 pytestmark = pytest.mark.kernel
 

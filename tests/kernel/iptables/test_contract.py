@@ -15,7 +15,7 @@ from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from tests.support.contract import BackendContract, PairContract
 from tests.support.extensions import extensions_without
-from tests.support.iptables import iptables, run, saved
+from tests.support.iptables.applied import iptables, run, saved
 from tests.support.tables import service_port, some_tables
 
 pytestmark = pytest.mark.kernel

@@ -14,7 +14,7 @@ from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.core.table import TableChanges
 from kproxy.ports.data_path import BackendError
-from tests.support.iptables import Applied, address, changes, rules, run, service_port, shop
+from tests.support.iptables.applied import Applied, address, changes, rules, run, service_port, shop
 from tests.support.net import plan
 from tests.support.net.network import Network
 

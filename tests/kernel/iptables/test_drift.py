@@ -13,7 +13,7 @@ from backends.kernel.xtables import tools
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 from kproxy.run.loop.reconcile import Reconciler
-from tests.support.iptables import changes, iptables, run, service_port, shop
+from tests.support.iptables.applied import changes, iptables, run, service_port, shop
 
 pytestmark = pytest.mark.kernel
 

@@ -11,7 +11,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.image import Changes
 from kproxy.ports.data_path import BackendError
 from tests.support.contract import tend
-from tests.support.iptables import (
+from tests.support.iptables.applied import (
     Applied,
     changes,
     rules,

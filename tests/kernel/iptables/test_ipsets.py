@@ -8,7 +8,7 @@ from backends.iptables.render.rules import AffinitySet
 from backends.kernel import ipset
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
-from tests.support.iptables import run
+from tests.support.iptables.applied import run
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
 

@@ -9,9 +9,9 @@ import pytest
 from backends.iptables.render.rules import split_key
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
-from tests.kernel.faults.tools import Tools
-from tests.kernel.iptables import kube_proxy
-from tests.support.iptables import Applied, run, shop
+from tests.support import kube_proxy
+from tests.support.iptables.applied import Applied, run, shop
+from tests.support.node.tools import Tools
 
 pytestmark = pytest.mark.kernel
 

@@ -9,8 +9,8 @@ from backends.kernel import nft
 from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy.takeover import remove_kube_proxy
 from kproxy.core.addresses import Family
-from tests.kernel.iptables import kube_proxy
-from tests.support.iptables import Applied, run, shop
+from tests.support import kube_proxy
+from tests.support.iptables.applied import Applied, run, shop
 
 pytestmark = pytest.mark.kernel
 

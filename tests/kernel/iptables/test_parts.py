@@ -20,12 +20,12 @@ from kproxy.core.objects import Protocol
 from kproxy.core.table import TableChanges
 from kproxy.ports.data_path import BackendError
 from tests.support.extensions import extensions_without
-from tests.support.iptables import Applied, changes, rules, run, service_port, shop
+from tests.support.iptables.applied import Applied, changes, rules, run, service_port, shop
+from tests.support.iptables.world import World, check_image
 from tests.support.packets.asking import table_of
 from tests.support.packets.groups import balancing, cluster_ips, policies
 from tests.support.packets.kernel import Kernel, is_as_expected
 from tests.support.packets.table import flows
-from tests.unit.iptables.world import World, check_image
 
 pytestmark = pytest.mark.kernel
 

@@ -10,7 +10,7 @@ from backends.iptables.render.rules import Options
 from backends.kernel import sysctl as node_settings
 from backends.kernel.transactions import Transactions
 from kproxy.core.addresses import Family
-from tests.support.iptables import Applied, rules, shop
+from tests.support.iptables.applied import Applied, rules, shop
 
 pytestmark = pytest.mark.kernel
 

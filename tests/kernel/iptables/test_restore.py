@@ -13,7 +13,7 @@ from backends.kernel.xtables import tools
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.image import Changes
 from kproxy.core.table import TableChanges
-from tests.support.iptables import changes, rules, service_port, shop
+from tests.support.iptables.applied import changes, rules, service_port, shop
 
 NEW, OLD, GONE = (f"filter/KPROXY-{name}" for name in ("NEW", "OLD", "GONE"))
 JUMP, LOST_JUMP = "jump/filter/INPUT/KPROXY-NEW", "jump/filter/INPUT/KPROXY-GONE"

@@ -7,7 +7,7 @@ from backends.kernel.xtables import rulesets, steps
 from backends.kernel.xtables.steps import Action
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
-from tests.support.iptables import iptables, run
+from tests.support.iptables.applied import iptables, run
 
 pytestmark = pytest.mark.kernel
 

@@ -7,7 +7,7 @@ from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.core.table import TableChanges
 from kproxy.ports.data_path import BackendError
-from tests.support.iptables import Applied, run, shop
+from tests.support.iptables.applied import Applied, run, shop
 
 pytestmark = pytest.mark.kernel
 

@@ -10,8 +10,8 @@ from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy.ipvs_leftovers import VirtualServer, kube_proxys
 from backends.kube_proxy.takeover import TakeOver, remove_kube_proxy
 from kproxy.core.addresses import Family
-from tests.kernel.iptables import kube_proxy
-from tests.support.iptables import Applied, iptables, run, saved, shop
+from tests.support import kube_proxy
+from tests.support.iptables.applied import Applied, iptables, run, saved, shop
 
 pytestmark = pytest.mark.kernel
 

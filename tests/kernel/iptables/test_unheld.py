@@ -8,7 +8,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.table import TableChanges
 from kproxy.ports.data_path import BackendError
 from kproxy.run.loop.reconcile import Reconciler
-from tests.support.iptables import Applied, run, service_port, shop
+from tests.support.iptables.applied import Applied, run, service_port, shop
 
 pytestmark = pytest.mark.kernel
 

@@ -5,7 +5,7 @@ import pytest
 from backends.iptables.driver import variant as variants
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
-from tests.support.iptables import Applied, iptables, run, shop
+from tests.support.iptables.applied import Applied, iptables, run, shop
 
 pytestmark = pytest.mark.kernel
 

@@ -11,7 +11,7 @@ from backends.kernel.xtables import rulesets
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from tests.kernel.iptables.test_cleanup import FOREIGN, load
-from tests.support.iptables import Applied, saved, shop
+from tests.support.iptables.applied import Applied, saved, shop
 
 pytestmark = pytest.mark.kernel
 

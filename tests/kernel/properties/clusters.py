@@ -22,6 +22,9 @@ from kproxy.core.parse import from_builtins, kind_of
 from kproxy.core.resolve import Forward, Packet, Verdict, resolve
 from kproxy.core.settings import DetectLocalMode, LocalhostNodePorts, NodePortKeyword, Settings
 from kproxy.core.store import Connected, Replaced
+from tests.support.core import universe
+from tests.support.core.things import HERE
+from tests.support.core.universe import NODE_PORTS, NUMBERS, rarely, some
 from tests.support.net import plan
 from tests.support.net.plan import in_family
 from tests.support.packets.asking import (
@@ -32,9 +35,6 @@ from tests.support.packets.asking import (
     place_of,
 )
 from tests.support.packets.table import Flow
-from tests.unit.core import universe
-from tests.unit.core.things import HERE
-from tests.unit.core.universe import NODE_PORTS, NUMBERS, rarely, some
 
 _POD_PORTS = (8080, 9090)
 _UNUSED_PORT = 7

@@ -16,10 +16,10 @@ from kproxy.core.objects import Kind
 from kproxy.core.store import Replaced, Store, Upserted
 from kproxy.run.loop.reconcile import Reconciler
 from tests.support.contract import tend
+from tests.support.core.universe import CHANGES, CLUSTERS, SETTINGS, batches
 from tests.support.effort import examples
 from tests.support.net.namespace import Namespace
 from tests.support.packets.data_paths import DATA_PATHS
-from tests.unit.core.universe import CHANGES, CLUSTERS, SETTINGS, batches
 
 # A failure is made small for up to 300 s before it is shown.
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(420)]

@@ -12,7 +12,7 @@ from kproxy.core.parse import from_builtins
 from kproxy.core.settings import LocalhostNodePorts, Settings
 from kproxy.core.store import Connected, Replaced
 from kproxy.proxy.remarks import conflict_lines, limit_lines, overlap_lines, service_lines
-from tests.unit.core.things import a_cidr, a_node, a_service, listed, networks
+from tests.support.core.things import a_cidr, a_node, a_service, listed, networks
 
 SERVICE = {
     "apiVersion": "v1",

@@ -8,7 +8,7 @@ from kproxy.core.objects import Kind, NotProxied, ObjectKey, Protocol
 from kproxy.core.settings import Settings
 from kproxy.core.store import Deleted, Replaced, Upserted
 from kproxy.core.table import HealthCheck, NodePort, ServicePortKey, Target, Use, Via, Vip
-from tests.unit.core.things import (
+from tests.support.core.things import (
     HERE,
     NODE_ADDRESS,
     a_cidr,

@@ -9,8 +9,8 @@ from kproxy.core.node_rules import Surroundings, node_rules
 from kproxy.core.objects import Kind
 from kproxy.core.store import Replaced, Store
 from kproxy.core.table import ForwardingTable, NodePort, Use, Via
+from tests.support.core.universe import CHANGES, CLUSTERS, SETTINGS, batches
 from tests.support.effort import examples
-from tests.unit.core.universe import CHANGES, CLUSTERS, SETTINGS, batches
 
 
 def fresh(options, store):

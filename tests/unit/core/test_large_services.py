@@ -5,7 +5,7 @@ import dataclasses
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.settings import Settings
-from tests.unit.core.things import HERE, a_port, a_service, a_slice, listed
+from tests.support.core.things import HERE, a_port, a_service, a_slice, listed
 
 MANY = 300
 

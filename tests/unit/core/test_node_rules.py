@@ -8,7 +8,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.node_rules import Surroundings, node_rules
 from kproxy.core.settings import DetectLocalMode, LocalhostNodePorts, NodePortKeyword, Settings
 from kproxy.core.table import FromInterface, FromInterfacePrefix, FromNetwork, Undetected
-from tests.unit.core.things import HERE, a_cidr, a_node, networks
+from tests.support.core.things import HERE, a_cidr, a_node, networks
 
 V4, V6 = Family.IPV4, Family.IPV6
 ALL, PRIMARY, LOCALHOST = NodePortKeyword.ALL, NodePortKeyword.PRIMARY, NodePortKeyword.LOCALHOST

@@ -10,7 +10,7 @@ from kproxy.core.objects import Kind, ObjectKey, Protocol
 from kproxy.core.occupied import Occupant
 from kproxy.core.settings import ListensAt, LocalhostNodePorts, NodePortKeyword, Settings
 from kproxy.core.store import Deleted, Replaced, Upserted
-from tests.unit.core.things import (
+from tests.support.core.things import (
     HERE,
     NODE_ADDRESS,
     a_node,

@@ -11,8 +11,7 @@ from kproxy.core.resolve import Drop, Forward, Packet, Pass, Reject, admits_node
 from kproxy.core.settings import LocalhostNodePorts, NodePortKeyword, Settings
 from kproxy.core.store import Connected
 from kproxy.core.table import Via
-from tests.support.effort import examples
-from tests.unit.core.things import (
+from tests.support.core.things import (
     HERE,
     NODE_ADDRESS,
     a_cidr,
@@ -24,7 +23,7 @@ from tests.unit.core.things import (
     listed,
     networks,
 )
-from tests.unit.core.universe import (
+from tests.support.core.universe import (
     CLUSTERS,
     EXTERNAL_IPS,
     NODE_ADDRESSES,
@@ -33,6 +32,7 @@ from tests.unit.core.universe import (
     POD_IPS,
     SETTINGS,
 )
+from tests.support.effort import examples
 
 TCP = Protocol.TCP
 CLIENT = "203.0.113.77"

@@ -2,7 +2,7 @@
 
 from kproxy.core.objects import Protocol
 from kproxy.core.select import Where, by_port, local_ready_addresses, select
-from tests.unit.core.things import HERE, THERE, a_slice, an_endpoint, draining
+from tests.support.core.things import HERE, THERE, a_slice, an_endpoint, draining
 
 US = Where(HERE, "a")
 A, B, C, D = "10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4"

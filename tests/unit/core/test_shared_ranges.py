@@ -7,7 +7,7 @@ from kproxy.core.compile import Compiler
 from kproxy.core.node_rules import Surroundings, node_rules
 from kproxy.core.settings import Settings
 from kproxy.core.store import Connected, Upserted
-from tests.unit.core.things import HERE, THERE, a_cidr, a_node, a_service, listed, networks
+from tests.support.core.things import HERE, THERE, a_cidr, a_node, a_service, listed, networks
 
 V4, V6 = Family.IPV4, Family.IPV6
 DIRECT = "this node is directly connected to it"

@@ -2,7 +2,7 @@
 
 from kproxy.core.objects import Kind
 from kproxy.core.store import Deleted, Difference, Replaced, Store, Upserted
-from tests.unit.core.things import a_node, a_service, key
+from tests.support.core.things import a_node, a_service, key
 
 WEB, API = a_service(), a_service("api")
 NEWER = a_service(affinity_timeout_s=60)

@@ -15,8 +15,8 @@ from backends.kernel import conntrack
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations
 from kproxy.ports.data_path import BackendError
+from tests.support.flows import CLIENT, VIP, flow
 from tests.support.netlink import DONE, ERROR, INTERRUPTED, SOCKET, Script, attribute, message
-from tests.unit.flows.builders import CLIENT, VIP, flow
 
 WANTED = Destinations(vips=frozenset([VIP]))
 

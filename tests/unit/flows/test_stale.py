@@ -10,7 +10,7 @@ import pytest
 from kproxy.core.flows import UdpFlows
 from kproxy.core.objects import Protocol
 from kproxy.core.table import TableChanges
-from tests.unit.flows.builders import (
+from tests.support.flows import (
     NODE,
     NODE_PORT,
     OTHER_VIP,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kproxy.core.flows import Flow, UdpFlows, Where
 from kproxy.core.table import NodeRules, ServicePort, ServicePortKey, TableChanges, Vip
-from tests.unit.flows.builders import (
+from tests.support.flows import (
     LOCAL,
     NODE,
     NODE_PORT,

@@ -9,7 +9,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import Protocol
 from kproxy.core.settings import Settings
-from tests.unit.core.things import (
+from tests.support.core.things import (
     HERE,
     THERE,
     a_cidr,
@@ -21,7 +21,7 @@ from tests.unit.core.things import (
     listed,
     networks,
 )
-from tests.unit.iptables.world import World
+from tests.support.iptables.world import World
 
 FOLDER = Path(__file__).with_name("golden")
 

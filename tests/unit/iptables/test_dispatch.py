@@ -11,7 +11,7 @@ from backends.iptables.render.dispatch import Dispatch
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from tests.support.effort import examples
-from tests.unit.iptables.simulator import Skb, Tables
+from tests.support.iptables.simulator import Skb, Tables
 
 ADDRESSES = {
     Family.IPV4: ("10.96.0.1", "10.96.0.2", "10.96.0.17", "10.96.1.1", "10.112.0.1", "192.0.2.1",

@@ -10,8 +10,8 @@ from kproxy.core.compile import Compiler
 from kproxy.core.objects import Protocol
 from kproxy.core.resolve import Packet
 from kproxy.core.settings import Settings
-from tests.unit.core.things import HERE, a_port, a_service, a_slice, listed
-from tests.unit.iptables.world import World, check_image, fates, with_targets
+from tests.support.core.things import HERE, a_port, a_service, a_slice, listed
+from tests.support.iptables.world import World, check_image, fates, with_targets
 
 
 def unkind(family):

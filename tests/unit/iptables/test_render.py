@@ -21,11 +21,11 @@ from kproxy.core.table import (
     TableChanges,
     Undetected,
 )
+from tests.support.core.things import HERE, a_cidr, a_node, a_port, a_service, a_slice, listed
+from tests.support.core.universe import CHANGES, CLUSTERS, SETTINGS
 from tests.support.effort import examples
-from tests.unit.core.things import HERE, a_cidr, a_node, a_port, a_service, a_slice, listed
-from tests.unit.core.universe import CHANGES, CLUSTERS, SETTINGS
+from tests.support.iptables.world import World, check, check_image, fates, with_targets
 from tests.unit.iptables.golden import golden_file, text
-from tests.unit.iptables.world import World, check, check_image, fates, with_targets
 
 
 @examples(50)

@@ -11,8 +11,7 @@ from kproxy.core.compile import Compiler
 from kproxy.core.objects import Protocol
 from kproxy.core.resolve import Forward, Packet, resolve
 from kproxy.core.settings import LocalhostNodePorts
-from tests.support.effort import examples
-from tests.unit.core.universe import (
+from tests.support.core.universe import (
     CLUSTER_IPS,
     CLUSTERS,
     EXTERNAL_IPS,
@@ -23,7 +22,8 @@ from tests.unit.core.universe import (
     SETTINGS,
     rarely,
 )
-from tests.unit.iptables.world import World, check, fates
+from tests.support.effort import examples
+from tests.support.iptables.world import World, check, fates
 
 CLIENTS = {Family.IPV4: "203.0.113.77", Family.IPV6: "2001:db8:9::77"}
 NOBODY = {Family.IPV4: ("10.96.0.77", "8.8.8.8"), Family.IPV6: ("fd00:96::77", "2606::1")}

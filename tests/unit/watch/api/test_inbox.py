@@ -7,7 +7,7 @@ import pytest
 from kproxy.core.objects import Kind, ObjectKey
 from kproxy.core.store import Deleted, Replaced, Store, Upserted
 from kproxy.watch.api.inbox import Inbox
-from tests.unit.core.things import a_service
+from tests.support.core.things import a_service
 
 A, B = a_service("a"), a_service("b")
 NEW_A = a_service("a", cluster_ips=("10.96.7.7",))

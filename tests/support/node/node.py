@@ -12,16 +12,16 @@ from pathlib import Path
 from backends.kernel import nft
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
-from tests.kernel.faults.cluster import CONFIGURATION, POD_PORT, Manifests
-from tests.kernel.faults.proxy import Proxy
-from tests.kernel.faults.tools import Tools
-from tests.kernel.faults.waiting import LONGEST_S
 from tests.support.commands import output_of
 from tests.support.net import plan
 from tests.support.net.network import Network
 from tests.support.net.observed import Answered, Failed, Left, Observed, Probe, Refused, Silent
 from tests.support.net.plan import in_family
+from tests.support.node.cluster import CONFIGURATION, POD_PORT, Manifests
+from tests.support.node.proxy import Proxy
+from tests.support.node.tools import Tools
 from tests.support.packets.table import NODE_NAME
+from tests.support.waiting import LONGEST_S
 
 _IPV4_NAME = {plan.ipv6_of(address): address for address in plan.PLACES}
 STEM = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kproxy.core.addresses import Family
-from tests.kernel.faults.node import Node
 from tests.support.net.plan import in_family
+from tests.support.node.node import Node
 
 JUMP = '-m comment --comment "kube-router netpol - TEMCG2JMHZYE7H7T" -j'
 CHAINS = {base: f"KUBE-ROUTER-{base}" for base in ("INPUT", "FORWARD", "OUTPUT")}

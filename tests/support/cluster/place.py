@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tests.kernel.faults.cluster import CONFIGURATION, NODE
-from tests.kernel.faults.node import Node
-from tests.kernel.faults.proxy import Proxy
 from tests.support.cluster.control_plane import ControlPlane
 from tests.support.cluster.relay import Relay
 from tests.support.net import plan
+from tests.support.node.cluster import CONFIGURATION, NODE
+from tests.support.node.node import Node
+from tests.support.node.proxy import Proxy
 from tests.support.packets.objects import ApiObject
 from tests.support.packets.table import NODE_NAME
 

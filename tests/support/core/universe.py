@@ -19,7 +19,7 @@ from kproxy.core.objects import (
 )
 from kproxy.core.settings import DetectLocalMode, LocalhostNodePorts, NodePortKeyword, Settings
 from kproxy.core.store import Deleted, Replaced, Upserted
-from tests.unit.core.things import HERE, THERE, networks
+from tests.support.core.things import HERE, THERE, networks
 
 NODE_ADDRESSES = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}
 OTHER_NODE_ADDRESSES = {Family.IPV4: "198.51.100.1", Family.IPV6: "2001:db8:1::1"}

@@ -15,7 +15,7 @@ from kproxy.core.image import Key
 from kproxy.core.objects import Protocol
 from kproxy.core.resolve import Drop, Forward, Packet, Pass, Reject, resolve
 from kproxy.core.table import ForwardingTable, TableChanges, Target, Use
-from tests.unit.iptables.simulator import End, Skb, Tables
+from tests.support.iptables.simulator import End, Skb, Tables
 
 UPLINK = "eth0"
 _EVERY_BIT = 0xFFFFFFFF

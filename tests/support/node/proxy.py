@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.kernel.faults.waiting import LONGEST_S, until
+from tests.support.waiting import LONGEST_S, until
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,0 +1,1 @@
+"""Objects and whole clusters to try."""

@@ -1,0 +1,1 @@
+"""The data path of iptables: on a kernel, and simulated."""
