@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.net.plan import POD1, POD2
 from tests.support.node.cluster import both
+from tests.support.node.node import STEM
+from tests.support.node.tools import IMPATIENT
 from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
@@ -33,6 +35,8 @@ def held(node, proxy):
 
 @pytest.mark.parametrize("variant", ["legacy"], indirect=True)
 def test_the_old_answers_stay_and_the_change_is_applied_when_the_lock_is_free(node, proxy, held):
+    for stem in STEM.values():
+        node.tools.always(stem, IMPATIENT)
     node.manifests.put("web", both("web", "10.96.0.20", POD2))
     proxy.wait_for("the kernel refused")
     assert node.answers(OLD) == []

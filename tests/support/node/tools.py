@@ -14,6 +14,7 @@ KILL_BEFORE = "kill -9 $PPID; exit 1"
 KILL_DURING = 'kill -9 $PPID; head -c 300 | $real "$@"; exit'
 KILL_AFTER = '$real "$@"; kill -9 $PPID; exit'
 HANG = "read answer <{gate}"  # until something is written to this pipe
+IMPATIENT = "exec $real --noflush -w 1"  # seconds until somebody else has to let go of the lock
 REFUSE = 'echo "the test refuses" >&2; exit 1'
 
 _SCRIPT = """#!/bin/sh
