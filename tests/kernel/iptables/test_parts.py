@@ -154,16 +154,21 @@ def poor(variant, _node, family):
 
 
 @pytest.fixture(scope="module", params=list(Variant), ids=lambda variant: variant.value)
-def poor_kernel(request, tmp_path_factory):
-    """A node without any of it: the programs refuse every rule that would need it."""
+def kernel_for_the_poor(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("extensions")
     hidden = {name for names in FILES.values() for name in names} | {"libxt_sctp.so"}
     extensions_without(folder, hidden)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XTABLES_LIBDIR", os.fspath(folder))
-        kernel = Kernel(functools.partial(poor, request.param))
-        yield kernel
-        kernel.close()
+    kernel = Kernel(functools.partial(poor, request.param))
+    yield folder, kernel
+    kernel.close()
+
+
+@pytest.fixture
+def poor_kernel(kernel_for_the_poor, monkeypatch):
+    """A node without any of it: the programs refuse every rule that would need it."""
+    folder, kernel = kernel_for_the_poor
+    monkeypatch.setenv("XTABLES_LIBDIR", os.fspath(folder))
+    return kernel
 
 
 @pytest.mark.parametrize("group", ASKED, ids=lambda group: group.name)

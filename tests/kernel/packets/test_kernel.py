@@ -20,7 +20,7 @@ from tests.support.packets.kernel import Kernel, is_as_expected
 pytestmark = pytest.mark.kernel
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kernels():
     running: dict[str, Kernel] = {}
     yield running
