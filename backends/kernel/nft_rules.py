@@ -6,6 +6,7 @@ Layouts: linux/netfilter/nf_tables.h; for iptables' own, linux/netfilter/xt_*.h.
 from __future__ import annotations
 
 import struct
+import sys
 from typing import NamedTuple
 
 from backends.kernel.netlink import ATTRIBUTE, attributes, spans, text
@@ -15,12 +16,16 @@ from backends.kernel.xtables.steps import MARK_MATCHES, TARGETS, Action, RuleSte
 _EXPRESSIONS, _USERDATA = 4, 7  # NFTA_RULE_*
 _NAME, _DATA = 1, 2  # NFTA_EXPR_*
 _REGISTER, _VALUE = 1, 2  # NFTA_IMMEDIATE_*
-_VERDICT = 2  # NFTA_DATA_VERDICT
+_DATA_VALUE, _VERDICT = 1, 2  # NFTA_DATA_VALUE, NFTA_DATA_VERDICT
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2  # NFTA_VERDICT_*
 _EXTENSION_NAME, _EXTENSION_DATA = 1, 3  # NFTA_MATCH_*, NFTA_TARGET_*
 _LOOKUP_REGISTER = 3  # NFTA_LOOKUP_DREG
 _LOADED_INTO, _LOADED_KEY = 1, 2  # NFTA_META_*, NFTA_CT_*
 _MARK_KEY = 3  # NFT_META_MARK, NFT_CT_MARK
+_STATE_KEY = 0  # NFT_CT_STATE
+_FROM, _INTO, _MASK = 1, 2, 4  # NFTA_BITWISE_*
+_COMPARED, _OPERATOR, _COMPARED_TO = 1, 2, 3  # NFTA_CMP_*
+_NOT_EQUAL = 1  # NFT_CMP_NEQ
 _COMMENT_TYPE = 0  # NFTNL_UDATA_RULE_COMMENT
 
 _NO_VERDICT = bytes(4)  # NFT_REG_VERDICT is register 0
@@ -42,6 +47,8 @@ _NOT_A_CONDITION = ("counter", "objref", "log")
 # asked and of what is inverted, and the states.
 _CONNTRACK_FLAGS_AT = 146
 _ONLY_NEW = struct.pack("=HHH", 1, 0, 8)
+_ASKS_FOR_STATE = 1  # XT_CONNTRACK_STATE
+_BEGINNING = ~7  # the bits of all states but invalid, established and related
 
 
 class ParsedRule(NamedTuple):
@@ -79,6 +86,8 @@ class _Reader:
         self._comment = comment
         self._counted = self._marked = False
         self._new = 0
+        self._ongoing = False
+        self._state = _State()
         self._conditions: list[bytes] = []
         self._action, self._chain = Action.PASS, ""
 
@@ -99,10 +108,14 @@ class _Reader:
         elif name not in _NOT_A_CONDITION:
             self._conditions.append(whole)
             self._marked = self._marked or _asks_for_mark(name, extension, data)
-            self._new += extension == "conntrack" and _is_only_new(data[_EXTENSION_DATA])
+            if extension == "conntrack":
+                self._new += _is_only_new(data[_EXTENSION_DATA])
+                self._ongoing = self._ongoing or _is_ongoing(data[_EXTENSION_DATA])
+            self._ongoing = self._state.is_ongoing(name, data) or self._ongoing
 
     def result(self) -> ParsedRule:
-        step = RuleStep(self._action, self._chain, b"".join(self._conditions), self._marked)
+        conditions = b"".join(self._conditions)
+        step = RuleStep(self._action, self._chain, conditions, self._marked, self._ongoing)
         only_new = self._new == len(self._conditions) == 1
         return ParsedRule(step, self._comment, self._counted, only_new)
 
@@ -110,6 +123,29 @@ class _Reader:
         code = int.from_bytes(verdict[_VERDICT_CODE], "big", signed=True)
         self._action = _ACTIONS.get(code, Action.PASS)
         self._chain = text(verdict.get(_VERDICT_CHAIN, b""))
+
+
+class _State:
+    """Follows how a native rule asks for states: load, mask, and compare with none."""
+
+    def __init__(self) -> None:
+        self._register = b""  # what holds the masked state; empty if none does
+        self._states = 0
+
+    def is_ongoing(self, name: str, data: dict[int, bytes]) -> bool:
+        """Take the next expression; say whether no packet fits it that begins a connection."""
+        register, states = self._register, self._states
+        self._register, self._states = b"", 0
+        if name == "ct" and int.from_bytes(data[_LOADED_KEY], "big") == _STATE_KEY:
+            self._register = data.get(_LOADED_INTO, b"")
+        elif name == "bitwise" and data[_FROM] == data[_INTO] == register and _MASK in data:
+            self._register = register
+            self._states = int.from_bytes(attributes(data[_MASK])[_DATA_VALUE], sys.byteorder)
+        elif name == "cmp" and data[_COMPARED] == register and states:
+            unequal = int.from_bytes(data[_OPERATOR], "big") == _NOT_EQUAL
+            nothing = not any(attributes(data[_COMPARED_TO])[_DATA_VALUE])
+            return unequal and nothing and not states & _BEGINNING
+        return False
 
 
 def _asks_for_mark(name: str, extension: str, data: dict[int, bytes]) -> bool:
@@ -124,6 +160,12 @@ def _is_only_new(info: bytes) -> bool:
     return info[_CONNTRACK_FLAGS_AT:end] == _ONLY_NEW and not any(
         info[:_CONNTRACK_FLAGS_AT] + info[end:]
     )
+
+
+def _is_ongoing(info: bytes) -> bool:
+    asked, inverted, states = struct.unpack_from("=HHH", info, _CONNTRACK_FLAGS_AT)
+    asks = asked & ~inverted & _ASKS_FOR_STATE
+    return bool(asks and states) and not states & _BEGINNING
 
 
 def _comment(userdata: bytes) -> str:

@@ -30,6 +30,7 @@ from kproxy.proxy.port_watch import PortWatch
 from kproxy.proxy.remarks import (
     conflict_lines,
     counts_line,
+    in_force_line,
     limit_lines,
     node_lines,
     overlap_lines,
@@ -315,12 +316,11 @@ class _Telling:
 
     def ready(self, statuses: Iterable[FamilyStatus]) -> None:
         """Say that every family was tried."""
-        in_force = [status.family for status in statuses if not status.failures]
+        in_force = [status for status in statuses if not status.failures]
         if in_force:
             log.info(
-                "ready: %s in the kernel for %s, %.2f s after the start",
-                counts_line(self._compiler.tables[family] for family in in_force),
-                " and ".join(family.value for family in in_force),
+                "ready: %s, %.2f s after the start",
+                in_force_line(self._compiler.tables, in_force),
                 self._seconds(),
             )
         else:

@@ -17,7 +17,7 @@ from kproxy.node.settings import Setting
 from kproxy.ports.data_path import BackendError, DataPath
 from kproxy.proxy.assembly import Around, Proxy, apply_once
 from kproxy.proxy.failures import Failed
-from kproxy.proxy.remarks import counts_line
+from kproxy.proxy.remarks import in_force_line
 from kproxy.proxy.serving import Duties
 from kproxy.proxy.startup import (
     build_proxy,
@@ -133,11 +133,8 @@ def _apply(proxy: Proxy, read: Manifests, node_name: str) -> bool:
     refused = [family for family, result in results.items() if isinstance(result, BackendError)]
     if len(refused) == len(results):
         raise Failed("nothing was applied: the kernel refused every IP family")
-    applied = [family for family in results if family not in refused]
-    log.info(
-        "applied: %s in the kernel for %s",
-        counts_line(proxy.compiler.tables[family] for family in applied),
-        " and ".join(family.value for family in applied),
-    )
-    unheld = any(status.unheld for status in proxy.agent.status())
+    statuses = proxy.agent.status()
+    in_force = [status for status in statuses if status.family not in refused]
+    log.info("applied: %s", in_force_line(proxy.compiler.tables, in_force))
+    unheld = any(status.unheld for status in statuses)
     return not (refused or proxy.unavailable or unheld or is_error(read.problems))

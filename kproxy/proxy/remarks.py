@@ -9,6 +9,7 @@ from kproxy.core.claims import Conflict
 from kproxy.core.objects import Node, Service
 from kproxy.core.settings import LocalhostNodePorts, Settings
 from kproxy.core.table import ForwardingTable, Undetected
+from kproxy.run.loop.status import FamilyStatus
 
 _MOST_CONFLICTS = 50
 _MOST_NAMED = 4
@@ -64,6 +65,18 @@ def overlap_lines(tables: Mapping[Family, ForwardingTable]) -> Iterator[str]:
             )
 
 
+def in_force_line(
+    tables: Mapping[Family, ForwardingTable], statuses: Iterable[FamilyStatus]
+) -> str:
+    """Return how much is in the kernel for some families, and how much of it is not as asked."""
+    named = list(statuses)
+    counts = counts_line(tables[status.family] for status in named)
+    families = " and ".join(status.family.value for status in named)
+    unheld = {key for status in named for key in status.unheld}
+    lacks = f", {len(unheld)} of the ports not as asked" if unheld else ""
+    return f"{counts} in the kernel for {families}{lacks}"
+
+
 def counts_line(tables: Iterable[ForwardingTable]) -> str:
     """Return how much some tables hold."""
     entries = [entry for table in tables for entry in table.service_ports.values()]
@@ -82,7 +95,8 @@ def limit_lines(settings: Settings, tables: Mapping[Family, ForwardingTable]) ->
                 f"{table.rules.local_pods.why}: traffic to clusterIPs keeps its source address "
                 "unless masqueradeAll is set, and externalTrafficPolicy Local binds pods too"
             )
-    localhost = any(table.rules.localhost_node_ports for table in tables.values())
+    localhost = tables[Family.IPV4].rules.localhost_node_ports if Family.IPV4 in tables else ()
     never_ipv6 = settings.localhost_ipv6 is LocalhostNodePorts.NEVER
     if never_ipv6 and Family.IPV6 in tables and localhost:
-        yield "NodePorts answer on 127.0.0.1 and not on ::1, from where the kernel routes nothing"
+        where = ", ".join(map(str, localhost))
+        yield f"NodePorts answer on {where} and not on ::1, from where the kernel routes nothing"

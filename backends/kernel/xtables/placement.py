@@ -24,6 +24,7 @@ def leading(rules: Sequence[RuleStep], steps: Steps, skipped: Callable[[str], bo
     such a one, up to the first that may only open something. A rule that decides on its own ends
     them, unless it closes what a jump under the same condition let come back, as Weave's does;
     so does a jump from which no packet comes back. Jumps to `skipped` chains count for nothing.
+    What decides only about connections that are open already ends nothing.
     """
     effects = _Effects(steps)
     behind = 0
@@ -32,7 +33,9 @@ def leading(rules: Sequence[RuleStep], steps: Steps, skipped: Callable[[str], bo
     for number, rule in enumerate(rules, start=1):
         if rule.action is Action.PASS or (rule.chain and skipped(rule.chain)):
             continue
-        if rule.action in _JUMPS:
+        if rule.ongoing and rule.action not in _JUMPS:
+            opened = True  # for what is open already: the rest meets the next rule
+        elif rule.action in _JUMPS:
             if not rule.condition and (rule.action is Action.GOTO or effects.ends(rule.chain)):
                 break
             passed.add(rule.condition)

@@ -22,14 +22,16 @@ class Action(enum.Enum):
 class RuleStep(NamedTuple):
     """One rule. `condition` is empty if every packet fits it; equal ones mean the same.
 
-    `marked` says that the condition asks for a packet's or a connection's mark: whoever set it
-    has judged that packet before.
+    - `marked` says that the condition asks for a packet's or a connection's mark: whoever set it
+      has judged that packet before.
+    - `ongoing` says that no packet fits it that begins a connection.
     """
 
     action: Action
     chain: str = ""
     condition: bytes = b""
     marked: bool = False
+    ongoing: bool = False
 
 
 TARGETS = {
@@ -42,10 +44,14 @@ TARGETS = {
 MARK_MATCHES = ("mark", "connmark")
 """The matches of iptables that ask for a mark."""
 
+ONGOING = ("INVALID", "ESTABLISHED", "RELATED")
+"""The states of packets that begin no connection, or one that another began already."""
+
 _COMMENT = re.compile(r'-m comment --comment (?:"((?:[^"\\]|\\.)*)"|(\S+)) ?')
 _ESCAPED = re.compile(r"\\(.)")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _TARGET = re.compile(r"(?:^| )-([jg]) (\S+)")
+_STATES = re.compile(r"(?:^| )-m (?:conntrack --ct|state --)state ([A-Z,]+)(?: |$)")
 _MARK = re.compile(rf"(?:^| )-m (?:{'|'.join(MARK_MATCHES)}) ")
 
 
@@ -67,7 +73,10 @@ def parse(spec: str) -> ParsedLine:
     condition = (bare if target is None else bare[: target.start()]).strip()
     action, chain = (Action.PASS, "") if target is None else _lead(target[1], target[2])
     marked = bool(_MARK.search(condition))
-    return ParsedLine(RuleStep(action, chain, condition.encode(), marked), comment, condition)
+    asked = _STATES.search(unquoted if target is None else unquoted[: target.start()])
+    ongoing = asked is not None and set(asked[1].split(",")) <= set(ONGOING)
+    step = RuleStep(action, chain, condition.encode(), marked, ongoing)
+    return ParsedLine(step, comment, condition)
 
 
 def _lead(option: str, name: str) -> tuple[Action, str]:

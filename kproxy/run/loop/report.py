@@ -89,7 +89,7 @@ class Report:
         for reason, keys in by_reason.items():
             log.error(
                 "%s: not in force as asked, while all else is: %s: %s; trying again from time "
-                "to time",
+                "to time, where that may help",
                 self._family,
                 _some(tuple(sorted(keys))),
                 reason,

@@ -29,8 +29,15 @@ CASES = {
     "-j NFQUEUE --queue-num 3": (Action.DENY, ""),
     "-o eth7 -j RETURN": (Action.RETURN, ""),
     "-p tcp": (Action.PASS, ""),
+    "-m conntrack --ctstate INVALID -j DROP": (Action.DENY, ""),
+    f"{COMMENT} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT": (Action.ACCEPT, ""),
+    "-i eth7 -m conntrack --ctstate ESTABLISHED -j RETURN": (Action.RETURN, ""),
+    "-m conntrack ! --ctstate ESTABLISHED -j ACCEPT": (Action.ACCEPT, ""),
+    "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT": (Action.ACCEPT, ""),
+    "-m conntrack --ctdir ORIGINAL -j ACCEPT": (Action.ACCEPT, ""),
 }  # fmt: skip
 ONLY_NEW = [f"{NEW} {COMMENT} -j X", f"{COMMENT} {NEW} -j X"]
+ONGOING = list(CASES)[-6:-3]
 MARKED = [case for case in CASES if "--mark " in case]
 
 
@@ -53,6 +60,7 @@ def test_both_variants_tell_the_same_of_rules_of_iptables(table):
         assert rule.only_new == (case in ONLY_NEW), case
         assert rule.conditional == (restricts and case not in ONLY_NEW), case
         assert rule.step.marked == (case in MARKED), case
+        assert rule.step.ongoing == (case in ONGOING), case
         if COMMENT in case:
             assert rule.comment == 'kubernetes "-j X" rules', case
     assert table.chains == {"X", "Y"}
@@ -109,6 +117,11 @@ NATIVE = {
     "counter name mine": (Action.PASS, ""),
     'counter return comment "kubernetes native"': (Action.RETURN, ""),
     "fib daddr type local accept": (Action.ACCEPT, ""),
+    "ct state established,related accept": (Action.ACCEPT, ""),
+    "tcp dport 9 ct state invalid drop": (Action.DENY, ""),
+    "ct state established,new accept": (Action.ACCEPT, ""),
+    "ct state != established accept": (Action.ACCEPT, ""),
+    "ct status and 2 != 0 accept": (Action.ACCEPT, ""),
 }
 
 
@@ -134,6 +147,8 @@ type filter hook forward priority 0; policy accept;
         assert [(rule.step.action, rule.step.chain) for rule in found] == list(NATIVE.values())
         marked = [n for n, rule in enumerate(found) if rule.step.marked]
         assert marked == [0, 1, 2]
+        ongoing = [n for n, rule in enumerate(found) if rule.step.ongoing]
+        assert ongoing == [13, 14]
         assert [rule.comment for rule in found if rule.comment] == ["kubernetes native"]
         assert table.references("other") == 4, "two rules and two elements of maps"
         assert rulesets.held(table, {"other"}, found) == {"other"}

@@ -11,7 +11,14 @@ from kproxy.core.objects import Kind
 from kproxy.core.parse import from_builtins
 from kproxy.core.settings import LocalhostNodePorts, Settings
 from kproxy.core.store import Connected, Replaced
-from kproxy.proxy.remarks import conflict_lines, limit_lines, overlap_lines, service_lines
+from kproxy.proxy.remarks import (
+    conflict_lines,
+    in_force_line,
+    limit_lines,
+    overlap_lines,
+    service_lines,
+)
+from kproxy.run.loop.status import FamilyStatus
 from tests.support.core.things import a_cidr, a_node, a_service, listed, networks
 
 SERVICE = {
@@ -45,6 +52,29 @@ def test_it_is_said_where_the_ipv6_loopback_cannot_be_served(ipv6, said):
     settings = replace(RECOGNISED, localhost_ipv6=LocalhostNodePorts[ipv6])
     assert len(lines(settings)) == said
     assert all("::1" in line for line in lines(settings))
+
+
+@pytest.mark.parametrize(
+    ("listed_addresses", "where"),
+    [((), "127.0.0.0/8"), (("127.0.2.0/28", "127.0.9.1/32"), "127.0.2.0/28, 127.0.9.1/32")],
+)
+def test_the_part_of_loopback_that_is_served_is_named(listed_addresses, where):
+    settings = replace(RECOGNISED, node_port_addresses=networks(*listed_addresses))
+    assert lines(settings) == [
+        f"NodePorts answer on {where} and not on ::1, from where the kernel routes nothing"
+    ]
+
+
+def test_what_is_in_the_kernel_is_told_with_how_much_of_it_is_not_as_asked():
+    compiler = Compiler(RECOGNISED)
+    compiler.apply(listed(a_service(), a_service("api", cluster_ips=("10.96.0.2",))))
+    tables = compiler.tables
+    key = next(iter(tables[Family.IPV4].service_ports))
+    held = [FamilyStatus(family) for family in Family]
+    counts = "2 Services with 2 ports and 0 endpoints in the kernel for"
+    assert in_force_line(tables, held) == f"{counts} IPv4 and IPv6"
+    lacking = FamilyStatus(Family.IPV4, unheld={key: "refused"})
+    assert in_force_line(tables, [lacking]) == f"{counts} IPv4, 1 of the ports not as asked"
 
 
 def test_the_ipv6_loopback_is_no_topic_without_ipv6():

@@ -152,6 +152,29 @@ FIREWALLD = """
 -A FORWARD -j REJECT --reject-with icmp-host-prohibited
 -A FORWARD_direct -d 10.1.0.11/32 -j DROP
 """
+AN_ENGINE_BEHIND_WHAT_DECIDES_ABOUT_OPEN_CONNECTIONS = """
+:POLICIES
+-A FORWARD -m conntrack --ctstate INVALID -j DROP
+-A FORWARD -m comment --comment open -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -i eth1 -m state --state ESTABLISHED -j RETURN
+-A FORWARD -j POLICIES
+# here
+-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -j REJECT --reject-with icmp-host-prohibited
+-A POLICIES -d 10.1.0.11/32 -j DROP
+"""
+AN_ENGINE_BEHIND_WHAT_ACCEPTS_NEW_CONNECTIONS = """
+:POLICIES
+# here
+-A FORWARD -m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT
+-A FORWARD -j POLICIES
+-A POLICIES -d 10.1.0.11/32 -j DROP
+"""
+OPEN_CONNECTIONS_AND_NO_ENGINE = """
+# here
+-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -j REJECT --reject-with icmp-host-prohibited
+"""
 REFUSES_ALL = """
 # here
 -A FORWARD -j REJECT --reject-with icmp-host-prohibited
