@@ -21,6 +21,7 @@ PORT = 7000
 _TURNS = 1000  # of all conversations together
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 _LARGEST = 64
+_PATIENCE_S = 10.0  # TCP sends a lost SYN again after 1 s, 3 s and 7 s
 
 
 class Conversations:
@@ -66,11 +67,14 @@ class Conversations:
             self._loop.watch(connection, answer)
 
     def _answer_stream(self, connection: socket.socket, name: bytes) -> None:
-        for message in drained(lambda: connection.recv(_LARGEST)):
-            if not message:
-                self._loop.close(connection)
-                return
-            connection.send(name)
+        try:
+            for message in drained(lambda: connection.recv(_LARGEST)):
+                if not message:
+                    self._loop.close(connection)
+                    return
+                connection.send(name)
+        except ConnectionError:  # the kernel forgot the connection before both ends did
+            self._loop.close(connection)
 
     def _socket(self, address: str, kind: socket.SocketKind) -> socket.socket:
         place = _PLACES[address]
@@ -88,7 +92,7 @@ class Conversation:
         self._client = client
         self.source_port: int = client.getsockname()[1]
 
-    def partner(self, *, quiet_s: float = 1.0) -> str:
+    def partner(self, *, quiet_s: float = _PATIENCE_S) -> str:
         """Say something and return who answers: the pod's IPv4 address, or why nobody does.
 
         Nobody does if nothing at all happens for `quiet_s`. A machine that keeps us waiting is not
