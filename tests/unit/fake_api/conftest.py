@@ -1,5 +1,5 @@
-"""The servers that the contract is about."""
+"""The fake API server."""
 
-from tests.support.fake_api.fixtures import fake, server
+from tests.support.fake_api.fixtures import fake
 
-__all__ = ["fake", "server"]
+__all__ = ["fake"]

@@ -8,11 +8,11 @@ import pytest
 
 from kproxy.watch.api.access import Access, connect
 from kproxy.watch.api.errors import Doing
-from tests.support.fake_api.fixtures import fake, server
+from tests.support.fake_api.fixtures import fake
 from tests.unit.watch.api.following import Following
 from tests.unit.watch.api.kubeconfigs import encoded
 
-__all__ = ["fake", "server"]
+__all__ = ["fake"]
 
 
 class Requests:
