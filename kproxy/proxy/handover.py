@@ -43,7 +43,7 @@ class Handover:
         self._ask(family)
         for each in self._waiting[family]:
             log.info(
-                "%s: %s takes no new connections, and goes when the open ones have ended",
+                "%s: %s takes no new connections; a running kproxy removes it when open ones end",
                 family.value,
                 each.name,
             )

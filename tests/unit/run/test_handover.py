@@ -67,7 +67,7 @@ def test_what_is_needed_is_asked_time_and_again_and_goes_in_the_end(caplog):
     run(running, it, 100)
     assert (old.asked, old.objects) == (4, 0)
     assert caplog.messages == [
-        "IPv4: old takes no new connections, and goes when the open ones have ended",
+        "IPv4: old takes no new connections; a running kproxy removes it when open ones end",
         "IPv4: removed 7 objects of old, which kproxy used before",
     ]
 
