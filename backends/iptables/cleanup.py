@@ -19,7 +19,7 @@ def clean_up(family: Family) -> int:
     A chain of ours to which something foreign leads stays, empty: that rule is not ours to delete.
     Forwarding stays on: see `backends.kernel.sysctls`.
     """
-    removed = sum(clean_up_variant(family, variant) for variant in Variant)
+    removed = rulesets.in_both(lambda variant: clean_up_variant(family, variant))
     removed += ipset.destroy(ipset.observe(SET_PREFIX, family))
     return removed + accounting.remove(family)
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from backends.kernel import raw_sockets
 from backends.kernel.netlink import (
     ACK,
     CREATE,
@@ -116,11 +117,7 @@ def why_unusable(family: Family) -> str:
         code = netlink.status()
     if code:
         return f"the kernel lacks ipsets of clients: {_reason(code)}"
-    try:
-        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).close()
-    except PermissionError:
-        return "rules that name ipsets need CAP_NET_RAW"
-    return ""
+    return "" if raw_sockets.permitted() else "rules that name ipsets need CAP_NET_RAW"
 
 
 def names(prefix: str) -> list[str]:

@@ -87,12 +87,11 @@ def remove_kube_proxy(family: Family) -> int:
     node_ports = [name for name in sets if "-NODE-PORT-" in name and "HEALTH" not in name]
     removed = ipvs_leftovers.remove_virtual_servers(family, node_ports)
     removed += ipvs_leftovers.remove_addresses(family)
-    removed += sum(_remove_chains(family, variant) for variant in Variant)
-    removed += ipset.destroy(sets)
     if nft.has_table(family, _NFTABLES_TABLE):
         nft.delete_table(family, _NFTABLES_TABLE)
         removed += 1
-    return removed
+    removed += rulesets.in_both(lambda variant: _remove_chains(family, variant))
+    return removed + ipset.destroy(sets)
 
 
 def _remove_chains(family: Family, variant: Variant) -> int:

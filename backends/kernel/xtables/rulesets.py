@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from backends.kernel import nft, nft_rules
+from backends.kernel import nft, nft_rules, raw_sockets
 from backends.kernel.netlink import Netlink
 from backends.kernel.xtables import legacy, steps, tools
 from backends.kernel.xtables.steps import Action, RuleStep
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
 
 NAMES = ("raw", "mangle", "nat", "filter", "security")
 """The tables of iptables; nf_tables may hold others, which are none of its business."""
@@ -116,6 +117,24 @@ def count_rules(family: Family, variant: Variant) -> int:
             if chain.table in NAMES
             for rule in reader.rules(chain.table, chain.name)
         )
+
+
+def in_both(remove_from: Callable[[Variant], int]) -> int:
+    """Remove something from both variants; return how much.
+
+    Raises the first BackendError, after both were tried: what one of them refuses, or may not be
+    read without a capability, keeps nothing in the other.
+    """
+    removed = 0
+    failure: BackendError | None = None
+    for variant in Variant:
+        try:
+            removed += remove_from(variant)
+        except BackendError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return removed
 
 
 def held(table: Table, ours: Collection[str], removed: Iterable[BaseRule]) -> set[str]:
@@ -241,6 +260,9 @@ def _saved(family: Family, names: Collection[str]) -> dict[str, Iterator[bytes]]
         return {}
     # Asking for a table that does not exist would create it.
     existing = sorted(legacy.tables(family) & set(names))
+    if existing and not raw_sockets.permitted():
+        doing = f"reading the legacy tables {', '.join(existing)}"
+        raise BackendError(doing, "needs CAP_NET_RAW", transient=False)
     return {name: tools.save(family, Variant.LEGACY, name) for name in existing}
 
 

@@ -57,7 +57,7 @@ SAID_WITHOUT = {
         "NET_RAW",
         "nft",
     ): "no Service has sessionAffinity, as rules that name ipsets need",
-    ("NET_RAW", "legacy"): "Permission denied",
+    ("NET_RAW", "legacy"): "needs CAP_NET_RAW",
 }
 
 

@@ -4,6 +4,9 @@ import subprocess
 
 import pytest
 
+from kproxy.core.addresses import Family
+from tests.support import kube_proxy
+
 pytestmark = pytest.mark.kernel
 
 NODE = ("--node-name", "node-1")
@@ -29,6 +32,30 @@ def test_without_the_capability_for_ipsets_all_is_served_but_affinity(
     assert process.returncode == 3, stderr
     assert "no Service has sessionAffinity, as rules that name ipsets need CAP_NET_RAW" in stderr
     assert any("10.1.0.9:8080" in line for line in rules())
+
+
+def test_a_legacy_table_that_may_not_be_read_keeps_nothing_in_the_other_variant(
+    spawn, node, manifests
+):
+    """That one was asked for once, by whomever, is enough for it to be there."""
+    subprocess.run([*node, "iptables-legacy", "-S"], check=True, capture_output=True)
+    left = kube_proxy.iptables_mode(Family.IPV4).encode()
+    subprocess.run([*node, "iptables-nft-restore", "--noflush"], check=True, input=left)
+    assert "KUBE-SERVICES" in ruleset(node)
+
+    once = ("run", "--manifests", manifests, *NODE, "--once", "--take-over")
+    for words in ((*once, "--iptables-variant", "nft"), once, ("cleanup",)):
+        process = spawn(*words, prefix=(*node, *WITHOUT_RAW_SOCKETS))
+        stderr = process.communicate(timeout=DEADLINE_S)[1].decode()
+        assert "reading the legacy tables filter: needs CAP_NET_RAW" in stderr
+        assert "KUBE-SERVICES" not in ruleset(node)
+        assert ("KPROXY-SERVICES" in ruleset(node)) == (words != ("cleanup",))
+
+
+def ruleset(node):
+    """Return all that is in nf_tables."""
+    command = [*node, "nft", "list", "ruleset"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def test_without_an_indispensable_part_the_start_fails_with_a_remedy(
