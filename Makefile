@@ -34,7 +34,7 @@ demo: setup ## a shop on two nodes, a rollout, and where each request went (20 s
 test: lint programs ## everything: linters, types, layers, all tests (with root)
 	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -n $(PROCESSES)
 
-check: lint ## what needs no root: linters, types, layers, pure tests (30 s)
+check: lint ## what needs no root: linters, types, layers, pure tests (1 minute)
 	@$(VENV)/python -m pytest -n $(PROCESSES) -m "not kernel and not cluster"
 
 kernel: setup programs ## the tests that send packets through the kernel, in their own namespaces
