@@ -147,7 +147,7 @@ class FakeApi:
 
     def issue(self, user: str) -> str:
         """Return a new token of a user."""
-        token = secrets.token_hex(8)
+        token = f"token-{secrets.token_hex(8)}"  # in YAML some digits alone are a number
         self._do(lambda: self._api.users.update({token: user}))
         return token
 
