@@ -28,7 +28,7 @@ _NO_STREAMING = (400, 422)
 
 # An API server takes objects that nest 10,000 levels deep, in `managedFields` and from anybody, and
 # each level is one of recursion (100 bytes of stack) even for what is passed over.
-_LEVELS = 11_000
+LEVELS = 11_000
 
 
 class Abilities:
@@ -80,7 +80,7 @@ class Reflector:
 
     def run(self, stopping: threading.Event) -> None:
         """Follow the resource until `stopping`; whoever sets it closes the session, too."""
-        sys.setrecursionlimit(max(_LEVELS, sys.getrecursionlimit()))
+        sys.setrecursionlimit(max(LEVELS, sys.getrecursionlimit()))
         while not stopping.is_set():
             try:
                 self._follow(self._opened())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kproxy.core.objects import InvalidObject, Kind
 from kproxy.core.parse import from_builtins
 from kproxy.ports.source import SourceState
+from kproxy.watch.api.reflector import LEVELS
 from tests.support.effort import examples
 from tests.support.fake_api.faults import (
     Answer,
@@ -38,9 +39,18 @@ from tests.support.fake_api.servers import FakeServer
 from tests.support.fake_api.source import QUICK, following, own_node
 from tests.support.fake_api.tls import Authority
 from tests.support.fake_api.watching import raw_event
+from tests.support.recursion import recursion_limit
 
 # A failure is made small for up to 300 s before it is shown.
 pytestmark = pytest.mark.timeout(420)
+
+
+@pytest.fixture(autouse=True)
+def deep():
+    """Let Python recurse as deep as a source asks for: Hypothesis minds a limit that changes."""
+    with recursion_limit(LEVELS):
+        yield
+
 
 HASTY = dataclasses.replace(
     QUICK, answer_s=0.15, idle_s=0.15, backoff_most_s=0.04, missing_most_s=0.05, node_s=0.1
