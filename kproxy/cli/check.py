@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import click
+import msgspec
 
-from kproxy.cli.options import proxy_mode_option
+from kproxy.cli.options import ebpf_options, proxy_mode_option, with_ebpf
 from kproxy.config.fields import Configuration, Mode
 from kproxy.node import features as host_features
 from kproxy.node.features import HostFeatures, ip_families
@@ -28,7 +29,8 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
 @click.command()
 @proxy_mode_option
-def check(*, mode: Mode | None) -> int:
+@ebpf_options
+def check(*, mode: Mode | None, ebpf_cgroup: str | None, ebpf_bpffs: str | None) -> int:
     """Say what this host offers to each data path, and for each miss what helps.
 
     Changes nothing. Without --proxy-mode it looks at all data paths.
@@ -46,18 +48,20 @@ def check(*, mode: Mode | None) -> int:
     privilege = host_features.privilege(host)
     _show("this host", [kernel, privilege, host_features.families(host)])
     works = privilege.ok
+    plain = with_ebpf(Configuration(), bpffs=ebpf_bpffs, cgroup=ebpf_cgroup)
     for each in (chosen,) if mode else tuple(Mode):
-        usable = _check_mode(each, host)
+        usable = _check_mode(msgspec.structs.replace(plain, mode=each), host)
         works = works and (usable or each is not chosen)
     return 0 if works else FAILED
 
 
-def _check_mode(mode: Mode, host: HostFeatures) -> bool:
+def _check_mode(configuration: Configuration, host: HostFeatures) -> bool:
     """Show what there is for a data path and return whether it can work here."""
+    mode = configuration.mode
     if mode not in DATA_PATHS:
         _show(f"{mode.value} (not available yet in this version)", _FEATURES[mode](host))
         return False
-    path = data_path(Configuration(mode=mode))
+    path = data_path(configuration)
     usable = True
     for family in ip_families(host.root):
         try:

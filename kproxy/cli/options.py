@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from kproxy.config.fields import Configuration, Mode
 from kproxy.config.loading import ConfigurationError, Loaded, load_configuration, node_name
@@ -17,6 +18,7 @@ from kproxy.proxy.logs import escape
 F = TypeVar("F", bound=Callable[..., Any])
 
 _FILE = click.Path(path_type=Path)
+_ABSOLUTE = click.Path(resolve_path=True)
 _MODES = [mode.value for mode in Mode]
 
 
@@ -60,6 +62,37 @@ def proxy_mode_option(command: F) -> F:
         callback=lambda _context, _option, name: None if name is None else Mode(name),
         help="The data path. Wins over the configuration file; iptables if neither names one.",
     )(command)
+
+
+def ebpf_bpffs_option(command: F) -> F:
+    """Add `--ebpf-bpffs PATH`."""
+    return click.option(
+        "--ebpf-bpffs",
+        metavar="PATH",
+        type=_ABSOLUTE,
+        help="BPF file system where the ebpf data path pins all it has. Default: /sys/fs/bpf.",
+    )(command)
+
+
+def ebpf_options(command: F) -> F:
+    """Add `--ebpf-cgroup PATH` and `--ebpf-bpffs PATH`."""
+    return click.option(
+        "--ebpf-cgroup",
+        metavar="PATH",
+        type=_ABSOLUTE,
+        help="Where the ebpf data path attaches its socket hooks. Default: the root of cgroup v2.",
+    )(ebpf_bpffs_option(command))
+
+
+def with_ebpf(
+    configuration: Configuration, *, bpffs: str | None, cgroup: str | None = None
+) -> Configuration:
+    """Return a configuration with these places of the ebpf data path, where they were given."""
+    own = configuration.kproxy
+    given = {name: path for name, path in (("bpffs", bpffs), ("cgroup", cgroup)) if path}
+    ebpf = msgspec.structs.replace(own.ebpf, **given)
+    own = msgspec.structs.replace(own, ebpf=ebpf)
+    return msgspec.structs.replace(configuration, kproxy=own)
 
 
 def configuration_of(path: Path | None, mode: Mode | None) -> Loaded:

@@ -9,7 +9,14 @@ import click
 import msgspec
 
 from kproxy.cli.group import WITH_PROBLEMS
-from kproxy.cli.options import config_options, configuration_of, manifests_option, node_name_of
+from kproxy.cli.options import (
+    config_options,
+    configuration_of,
+    ebpf_options,
+    manifests_option,
+    node_name_of,
+    with_ebpf,
+)
 from kproxy.config.fields import IptablesVariant, LogFormat, Mode
 from kproxy.proxy import folder
 from kproxy.proxy.command_line import CommandLine
@@ -36,6 +43,7 @@ _DEBUG_VERBOSITY = 4
     type=click.Choice([variant.value for variant in IptablesVariant]),
     help="Which iptables the rules are written with; auto, the default, looks at what is there.",
 )
+@ebpf_options
 @click.option(
     "--take-over/--no-take-over",
     default=None,
@@ -59,6 +67,8 @@ def run(
     mode: Mode | None,
     node_name: str | None,
     variant: str | None,
+    ebpf_cgroup: str | None,
+    ebpf_bpffs: str | None,
     take_over: bool | None,
     once: bool,
     log_format: str | None,
@@ -80,7 +90,7 @@ def run(
     Service's port or an IP family was refused (--once).
     """
     loaded = configuration_of(config, mode)
-    configuration = loaded.configuration
+    configuration = with_ebpf(loaded.configuration, bpffs=ebpf_bpffs, cgroup=ebpf_cgroup)
     own = configuration.kproxy
     if variant is not None:
         iptables = msgspec.structs.replace(own.iptables, variant=IptablesVariant(variant))

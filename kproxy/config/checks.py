@@ -1,10 +1,10 @@
 """Which values of a configuration are refused, by upstream's rules.
 
 They are those of pkg/proxy/apis/config/validation and of the logging options: the section of a
-mode is checked in that mode only, except for `iptables.masqueradeBit`. Three rules are ours: the
-name of an interface must be one that Linux allows, since no kernel rule can hold another;
-`hostnameOverride` must not be blank; and what is for Windows must not be set. Blanks around the
-parts of `clusterCIDR` are allowed here.
+mode is checked in that mode only, except for `iptables.masqueradeBit`. Ours are these: the name of
+an interface must be one that Linux allows, since no kernel rule can hold another;
+`hostnameOverride` must not be blank; what is for Windows must not be set; and those of the section
+`kproxy`. Blanks around the parts of `clusterCIDR` are allowed here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from kproxy.config.fields import (
     Logging,
     Mode,
     Nftables,
+    OwnEbpf,
     Winkernel,
 )
 from kproxy.config.gates import IPVS, LOGGING_ALPHA, LOGGING_BETA, enabled_gates, wrong_gates
@@ -35,6 +36,7 @@ METRICS_PORT = 10249
 PREVIOUS_VERSION = "1.36"  # of Kubernetes, whose hidden metrics may be asked for
 _LONGEST_INTERFACE = 15  # IFNAMSIZ without the final zero
 _LARGEST_VERBOSITY = 2**31 - 1
+_FEWEST_ENTRIES, _MOST_ENTRIES = 1024, 2**24  # of a map; an empty hash takes 16 bytes for each
 _BRACKETED_IPV4 = re.compile(r"^\[([0-9.]+)\]:")
 _PORT = re.compile(r"\+?0*([0-9]{1,5})")
 _FOR_WINDOWS = "is for kube-proxy on Windows, and kproxy runs on Linux only"
@@ -48,6 +50,7 @@ def find_problems(configuration: Configuration) -> list[Mistake]:
         *_check_node(configuration),
         *_check_addresses(configuration),
         *_check_mode(configuration, ipvs_allowed=enabled[IPVS]),
+        *_check_path("kproxy.ebpf.bpffs", configuration.kproxy.ebpf.bpffs),
         *_check_detect_local(configuration),
         *_check_node_port_addresses(configuration.node_port_addresses or ()),
         *_check_conntrack(configuration),
@@ -147,6 +150,9 @@ def _check_mode(configuration: Configuration, *, ipvs_allowed: bool) -> Iterator
     elif mode is Mode.NFTABLES:
         yield from _check_periods("nftables", configuration.nftables)
         yield from _check_bit("nftables", configuration.nftables)
+    elif mode is Mode.EBPF:
+        yield from _check_sync_period("iptables", configuration.iptables)
+        yield from _check_ebpf(configuration.kproxy.ebpf)
     else:
         yield from _check_periods("iptables", configuration.iptables)
 
@@ -158,12 +164,35 @@ def _check_bit(path: str, section: Iptables | Nftables) -> Iterator[Mistake]:
 
 def _check_periods(path: str, section: Iptables | Ipvs | Nftables) -> Iterator[Mistake]:
     sync, least = section.sync_period_s, section.min_sync_period.span
-    if sync <= 0:
-        yield Mistake(f"{path}.syncPeriod", format_duration(sync), "must be more than 0s")
+    yield from _check_sync_period(path, section)
     yield from _check_not_negative(f"{path}.minSyncPeriod", least)
     if 0 < sync < least:
         why = f"must not be less than {path}.minSyncPeriod, {format_duration(least)}"
         yield Mistake(f"{path}.syncPeriod", format_duration(sync), why)
+
+
+def _check_sync_period(path: str, section: Iptables | Ipvs | Nftables) -> Iterator[Mistake]:
+    if section.sync_period_s <= 0:
+        value = format_duration(section.sync_period_s)
+        yield Mistake(f"{path}.syncPeriod", value, "must be more than 0s")
+
+
+def _check_ebpf(ebpf: OwnEbpf) -> Iterator[Mistake]:
+    if ebpf.cgroup:
+        yield from _check_path("kproxy.ebpf.cgroup", ebpf.cgroup)
+    for name, entries in (
+        ("serviceEntries", ebpf.service_entries),
+        ("flowEntries", ebpf.flow_entries),
+        ("affinityEntries", ebpf.affinity_entries),
+    ):
+        if not _FEWEST_ENTRIES <= entries <= _MOST_ENTRIES:
+            why = f"must be in {_FEWEST_ENTRIES}..{_MOST_ENTRIES}"
+            yield Mistake(f"kproxy.ebpf.{name}", shown(entries), why)
+
+
+def _check_path(path: str, value: str) -> Iterator[Mistake]:
+    if not value.startswith("/") or not value.isprintable():
+        yield Mistake(path, shown(value), "must be an absolute path")
 
 
 def _check_ipvs(ipvs: Ipvs) -> Iterator[Mistake]:

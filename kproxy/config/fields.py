@@ -70,6 +70,14 @@ class IptablesVariant(enum.Enum):
     NFT = "nft"
 
 
+class SocketHooks(enum.Enum):
+    """Whose connections the ebpf data path translates in their sockets; all others in packets."""
+
+    ALL = "all"
+    HOST = "host"
+    OFF = "off"
+
+
 class Section(Struct, frozen=True, kw_only=True, rename="camel"):
     """A JSON object of the file. A field's name there is in camel case, without the unit."""
 
@@ -160,10 +168,28 @@ class OwnIptables(Section, frozen=True, kw_only=True):
     variant: IptablesVariant = IptablesVariant.AUTO
 
 
+class OwnEbpf(Section, frozen=True, kw_only=True):
+    """The ebpf data path's own settings.
+
+    - `cgroup`: where socket hooks are attached; empty: the root of cgroup v2, wherever mounted.
+    - `bpffs`: the BPF file system below which everything is pinned, in a folder `kproxy`.
+    - `…_entries`: how much the maps of a family hold: of the table, of connections (two or three
+      entries each), and of clients with session affinity.
+    """
+
+    cgroup: str = ""
+    bpffs: str = "/sys/fs/bpf"
+    socket_hooks: SocketHooks = SocketHooks.ALL
+    service_entries: Int32 = 131072
+    flow_entries: Int32 = 524288
+    affinity_entries: Int32 = 65536
+
+
 class Own(Section, frozen=True, kw_only=True):
     """What upstream has no field for."""
 
     iptables: OwnIptables = OwnIptables()
+    ebpf: OwnEbpf = OwnEbpf()
     take_over: bool = False
 
 

@@ -30,7 +30,7 @@ from kproxy.core.settings import (
     Settings,
 )
 
-# The fields that do something, besides a section for the chosen mode alone. Whatever else is set is
+# The fields that do something, besides sections for the chosen mode alone. Whatever else is set is
 # accepted, and said to have no effect.
 _EFFECTIVE = frozenset(
     {
@@ -63,9 +63,12 @@ _EFFECTIVE = frozenset(
         "conntrack.udpTimeout",
         "conntrack.udpStreamTimeout",
         "kproxy.iptables.variant",
+        "kproxy.ebpf.bpffs",  # in any mode: there an earlier run's programs are found
         "kproxy.takeOver",
     }
 )
+_OF_MODE = {Mode.IPVS: "ipvs.", Mode.NFTABLES: "nftables.", Mode.EBPF: "kproxy.ebpf."}
+_IDLE_IN_MODE = {Mode.EBPF: frozenset({"iptables.minSyncPeriod"})}
 
 
 class ConfigurationError(Exception):
@@ -273,8 +276,10 @@ def _without_effect(configuration: Configuration) -> Iterator[str]:
 
 
 def _is_effective(path: str, mode: Mode) -> bool:
-    of_mode = mode in (Mode.IPVS, Mode.NFTABLES) and path.startswith(f"{mode.value}.")
-    return of_mode or path in _EFFECTIVE
+    if path in _IDLE_IN_MODE.get(mode, ()):
+        return False
+    section = _OF_MODE.get(mode)
+    return path in _EFFECTIVE or (section is not None and path.startswith(section))
 
 
 def _changed(section: Section, plain: Section, path: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """From flags to a configuration, with kube-proxy's precedence (cmd/kube-proxy/app/options.go).
 
-With a file, the file is the configuration and only the logging flags, `--hostname-override` and
-what is no setting count. Without one, the flags make the configuration.
+With a file, the file is the configuration and only the logging flags, `--hostname-override`, our
+own and what is no setting count. Without one, the flags make the configuration.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kproxy.config.syntax import shown
 from kproxy.config.values import plain_node_name, read_choice, read_mode
 from kproxy.core.settings import DetectLocalMode
 from kproxy.kube_proxy.flags import Flag
-from kproxy.kube_proxy.table import BESIDES_A_FILE, KUBE_PROXY_FLAGS, LOGGING_FLAGS
+from kproxy.kube_proxy.table import BESIDES_A_FILE, EBPF_FLAGS, KUBE_PROXY_FLAGS, LOGGING_FLAGS
 
 _COMMAND_LINE = "command line"
 
@@ -42,6 +42,7 @@ def load(values: Mapping[str, object]) -> Loaded:
         origin = file
         reading = read_file(Path(file))
         reading.configuration = _with_logging(reading.configuration, values)
+        reading.configuration = _with_flags(reading.configuration, EBPF_FLAGS, values)
     else:
         origin = _COMMAND_LINE
         reading = _from_flags(values)

@@ -1,4 +1,4 @@
-"""The flags of kube-proxy 1.37 on Linux, and the one of our own under that name.
+"""The flags of kube-proxy 1.37 on Linux, and those of our own under that name.
 
 A flag that sets one field of the configuration has that field's default.
 """
@@ -155,6 +155,15 @@ _DATA_PATH = (
         "node_port_addresses",
     ),
 )
+EBPF_FLAGS = (
+    Flag(
+        "ebpf-cgroup",
+        STRING,
+        "where ebpf attaches socket hooks; else the root of cgroup v2",
+        "kproxy.ebpf.cgroup",
+    ),
+    Flag("ebpf-bpffs", STRING, "BPF file system where ebpf pins all it has", "kproxy.ebpf.bpffs"),
+)
 _NODE = (
     Flag("oom-score-adj", INT32, "of this process, -1000 to 1000", "oom_score_adj"),
     Flag(
@@ -225,13 +234,13 @@ _FORMER = (
 )
 
 # What is taken into account next to a configuration file, besides the logging flags.
-BESIDES_A_FILE = frozenset(flag.name for flag in _PROGRAM) | {"hostname-override", "master"}
+BESIDES_A_FILE = {flag.name for flag in (*_PROGRAM, *EBPF_FLAGS)} | {"hostname-override", "master"}
 
 SECTIONS = {
     "Program": _PROGRAM,
     "Cluster": _CLUSTER,
     "Addresses": _ADDRESSES,
-    "Data path": _DATA_PATH,
+    "Data path": _DATA_PATH + EBPF_FLAGS,
     "Node": _NODE,
     "Log": LOGGING_FLAGS,
 }

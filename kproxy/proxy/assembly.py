@@ -220,14 +220,19 @@ async def apply_once(
 
 
 def loop_settings(configuration: Configuration) -> LoopSettings:
-    """Return the loop's times from the section that belongs to the mode."""
+    """Return the loop's times from the section that belongs to the mode.
+
+    In ebpf a write costs as much as what changed, so nothing is gained by letting changes wait.
+    """
     section: Iptables | Ipvs | Nftables
     match configuration.mode:
+        case Mode.EBPF:
+            return LoopSettings(0.0, configuration.iptables.sync_period_s)
         case Mode.NFTABLES:
             section = configuration.nftables
         case Mode.IPVS:
             section = configuration.ipvs
-        case Mode.IPTABLES | Mode.EBPF:
+        case Mode.IPTABLES:
             section = configuration.iptables
     spacing = section.min_sync_period
     return LoopSettings(spacing.span if spacing.chosen else None, section.sync_period_s)

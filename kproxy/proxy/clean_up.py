@@ -6,6 +6,8 @@ import time
 from contextlib import closing, nullcontext
 from pathlib import Path
 
+import msgspec
+
 from kproxy.config.fields import Configuration
 from kproxy.core.addresses import Family
 from kproxy.node import lock as node_lock
@@ -17,11 +19,12 @@ from kproxy.proxy.failures import Failed
 _PAUSE_S = 0.5
 
 
-def remove_everything() -> list[str]:
+def remove_everything(configuration: Configuration) -> list[str]:
     """Clean up after every data path; return what to tell of it, a line for each family.
 
-    What is not kproxy's stays as it is. Raises Failed with a line for each thing that could not
-    be removed, and removes nothing where a kproxy runs.
+    The configuration says where they were, whatever its mode is. What is not kproxy's stays as it
+    is. Raises Failed with a line for each thing that could not be removed, and removes nothing
+    where a kproxy runs.
     """
     if not has_net_admin(Path("/proc/self/status").read_text()):
         raise Failed("needs CAP_NET_ADMIN to change the kernel's rules: run it as root")
@@ -31,17 +34,17 @@ def remove_everything() -> list[str]:
     except node_lock.Held as error:
         raise Failed(str(error)) from error
     with closing(lock) if lock else nullcontext():
-        errors = _remove(told)
+        errors = _remove(configuration, told)
     if errors:
         raise Failed(*told, *errors)
     return told
 
 
-def _remove(told: list[str]) -> list[str]:
+def _remove(configuration: Configuration, told: list[str]) -> list[str]:
     """Clean up after every data path; add what there was to `told`, return what went wrong."""
     errors: list[str] = []
     for mode in DATA_PATHS:
-        path = data_path(Configuration(mode=mode))
+        path = data_path(msgspec.structs.replace(configuration, mode=mode))
         for family in Family:
             try:
                 removed = path.clean_up(family)

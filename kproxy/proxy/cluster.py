@@ -209,7 +209,8 @@ def clean_up(options: CommandLine) -> int:
 
     Raises Failed.
     """
-    start_log(options.loaded.configuration)
-    for line in remove_everything():
+    configuration = options.loaded.configuration
+    start_log(configuration)
+    for line in remove_everything(configuration):
         log.info("%s", line)
     return 0

@@ -77,7 +77,18 @@ DEFAULTS = {
     "configSyncPeriod": 900.0,
     "portRange": "",
     "windowsRunAsService": False,
-    "kproxy": {"iptables": {"variant": "auto"}, "takeOver": False},
+    "kproxy": {
+        "iptables": {"variant": "auto"},
+        "ebpf": {
+            "cgroup": "",
+            "bpffs": "/sys/fs/bpf",
+            "socketHooks": "all",
+            "serviceEntries": 131072,
+            "flowEntries": 524288,
+            "affinityEntries": 65536,
+        },
+        "takeOver": False,
+    },
 }
 
 # What kubeadm writes: most fields are there with their Go zero value.

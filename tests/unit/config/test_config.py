@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kproxy.config.checks import split_address_port
-from kproxy.config.fields import Configuration, Mode
+from kproxy.config.fields import Configuration, Mode, SocketHooks
 from kproxy.config.loading import load_configuration, node_name, to_settings
 from kproxy.config.writing import as_document
 from kproxy.core.settings import DetectLocalMode, LocalhostNodePorts, NodePortKeyword
@@ -78,6 +78,36 @@ def test_only_a_min_sync_period_that_somebody_set_is_an_interval(load, mode, giv
 def test_a_min_sync_period_of_another_mode_sets_nothing(load):
     loaded = load({"nftables": {"minSyncPeriod": "5s"}, "ipvs": {"minSyncPeriod": "5s"}})
     assert loop_settings(loaded.configuration).min_interval_s is None
+
+
+@pytest.mark.parametrize("given", ["0s", "1s", "5s"])
+def test_in_ebpf_nothing_waits_whatever_min_sync_period_iptables_has(load, given):
+    loaded = load({"mode": "ebpf", "iptables": {"minSyncPeriod": given, "syncPeriod": "4s"}})
+    settings = loop_settings(loaded.configuration)
+    assert (settings.min_interval_s, settings.sync_period_s) == (0, 4)
+    said = "".join(loaded.without_effect)
+    assert ("iptables.minSyncPeriod" in said) is (given != "0s")
+
+
+@pytest.mark.parametrize(("mode", "idle"), [("ebpf", False), ("iptables", True)])
+def test_ebpf_has_a_section_of_its_own_of_which_one_field_counts_in_every_mode(load, mode, idle):
+    fields = {
+        "cgroup": "/sys/fs/cgroup/unified",
+        "bpffs": "/run/bpf",
+        "socketHooks": "host",
+        "serviceEntries": 2048,
+        "flowEntries": 4096,
+        "affinityEntries": 1024,
+    }
+    loaded = load({"mode": mode, "kproxy": {"ebpf": fields}})
+    ebpf = loaded.configuration.kproxy.ebpf
+    assert (ebpf.cgroup, ebpf.bpffs) == ("/sys/fs/cgroup/unified", "/run/bpf")
+    assert ebpf.socket_hooks is SocketHooks.HOST
+    assert (ebpf.service_entries, ebpf.flow_entries, ebpf.affinity_entries) == (2048, 4096, 1024)
+    said = "".join(loaded.without_effect)
+    assert ("kproxy.ebpf.socketHooks" in said) is idle
+    assert "kproxy.ebpf.bpffs" not in said
+    assert as_document(loaded.configuration)["kproxy"]["ebpf"] == fields
 
 
 def test_what_is_told_of_an_interval_that_nobody_set_is_kube_proxys_default(load):

@@ -26,6 +26,22 @@ BAD_FIELDS = [
     ({"mode": "ipvs", "ipvs": {"udpTimeout": "-1s"}}, "ipvs.udpTimeout: must not be negative"),
     ({"mode": "ipvs", "iptables": {"masqueradeBit": 99}}, "iptables.masqueradeBit: must be in"),
     ({"mode": "nftables", "nftables": {"masqueradeBit": 99}}, "nftables.masqueradeBit: must be in"),
+    ({"mode": "ebpf", "iptables": {"syncPeriod": "-1s"}}, "iptables.syncPeriod: must be more than"),
+    ({"kproxy": {"ebpf": {"bpffs": "bpf"}}}, "kproxy.ebpf.bpffs: must be an absolute path (value"),
+    ({"kproxy": {"ebpf": {"bpffs": "/a\nb"}}}, "kproxy.ebpf.bpffs: must be an absolute path"),
+    (
+        {"mode": "ebpf", "kproxy": {"ebpf": {"cgroup": "./x"}}},
+        "kproxy.ebpf.cgroup: must be an absolute path (value './x')",
+    ),
+    (
+        {"mode": "ebpf", "kproxy": {"ebpf": {"flowEntries": 1023}}},
+        "kproxy.ebpf.flowEntries: must be in 1024..16777216 (value 1023)",
+    ),
+    (
+        {"mode": "ebpf", "kproxy": {"ebpf": {"serviceEntries": 2**24 + 1}}},
+        "kproxy.ebpf.serviceEntries: must be in 1024..16777216",
+    ),
+    ({"kproxy": {"ebpf": {"socketHooks": "pods"}}}, "kproxy.ebpf.socketHooks: must be one of all,"),
     ({"bindAddress": "localhost"}, "bindAddress: must be an IP address (value 'localhost')"),
     ({"healthzBindAddress": "localhost:1"}, "healthzBindAddress: expected an IP address"),
     ({"healthzBindAddress": "::1:x"}, "healthzBindAddress: expected IP:PORT"),

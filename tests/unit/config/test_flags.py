@@ -212,6 +212,22 @@ def test_in_kube_proxy_s_place_its_leftovers_go_unless_said_otherwise(file, text
     assert configuration(file(text), *words).kproxy.take_over is taken
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "bpffs"),
+    [
+        (None, [], "/sys/fs/bpf"),
+        (None, ["--ebpf-bpffs=/a"], "/a"),
+        ("kproxy: {ebpf: {bpffs: /b}}\n", [], "/b"),
+        ("kproxy: {ebpf: {bpffs: /b}}\n", ["--ebpf-bpffs", "/a"], "/a"),
+    ],
+)
+def test_where_ebpf_is_can_be_said_beside_a_file(file, text, words, bpffs):
+    words = [*words, "--ebpf-cgroup=/c", *([] if text is None else [file(text)])]
+    ebpf = configuration(*words).kproxy.ebpf
+    assert (ebpf.bpffs, ebpf.cgroup) == (bpffs, "/c")
+    assert not any("next to --config" in line for line in load(read(*words).values).without_effect)
+
+
 def test_flags_of_earlier_versions_and_deprecated_ones_are_taken_with_a_remark():
     loaded = load(read("--boot-id-file=/a", "--machine-id-file", "/b", "--healthz-port=1").values)
     assert loaded.warnings == (
