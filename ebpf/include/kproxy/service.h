@@ -4,6 +4,9 @@
  *
  * Addresses and ports are in network order, all else in the machine's. No implicit padding; what
  * pads is zero, as keys are compared byte by byte. Entries depend on the forwarding table alone.
+ *
+ * A list is written before a frontend leads to it, and removed after none does. Who finds a
+ * frontend but not its chunk has met that moment: the frontend, looked up again, has the new list.
  */
 
 #include <kproxy/address.h>
@@ -29,8 +32,8 @@ enum frontend_flags {
 };
 
 /*
- * A frontend. NodePorts have the unspecified address. Port 0 of protocol 0 is what any other port
- * of a clusterIP gets.
+ * A frontend. NodePorts have the unspecified address. Port 0 of protocol 0 is the wildcard: what
+ * any other port of a clusterIP gets.
  */
 struct frontend_key {
 	struct address address;
@@ -40,8 +43,8 @@ struct frontend_key {
 };
 
 struct frontend {
-	__u64 service; /* digest of the service port's name; 0 at a wildcard */
-	__u64 list; /* digest of its list of targets */
+	__u64 service; /* digest of the service port's name and protocol; 0 at a wildcard */
+	__u64 list; /* digest of its list of targets; 0 where nothing is forwarded */
 	struct decision by_origin[ORIGINS];
 	__u32 affinity_s; /* 0: none */
 	__u8 via;
@@ -87,7 +90,7 @@ struct member {
 /* Which sources a service port admits (LPM). `bits` counts those of `service` too. */
 struct source_key {
 	__u32 bits;
-	__u32 service[2]; /* low word first */
+	__u32 service[2]; /* the bytes of `frontend.service`, which would need padding here */
 	struct address address;
 };
 
@@ -108,3 +111,14 @@ struct rules {
 	__u8 local_pods;
 	__u8 pad[7];
 };
+
+#define ADDRESS_SIZE (4 * ADDRESS_WORDS)
+_Static_assert(sizeof(struct decision) == 8, "packed by the agent");
+_Static_assert(sizeof(struct frontend_key) == 4 + ADDRESS_SIZE, "packed by the agent");
+_Static_assert(sizeof(struct frontend) == 48, "packed by the agent");
+_Static_assert(sizeof(struct target) == 4 + ADDRESS_SIZE, "packed by the agent");
+_Static_assert(sizeof(struct chunk_key) == 16, "packed by the agent");
+_Static_assert(sizeof(struct member_key) == (KPROXY_FAMILY == 4 ? 16 : 32), "packed by the agent");
+_Static_assert(sizeof(struct source_key) == 12 + ADDRESS_SIZE, "packed by the agent");
+_Static_assert(sizeof(struct network_key) == 4 + ADDRESS_SIZE, "packed by the agent");
+_Static_assert(sizeof(struct rules) == 8 + 2 * ADDRESS_SIZE, "packed by the agent");
