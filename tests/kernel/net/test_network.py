@@ -9,7 +9,7 @@ import pytest
 from kproxy.core.addresses import Family, endpoint_text
 from kproxy.core.objects import Protocol
 from tests.support.net import plan
-from tests.support.net.network import Network
+from tests.support.net.network import Network, Pods
 from tests.support.net.observed import Answered, Left, Observed, Probe, Refused, Silent
 from tests.support.net.plan import in_family
 from tests.support.open_files import open_files, opened_since
@@ -25,6 +25,13 @@ SENDERS = (plan.CLIENT, plan.POD1, plan.POD3, plan.FAR1, plan.NODE)
 @pytest.fixture(scope="module")
 def network():
     with Network() as network:
+        network.serve([PORT])
+        yield network
+
+
+@pytest.fixture(scope="module")
+def bridged():
+    with Network(Pods.BRIDGED) as network:
         network.serve([PORT])
         yield network
 
@@ -68,9 +75,11 @@ def answer(by: str, source: str, observed: Observed, family: Family) -> bool:
     )
 
 
+@pytest.mark.parametrize("joined", ["network", "bridged"])
 def test_every_machine_reaches_every_other_and_is_seen_with_its_own_address(
-    network, protocol, family
+    request, joined, protocol, family
 ):
+    network = request.getfixturevalue(joined)
     pairs = [
         (source, destination)
         for source in EVERYONE
@@ -197,3 +206,16 @@ def test_a_closed_network_leaves_nothing_behind():
         network.send([probe(plan.CLIENT, NOBODY, Protocol.TCP, Family.IPV4)])
 
     assert not opened_since(before)
+
+
+def test_on_a_bridge_pods_answer_each_other_without_the_node(bridged, family):
+    """So an answer to a connection that the node translated and did not masquerade is lost."""
+    with bridged.node.entered():
+        subprocess.run(["nft", "-f", "-"], input=TRANSLATE, text=True, check=True)
+        try:
+            clients = (plan.POD1, plan.POD3, plan.CLIENT)
+            to_pod2 = bridged.send([probe(s, NOBODY, Protocol.TCP, family) for s in clients])
+        finally:
+            subprocess.run(["nft", "flush", "ruleset"], check=True)
+
+    assert [type(seen) for seen in to_pod2] == [Silent, Silent, Answered]

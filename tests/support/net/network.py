@@ -9,12 +9,16 @@
 Every machine but the node sends everything through the node, so each answer comes back the way
 that the request went. `outside` is also the node's default gateway: a packet for an address that
 nobody has ends there.
+
+A network plugin with a bridge joins pods otherwise: all three are ports of `cbr0`, and they speak
+to each other without the node. There the node is strict about where packets come from, too.
 """
 
 from __future__ import annotations
 
+import enum
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -34,6 +38,9 @@ _NUD_PERMANENT = 0x80
 # The same on every link: each has two ends.
 _MAC_OF_NODE = "02:00:00:00:00:01"
 MAC_OF_PEER = "02:00:00:00:00:02"
+_PODS = {"pod1": plan.POD1, "pod2": plan.POD2, "pod3": plan.POD3}
+# On one bridge each machine has a link address of its own.
+_MAC_OF_POD = {name: f"02:00:00:00:01:{number:02x}" for number, name in enumerate(_PODS, start=1)}
 
 _SYSCTLS = {
     "net/ipv4/icmp_ratelimit": 0,
@@ -53,6 +60,10 @@ _NODE_SYSCTLS = {
     "net/ipv4/conf/all/send_redirects": 0,
     "net/ipv4/conf/default/send_redirects": 0,
 }
+_STRICT_SYSCTLS = {
+    "net/ipv4/conf/all/rp_filter": 1,
+    "net/ipv4/conf/default/rp_filter": 1,
+}
 # Where the kernel has br_netfilter, a bridge would translate and drop packets on its own.
 _BRIDGE_SYSCTLS = {
     "net/bridge/bridge-nf-call-iptables": 0,
@@ -60,10 +71,18 @@ _BRIDGE_SYSCTLS = {
 }
 
 
+class Pods(enum.Enum):
+    """How pods are joined to their node."""
+
+    ROUTED = "by interfaces of their own, one of them a bridge"
+    BRIDGED = "by one bridge"
+
+
 class Network:
     """All namespaces of one test network and the sockets in them. A context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, pods: Pods = Pods.ROUTED) -> None:
+        self._pods = pods
         self.namespaces = {name: Namespace(name) for name in _NAMES}
         try:
             self._build()
@@ -119,6 +138,8 @@ class Network:
         for namespace in self.namespaces.values():
             _set(namespace, _SYSCTLS)
         _set(self.node, _NODE_SYSCTLS)
+        if self._pods is Pods.BRIDGED:
+            _set(self.node, _STRICT_SYSCTLS)
         with self.node.entered():
             bridge_netfilter = os.path.exists("/proc/sys/net/bridge")
         if bridge_netfilter:
@@ -127,17 +148,14 @@ class Network:
             node.up("lo")
             node.connect("eth0", self.namespaces["outside"])
             node.connect("eth1", self.namespaces["node2"])
-            node.connect("pod1", self.namespaces["pod1"])
-            node.connect("pod2", self.namespaces["pod2"])
-            node.bridge("cbr0", port="br3", to=self.namespaces["pod3"])
             node.address("eth0", plan.NODE, whole_network=True)
             node.address("eth1", plan.NODE_SECOND, whole_network=True)
             node.address("lo", plan.NODE_VIP)
             node.address("lo", plan.NODE_DNS)
-            for interface, pod in (("pod1", plan.POD1), ("pod2", plan.POD2), ("cbr0", plan.POD3)):
-                node.address(interface, plan.NODE_POD_SIDE)
-                node.route(interface, to=pod)
-                node.neighbour(interface, pod, MAC_OF_PEER)
+            if self._pods is Pods.ROUTED:
+                self._join_by_routes(node)
+            else:
+                self._join_by_bridge(node)
             node.neighbour("eth0", plan.OUTSIDE, MAC_OF_PEER)
             node.neighbour("eth1", plan.NODE2, MAC_OF_PEER)
             node.route("eth1", to=plan.FAR_POD_CIDR, via=plan.NODE2)
@@ -145,8 +163,34 @@ class Network:
             node.route("eth0", to="0.0.0.0/0", via=plan.OUTSIDE)
         self._attach("outside", (plan.OUTSIDE, plan.CLIENT, plan.CLIENT2, plan.FAR_CLIENT))
         self._attach("node2", (plan.NODE2, plan.FAR1, plan.FAR2, plan.FAR3, plan.FAR4))
-        for pod, address in (("pod1", plan.POD1), ("pod2", plan.POD2), ("pod3", plan.POD3)):
+        for pod, address in _PODS.items():
             self._attach(pod, (address,))
+        if self._pods is Pods.BRIDGED:
+            self._introduce_pods()
+
+    def _join_by_routes(self, node: _Links) -> None:
+        node.connect("pod1", self.namespaces["pod1"])
+        node.connect("pod2", self.namespaces["pod2"])
+        node.bridge("cbr0", {"br3": self.namespaces["pod3"]})
+        for interface, pod in (("pod1", plan.POD1), ("pod2", plan.POD2), ("cbr0", plan.POD3)):
+            node.address(interface, plan.NODE_POD_SIDE)
+            node.route(interface, to=pod)
+            node.neighbour(interface, pod, MAC_OF_PEER)
+
+    def _join_by_bridge(self, node: _Links) -> None:
+        node.bridge("cbr0", {f"br-{pod}": self.namespaces[pod] for pod in _PODS})
+        node.address("cbr0", plan.NODE_POD_SIDE, whole_network=True)
+        for pod, address in _PODS.items():
+            node.neighbour("cbr0", address, _MAC_OF_POD[pod])
+
+    def _introduce_pods(self) -> None:
+        """Give pods their link addresses, and let them speak to each other by these."""
+        for pod in _PODS:
+            with _links(self.namespaces[pod]) as links:
+                links.mac("eth0", _MAC_OF_POD[pod])
+                for other in _PODS.keys() - {pod}:
+                    links.route("eth0", to=_PODS[other])
+                    links.neighbour("eth0", _PODS[other], _MAC_OF_POD[other])
 
     def _attach(self, name: str, addresses: tuple[str, ...]) -> None:
         """Give a machine its addresses and make the node its default gateway."""
@@ -177,12 +221,17 @@ class _Links:
         self._netlink.link("add", ifname=name, kind="veth", peer=peer, address=_MAC_OF_NODE)
         self.up(name)
 
-    def bridge(self, name: str, *, port: str, to: Namespace) -> None:
-        """Make a bridge with one port, the veth that leads to another namespace."""
+    def bridge(self, name: str, ports: Mapping[str, Namespace]) -> None:
+        """Make a bridge; its ports are veths that lead to other namespaces."""
         self._netlink.link("add", ifname=name, kind="bridge", address=_MAC_OF_NODE)
-        self.connect(port, to)
-        self._netlink.link("set", index=self._find(port), master=self._find(name))
+        for port, to in ports.items():
+            self.connect(port, to)
+            self._netlink.link("set", index=self._find(port), master=self._find(name))
         self.up(name)
+
+    def mac(self, name: str, address: str) -> None:
+        """Give an interface another link address."""
+        self._netlink.link("set", index=self._find(name), address=address)
 
     def address(self, name: str, address: str, *, whole_network: bool = False) -> None:
         """Add an address, alone or with the network around it."""
