@@ -1,0 +1,1 @@
+"""Loading, attaching and filling eBPF programs: everything that does I/O."""
