@@ -1,6 +1,5 @@
 """What a host lacks costs the feature that needs it, and nothing else."""
 
-import functools
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from tests.support.extensions import extensions_without
 from tests.support.iptables.applied import Applied, changes, rules, run, service_port, shop
 from tests.support.iptables.world import World, check_image
 from tests.support.packets.asking import table_of
+from tests.support.packets.data_paths import iptables
 from tests.support.packets.groups import balancing, cluster_ips, policies
 from tests.support.packets.kernel import Kernel, is_as_expected
 from tests.support.packets.table import flows
@@ -143,22 +143,12 @@ ASKED = [
 ]
 
 
-def poor(variant, _node, family):
-    options = Options(without=EVERY)
-    return IptablesBackend(
-        family=family,
-        variant=variant,
-        renderer=Renderer(family, options),
-        transactions=Transactions(),
-    )
-
-
 @pytest.fixture(scope="module", params=list(Variant), ids=lambda variant: variant.value)
 def kernel_for_the_poor(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("extensions")
     hidden = {name for names in FILES.values() for name in names} | {"libxt_sctp.so"}
     extensions_without(folder, hidden)
-    kernel = Kernel(functools.partial(poor, request.param))
+    kernel = Kernel(iptables(request.param, Options(without=EVERY)))
     yield folder, kernel
     kernel.close()
 

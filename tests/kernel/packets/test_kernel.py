@@ -68,7 +68,7 @@ def test_endpoints_get_equal_shares(kernel, family, to, targets):
     kernel.program(table_of(balancing.SPREAD, family))
     share = 100
     count = share * len(targets)
-    observed = kernel.network.send([probe(plan.POD3, to, family)] * count)
+    observed = kernel.send([probe(plan.POD3, to, family)] * count)
 
     shares = Counter(seen.by if isinstance(seen, Answered) else seen for seen in observed)
     six_sigma = 6 * (share * (1 - 1 / len(targets))) ** 0.5
@@ -93,7 +93,7 @@ def endpoints_met(kernel: Kernel, to: str) -> list[str | Observed]:
     """Return which endpoint each client meets, over both families."""
     return [
         seen.by if isinstance(seen, Answered) else seen
-        for seen in kernel.network.send(
+        for seen in kernel.send(
             [probe(client, to, family) for family in Family for client in CLIENTS]
         )
     ]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 
 import pytest
 
-from backends.iptables.driver.backend import IptablesBackend
-from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Feature, Options
-from backends.kernel.transactions import Transactions
 from backends.kernel.xtables.tools import Variant, program
 from kproxy.core.addresses import Family
 from tests.support.commands import output_of
@@ -18,6 +14,7 @@ from tests.support.net import plan
 from tests.support.net.observed import Answered, Observed, Probe, Silent
 from tests.support.net.plan import in_family
 from tests.support.packets.asking import table_of
+from tests.support.packets.data_paths import iptables
 from tests.support.packets.groups import node_ports, policies
 from tests.support.packets.kernel import Kernel, is_as_expected
 from tests.support.packets.table import TCP, families, flows
@@ -30,21 +27,12 @@ POLICIES = [(group, family) for group in policies.GROUPS for family in families(
 OPEN = node_ports.GROUPS[6].name  # NodePorts hold everywhere
 
 
-def _backend(variant, without, _node, family):
-    options = Options(counts=True, without=dict.fromkeys(without, "not on this host"))
-    return IptablesBackend(
-        family=family,
-        variant=variant,
-        renderer=Renderer(family, options),
-        transactions=Transactions(),
-    )
-
-
 class Marking(Kernel):
     """A node on which somebody marks every packet."""
 
     def __init__(self, variant: Variant, without: tuple[Feature, ...] = ()) -> None:
-        super().__init__(functools.partial(_backend, variant, without))
+        lacking = dict.fromkeys(without, "not on this host")
+        super().__init__(iptables(variant, Options(counts=True, without=lacking)))
         self._variant = variant
         for family in Family:
             for chain in ("PREROUTING", "OUTPUT"):
@@ -56,7 +44,7 @@ class Marking(Kernel):
 
     def reach(self, source: str, to: str, port: int, family: Family) -> Observed:
         probe = Probe(in_family(source, family), in_family(to, family), port, TCP)
-        (observed,) = self.network.send([probe])
+        (observed,) = self.send([probe])
         return observed
 
 

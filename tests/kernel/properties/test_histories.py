@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import subprocess
 from contextlib import contextmanager
 
 import pytest
@@ -14,6 +12,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import Kind
 from kproxy.core.store import Replaced, Store, Upserted
+from kproxy.ports.data_path import Backend
 from kproxy.run.loop.reconcile import Reconciler
 from tests.support.contract import tend
 from tests.support.core.universe import CHANGES, CLUSTERS, SETTINGS, batches
@@ -36,15 +35,20 @@ class Machine:
     """A kernel of its own that follows objects, as one process after the other does."""
 
     def __init__(self, data_path: str, family: Family, options) -> None:
-        self._data_path, self._options = data_path, options
+        self._options = options
         self.family = family
         self.namespace = Namespace("machine")
+        self.backend: Backend | None = None
+        with self.namespace.entered():
+            self._data_path = DATA_PATHS[data_path].on()
         self.restart()
 
     def restart(self) -> None:
         """Forget everything but what the kernel holds."""
         with self.namespace.entered():
-            self.backend = DATA_PATHS[self._data_path](self.namespace, self.family)
+            if self.backend is not None:
+                self.backend.close()
+            self.backend = self._data_path.backend(self.family)
         self.reconciler = Reconciler(self.backend, lambda: ())
         self.compiler = Compiler(self._options, [self.family])
 
@@ -57,37 +61,20 @@ class Machine:
         return written
 
     def state(self) -> list[str]:
-        """Return our chains, jumps and sets as the tools print them, in an order of its own.
-
-        The rules of a chain keep theirs; that of chains, and of jumps in a chain, means nothing.
-        """
+        """Return what is in the kernel once the data path has looked after itself."""
         with self.namespace.entered():
             tend(self.backend)
-        _, _, variant = self._data_path.rpartition("-")
-        stem = "iptables" if self.family is Family.IPV4 else "ip6tables"
-        lines = self._run(f"{stem}-{variant}-save")
-        ours = [line.split(" [")[0] for line in lines if "KPROXY-" in line]
-        chains = itertools.groupby(sorted(ours, key=_chain), key=_chain)
-        rules = [
-            line
-            for chain, found in chains
-            for line in (found if chain.startswith("KPROXY-") else sorted(found))
-        ]
-        return rules + sorted(self._run("ipset list -n"))
+            return self._data_path.state(self.family)
 
     def image(self):
         """Return what the data path reads back."""
         with self.namespace.entered():
             return self.backend.observe()
 
-    def _run(self, command: str) -> list[str]:
-        with self.namespace.entered():
-            done = subprocess.run(command.split(), capture_output=True, text=True, check=True)
-        return done.stdout.splitlines()
-
-
-def _chain(line: str) -> str:
-    return line.removeprefix("-A ").removeprefix(":").split()[0]
+    def close(self) -> None:
+        self.backend.close()
+        self._data_path.close()
+        self.namespace.close()
 
 
 @contextmanager
@@ -97,7 +84,7 @@ def machines(data_path, family, options, count):
         yield made
     finally:
         for machine in made:
-            machine.namespace.close()
+            machine.close()
 
 
 def listed(store):

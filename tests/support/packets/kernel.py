@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kproxy.core.addresses import Family
@@ -9,6 +10,7 @@ from kproxy.core.image import diff
 from kproxy.core.objects import Protocol
 from kproxy.core.table import ForwardingTable
 from kproxy.ports.data_path import Backend
+from tests.support.contract import tend
 from tests.support.net import plan
 from tests.support.net.network import Network
 from tests.support.net.observed import Answered, Left, Observed, Probe, Refused, Silent
@@ -36,33 +38,49 @@ class Kernel:
     """One data path on a node of its own."""
 
     def __init__(self, data_path: DataPath) -> None:
-        self._data_path = data_path
-        self.network = Network()
+        self._backends: dict[Family, Backend] = {}
+        self.network = Network(data_path.pods)
+        with self.network.node.entered():
+            self._data_path = data_path.on()
         self.network.serve(_target_ports())
         self.network.serve(_node_ports(), at=("node",))
 
     def program(self, table: ForwardingTable) -> None:
         """Make the node forward by this table, as a process that has just been started does."""
         with self.network.node.entered():
-            backend: Backend = self._data_path(self.network.node, table.family)
+            self._let_go(table.family)
+            backend = self._data_path.backend(table.family)
+            self._backends[table.family] = backend
             rendered = backend.render(table.everything())
             want = {key: value for key, value in rendered.items() if value is not None}
             backend.commit(diff(backend.observe(), want))
+            tend(backend)
 
     def close(self) -> None:
         """Take the node down."""
+        for family in Family:
+            self._let_go(family)
+        self._data_path.close()
         self.network.close()
+
+    def send(self, probes: Iterable[Probe]) -> list[Observed]:
+        """Send these packets at once and return what became of each, in their order."""
+        with self._data_path.speaking(self.network.namespaces):
+            return self.network.send(probes)
 
     def ask(self, flows: list[Flow], family: Family) -> dict[Flow, Outcome]:
         """Send these packets over what is programmed and return what became of each."""
-        observed = self.network.send(
-            [Probe(f.source, f.destination, f.port, f.protocol) for f in flows]
-        )
+        observed = self.send([Probe(f.source, f.destination, f.port, f.protocol) for f in flows])
         outcomes = dict(zip(flows, observed, strict=True))
         silent = [flow for flow, seen in outcomes.items() if isinstance(seen, Silent)]
-        answers = self.network.send([_control(flow, family) for flow in silent])
+        answers = self.send([_control(flow, family) for flow in silent])
         controls = dict(zip(silent, answers, strict=True))
         return {flow: Outcome(seen, controls.get(flow)) for flow, seen in outcomes.items()}
+
+    def _let_go(self, family: Family) -> None:
+        backend = self._backends.pop(family, None)
+        if backend is not None:
+            backend.close()
 
 
 def _control(flow: Flow, family: Family) -> Probe:
