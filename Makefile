@@ -17,10 +17,12 @@ VENV := .venv/bin
 # Of pytest. Each makes its own API server and namespaces, and half of the time is waiting.
 PROCESSES := 2
 
-# What the data path and the tests call, what python-iptables and bench/ are compiled with, and what
-# builds and runs the image without a registry or a container engine.
+# What the data paths and the tests call, what python-iptables and bench/ are compiled with, what the
+# C of the eBPF data path is compiled with, and what builds and runs the image without a registry or a
+# container engine.
 PACKAGES := iproute2 iptables ipset nftables conntrack procps \
 	python3-venv python3-dev gcc libc6-dev \
+	python3-bpfcc linux-headers-$(shell dpkg --print-architecture) \
 	mmdebstrap buildah crun
 
 .PHONY: help demo test check lint kernel bench numbers image programs packages setup clean

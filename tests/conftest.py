@@ -8,6 +8,7 @@ import pytest
 
 pytest_plugins = [
     "tests.support.cluster.fixtures",
+    "tests.support.ebpf.fixtures",
     "tests.support.extensions",
     "tests.support.parallel",
 ]

@@ -1,0 +1,243 @@
+"""C sources to units: compiled by bcc once, then kept by the digest of what was compiled.
+
+Run as a program, with a folder to fill: an image ships bytecode, and needs no compiler then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.ebpf import headers
+from backends.ebpf.bcc_child import NO_COMPILER
+from backends.ebpf.unit import Unit, decode, encode
+from backends.kernel.bpf.maps import Shape
+from backends.kernel.bpf.programs import INSTRUCTION_BYTES, AttachType, Code, ProgramType
+from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
+
+log = logging.getLogger(__name__)
+
+SOURCES = Path(__file__).parents[2] / "ebpf"
+SHIPPED = Path(__file__).parent / "bytecode"
+CACHE = Path("/var/cache/kproxy/ebpf")
+
+# Debian packages bcc for this interpreter only.
+_INTERPRETER = "/usr/bin/python3"
+_BCC_VERSION = Path("/usr/lib/python3/dist-packages/bcc/version.py")
+_CHILD = Path(__file__).with_name("bcc_child.py")
+_TIMEOUT_S = 120
+_LINUX_VERSION = 6 << 16 | 1 << 8
+_OPTIONS = ("-Wall", "-Werror", "-Wno-unused-function")  # not every hook needs all of a header
+_NUMBER = {Family.IPV4: 4, Family.IPV6: 6}
+
+_INCLUDE = re.compile(r"#include <kproxy/([\w/]+\.h)>")
+_PROGRAM = re.compile(r"^int (\w+)\(struct (\w+) \*", re.MULTILINE)
+_CONTEXTS = {
+    "__sk_buff": ProgramType.TC,
+    "xdp_md": ProgramType.XDP,
+    "bpf_sock_addr": ProgramType.CGROUP_ADDRESS,
+}
+_HOOK = re.compile(r"(?:connect|sendmsg|recvmsg|getpeername)[46]")
+_INSTRUCTION = struct.Struct("=BBhi")
+_WIDE_LOAD = 0x18
+_ERROR = re.compile(r"^.*\b(?:error|fatal error): .*$", re.MULTILINE)
+
+
+class CompileError(BackendError):
+    """A source was not compiled; `text` is all that the compiler said."""
+
+    def __init__(self, doing: str, detail: str, text: str) -> None:
+        super().__init__(doing, detail, transient=False)
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the compiler is asked for: the same request always comes to the same bytecode."""
+
+    name: str
+    text: str
+    options: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Return the digest by which the answer is kept."""
+        content = "\0".join((self.name, *self.options, self.text))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def request(source: Path, family: Family) -> Request:
+    """Return what to ask for to have a source for a family."""
+    options = (f"-DKPROXY_FAMILY={_NUMBER[family]}", *_OPTIONS)
+    return Request(f"{source.name} for {family.value}", flatten(source), options)
+
+
+def load_unit(source: Path, family: Family, *, cache: Path) -> Unit:
+    """Return what a source comes to for a family: as shipped, as kept, or compiled and kept.
+
+    Raises BackendError.
+    """
+    wanted = request(source, family)
+    unit = _read(SHIPPED, wanted)
+    if unit is None:
+        unit = _read(cache, wanted)
+        if unit is not None and _installed() not in (None, unit.compiler):
+            unit = None  # another compiler may know better
+    if unit is None:
+        unit = compile_unit(wanted, headers.find(cache / "headers", os.environ))
+        try:
+            keep(cache, unit)
+        except OSError as error:
+            log.warning("%s: not kept in %s, compiled at each start: %s", unit.name, cache, error)
+    return unit
+
+
+def compile_unit(wanted: Request, tree: Path) -> Unit:
+    """Compile with the headers of a kernel's source tree. Raises BackendError."""
+    doing = f"compiling {wanted.name}"
+    environment = {
+        "BCC_KERNEL_SOURCE": str(tree),
+        "BCC_LINUX_VERSION_CODE": str(_LINUX_VERSION),
+        "PATH": os.defpath,
+    }
+    try:
+        child = subprocess.run(
+            [_INTERPRETER, "-I", str(_CHILD)],
+            input=json.dumps({"text": wanted.text, "options": wanted.options}),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BackendError(doing, str(error), transient=True) from error
+    if child.returncode == NO_COMPILER:
+        detail = f"{child.stderr.strip()}; install python3-bpfcc, or use an image with bytecode"
+        raise BackendError(doing, detail, transient=False)
+    if child.returncode:
+        raise CompileError(doing, _essence(child.stderr, child.returncode), child.stderr)
+    answer = json.loads(child.stdout)
+    return Unit(
+        name=wanted.name,
+        digest=wanted.digest,
+        compiler=_installed() or "",
+        maps={name: Shape(*shape) for name, (_, shape) in answer["maps"].items()},
+        programs=_programs(wanted, answer),
+    )
+
+
+def flatten(source: Path) -> str:
+    """Return a source with our own headers in their places, each once.
+
+    bcc rewrites accesses to maps in the main file alone.
+    """
+    return "".join(_flattened(source, source.name, set()))
+
+
+def _flattened(file: Path, name: str, seen: set[str]) -> Iterator[str]:
+    yield f'#line 1 "{name}"\n'
+    for number, line in enumerate(file.read_text().splitlines(keepends=True), start=1):
+        included = _INCLUDE.match(line)
+        if not included:
+            yield line
+        elif included[1] not in seen:
+            seen.add(included[1])
+            header = f"kproxy/{included[1]}"
+            yield from _flattened(SOURCES / "include" / header, header, seen)
+            yield f'#line {number + 1} "{name}"\n'
+        else:
+            yield "\n"
+
+
+def _programs(wanted: Request, answer: dict[str, Any]) -> dict[str, Code]:
+    contexts = dict(_PROGRAM.findall(wanted.text))
+    maps = {stand_in: name for name, (stand_in, _) in answer["maps"].items()}
+    return {
+        name: _code(name, contexts[name], bytearray.fromhex(instructions), maps)
+        for name, instructions in answer["programs"].items()
+    }
+
+
+def _code(name: str, context: str, instructions: bytearray, maps: dict[int, str]) -> Code:
+    """Return a program, with no map in it but by name."""
+    hook = _HOOK.match(name)
+    attach_type = AttachType[hook[0].upper()] if hook and context == "bpf_sock_addr" else 0
+    references = {}
+    for at in range(0, len(instructions), INSTRUCTION_BYTES):
+        operation, registers, offset, constant = _INSTRUCTION.unpack_from(instructions, at)
+        if operation == _WIDE_LOAD and registers >> 4:
+            references[at // INSTRUCTION_BYTES] = maps[constant]
+            _INSTRUCTION.pack_into(instructions, at, operation, registers & 0x0F, offset, 0)
+    return Code(name, _CONTEXTS[context], attach_type, bytes(instructions), references)
+
+
+def _essence(text: str, status: int) -> str:
+    """Return what the compiler did not like first."""
+    found = _ERROR.search(text)
+    if found:
+        return found[0].strip()
+    return text.strip().partition("\n")[0] or f"the compiler ended with status {status}"
+
+
+def _installed() -> str | None:
+    """Return the compiler that is on this machine."""
+    try:
+        found = re.search(r"'(.+)'", _BCC_VERSION.read_text())
+    except OSError:
+        return None
+    return f"bcc {found[1]}" if found else None
+
+
+def _read(folder: Path, wanted: Request) -> Unit | None:
+    """Return what the folder keeps, None where that is not what was asked for."""
+    try:
+        unit = decode((folder / wanted.digest).read_bytes())
+    except OSError:
+        return None
+    return unit if unit is not None and unit.digest == wanted.digest else None
+
+
+def keep(folder: Path, unit: Unit) -> None:
+    """Write a unit into a folder, under its digest: whole, or not at all. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, new = tempfile.mkstemp(dir=folder, prefix=".new-")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(encode(unit))
+        os.replace(new, folder / unit.digest)
+    except BaseException:
+        os.unlink(new)
+        raise
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Compile every source for every family into a folder, to be shipped."""
+    (folder,) = arguments
+    with tempfile.TemporaryDirectory() as made:
+        tree = headers.find(Path(made), os.environ)
+        for source in sorted(SOURCES.glob("*.bpf.c")):
+            for family in Family:
+                unit = compile_unit(request(source, family), tree)
+                keep(Path(folder), unit)
+                os.chmod(Path(folder) / unit.digest, 0o644)
+                print(f"{unit.digest[:12]} {unit.name}, by {unit.compiler}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except BackendError as error:
+        sys.exit(f"{error}\n{error.text if isinstance(error, CompileError) else ''}".strip())

@@ -1,0 +1,46 @@
+"""What the compiler makes of one C source for one IP family, as it is kept and shipped."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from backends.kernel.bpf.maps import Shape
+from backends.kernel.bpf.programs import Code
+
+# The format's number goes up when Unit, Shape or Code change.
+_MAGIC = b"kproxy bytecode 1\n"
+_DIGEST_BYTES = 32
+
+
+class Unit(msgspec.Struct, frozen=True):
+    """Programs, and the maps that they share with each other and with the agent.
+
+    `digest` is that of the source text with its options; sizes of maps are the source's.
+    """
+
+    name: str
+    digest: str
+    compiler: str
+    maps: dict[str, Shape]
+    programs: dict[str, Code]
+
+
+def encode(unit: Unit) -> bytes:
+    """Return the content of a file that keeps a unit."""
+    content = msgspec.msgpack.encode(unit)
+    return _MAGIC + hashlib.sha256(content).digest() + content
+
+
+def decode(data: bytes) -> Unit | None:
+    """Return the unit that a file keeps, None where it is not as it was written."""
+    start = len(_MAGIC) + _DIGEST_BYTES
+    if data[: len(_MAGIC)] != _MAGIC:
+        return None
+    if hashlib.sha256(data[start:]).digest() != data[len(_MAGIC) : start]:
+        return None
+    try:
+        return msgspec.msgpack.decode(data[start:], type=Unit)
+    except msgspec.MsgspecError:
+        return None  # it was written by a kproxy that keeps something else under this number

@@ -1,0 +1,50 @@
+"""What programs, maps and links have in common: pins, numbers, what the kernel tells of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from pathlib import Path
+
+from backends.kernel.bpf.syscall import Command, Descriptor, KernelRefusal, address, bpf, demand
+
+_PATH = struct.Struct("=QII")  # path, descriptor, flags
+_INFO = struct.Struct("=IIQ")  # descriptor, length, address
+_NUMBER = struct.Struct("=I8x")
+_INFO_BYTES = 256
+
+
+def pin(descriptor: Descriptor, path: Path) -> None:
+    """Give an object a name in a BPF file system, which keeps it. Raises KernelRefusal.
+
+    Dots are refused in any part of the path that is made there.
+    """
+    name = os.fsencode(path) + b"\0"
+    attributes = bytearray(_PATH.pack(address(name), descriptor.fileno(), 0))
+    demand(Command.OBJ_PIN, attributes, f"pinning to {path}")
+
+
+def get(path: Path) -> Descriptor:
+    """Return the object that has a name. Raises KernelRefusal: ENOENT where there is none."""
+    name = os.fsencode(path) + b"\0"
+    attributes = bytearray(_PATH.pack(address(name), 0, 0))
+    return Descriptor(demand(Command.OBJ_GET, attributes, f"opening the pin {path}"))
+
+
+def by_number(command: Command, number: int) -> Descriptor | None:
+    """Return the object of this number, by the command for its kind; None where it is gone."""
+    fd, refusal = bpf(command, bytearray(_NUMBER.pack(number)))
+    if refusal == errno.ENOENT:
+        return None
+    if refusal:
+        raise KernelRefusal(f"opening the BPF object number {number}", refusal)
+    return Descriptor(fd)
+
+
+def info(descriptor: Descriptor, what: str) -> bytearray:
+    """Return what the kernel tells of an object: struct bpf_{map,prog,link}_info."""
+    answer = bytearray(_INFO_BYTES)
+    attributes = bytearray(_INFO.pack(descriptor.fileno(), len(answer), address(answer)))
+    demand(Command.OBJ_INFO, attributes, f"looking at {what}")
+    return answer

@@ -1,0 +1,192 @@
+"""Programs: loading, with what the verifier says, and running them on a packet of ours."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from backends.kernel.bpf import objects
+from backends.kernel.bpf.syscall import Command, Descriptor, KernelRefusal, address, bpf, demand
+
+_LOAD = struct.Struct("=IIQQIIQII16sII72x")
+_TEST_RUN = struct.Struct("=4I2Q4I2Q3I4x")
+_INFO = struct.Struct("=II8s")  # type, number, tag
+
+_LICENSE = b"GPL\0"
+_NAME_CHARACTERS = 15
+_ATTEMPTS = 5
+_LOG_BYTES = 1 << 26  # of memory that is taken as it is written
+_STATISTICS = ("processed ", "verification time", "stack depth", "max_states")
+_INTERESTING_LINES = 4
+
+INSTRUCTION_BYTES = 8
+_WIDE_LOAD, _PSEUDO_MAP = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW; BPF_PSEUDO_MAP_FD
+_INSTRUCTION = struct.Struct("=BBhi")  # code, registers, offset, constant
+
+
+class ProgramType(IntEnum):
+    """enum bpf_prog_type: those that kproxy has a use for."""
+
+    TC = 3
+    XDP = 6
+    CGROUP_SOCKET = 9
+    CGROUP_ADDRESS = 18
+
+
+class AttachType(IntEnum):
+    """enum bpf_attach_type."""
+
+    CONNECT4 = 10
+    CONNECT6 = 11
+    SENDMSG4 = 14
+    SENDMSG6 = 15
+    RECVMSG4 = 19
+    RECVMSG6 = 20
+    GETPEERNAME4 = 29
+    GETPEERNAME6 = 30
+    TCX_INGRESS = 46
+    TCX_EGRESS = 47
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A program as the kernel takes it, but for the maps: `maps` has their names by instruction."""
+
+    name: str
+    type: int
+    attach_type: int
+    instructions: bytes
+    maps: Mapping[int, str]
+
+
+class VerifierRefusal(KernelRefusal):
+    """The verifier refused a program; `text` is all that it said."""
+
+    def __init__(self, doing: str, number: int, text: str) -> None:
+        super().__init__(doing, number, _essence(text))
+        self.text = text
+
+
+class Program(Descriptor):
+    """A loaded program."""
+
+    @property
+    def tag(self) -> str:
+        """Return the kernel's digest of the instructions, whatever maps they name."""
+        _, _, tag = _INFO.unpack_from(objects.info(self, "a program"))
+        return str(tag.hex())
+
+    @property
+    def number(self) -> int:
+        """Return the number by which the kernel knows the program."""
+        return int(_INFO.unpack_from(objects.info(self, "a program"))[1])
+
+
+class Run(NamedTuple):
+    """What a test run came to; `duration_ns` is the mean of all repeats."""
+
+    verdict: int
+    data: bytes
+    context: bytes
+    duration_ns: int
+
+
+def load(code: Code, maps: Mapping[str, Descriptor]) -> Program:
+    """Load a program over these maps. Raises VerifierRefusal, KernelRefusal."""
+    instructions = with_maps(code, maps)
+    doing = f"loading the program {code.name}"
+    fd, number = _load(code, instructions, log=None)
+    if not number:
+        return Program(fd)
+    if number in (errno.EPERM, errno.ENOMEM):
+        raise KernelRefusal(doing, number)
+    with mmap.mmap(-1, _LOG_BYTES) as log:  # only now: to write it costs time
+        fd, _ = _load(code, instructions, log=log)
+        if fd >= 0:
+            return Program(fd)
+        text = log[: log.find(b"\0")].decode(errors="replace")
+    raise VerifierRefusal(doing, number, text)
+
+
+def with_maps(code: Code, maps: Mapping[str, Descriptor]) -> bytes:
+    """Return the instructions with the descriptors of the maps in their places."""
+    patched = bytearray(code.instructions)
+    for index, name in code.maps.items():
+        at = index * INSTRUCTION_BYTES
+        operation, registers, offset, _ = _INSTRUCTION.unpack_from(patched, at)
+        if operation != _WIDE_LOAD:
+            raise ValueError(f"{code.name}: instruction {index} loads no map")
+        source = (registers & 0x0F) | _PSEUDO_MAP << 4
+        _INSTRUCTION.pack_into(patched, at, operation, source, offset, maps[name].fileno())
+    return bytes(patched)
+
+
+def _load(code: Code, instructions: bytes, log: mmap.mmap | None) -> tuple[int, int]:
+    logging = (0, 0, 0) if log is None else (1, len(log), address(log))
+    attributes = _LOAD.pack(
+        *(code.type, len(instructions) // INSTRUCTION_BYTES),
+        *(address(instructions), address(_LICENSE), *logging, 0, 0),
+        *(code.name.encode()[:_NAME_CHARACTERS], 0, code.attach_type),
+    )
+    for _ in range(_ATTEMPTS):  # a signal interrupts the verifier (libbpf tries as often)
+        fd, number = bpf(Command.PROG_LOAD, bytearray(attributes))
+        if number != errno.EAGAIN:
+            break
+    return fd, number
+
+
+def _essence(text: str) -> str:
+    """Return the lines in which the verifier says what it did not like, the last ones."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(_STATISTICS)]
+    return " / ".join(said[-_INTERESTING_LINES:])
+
+
+def pinned(path: Path) -> Program:
+    """Open a program by its pin. Raises KernelRefusal: ENOENT where there is none."""
+    return Program(objects.get(path).fileno())
+
+
+def by_number(number: int) -> Program | None:
+    """Open a program by its number; None where it is gone."""
+    found = objects.by_number(Command.PROG_BY_ID, number)
+    return None if found is None else Program(found.fileno())
+
+
+def run(
+    program: Program,
+    data: bytes,
+    *,
+    context: bytes = b"",
+    repeat: int = 1,
+    room_bytes: int = 256,
+) -> Run:
+    """Run a program on a packet; its answer may be longer by `room_bytes`. Raises KernelRefusal.
+
+    `context` is what the program sees beside the packet (struct __sk_buff, struct xdp_md).
+    """
+    answer, context_answer = bytearray(len(data) + room_bytes), bytearray(len(context))
+    attributes = bytearray(
+        _TEST_RUN.pack(
+            *(program.fileno(), 0, len(data), len(answer)),
+            *(address(data), address(answer), repeat, 0, len(context), len(context_answer)),
+            *(address(context) if context else 0, address(context_answer) if context else 0),
+            *(0, 0, 0),
+        )
+    )
+    demand(Command.PROG_TEST_RUN, attributes, "running a program for a test")
+    verdict, size, duration, context_size = _answer(attributes)
+    return Run(verdict, bytes(answer[:size]), bytes(context_answer[:context_size]), duration)
+
+
+def _answer(attributes: bytearray) -> tuple[int, int, int, int]:
+    """Return verdict, size, duration and size of the context from struct test of bpf_attr."""
+    verdict, _, size = struct.unpack_from("=III", attributes, 4)
+    _, duration, _, context_size = struct.unpack_from("=4I", attributes, 32)
+    return verdict, size, duration, context_size

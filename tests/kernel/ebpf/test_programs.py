@@ -1,0 +1,171 @@
+"""Programs compiled, loaded, refused and run."""
+
+import select
+import struct
+from dataclasses import replace
+
+import pytest
+
+from backends.kernel.bpf import objects, programs
+from backends.kernel.bpf.programs import AttachType, Code, ProgramType, VerifierRefusal
+from backends.kernel.bpf.ring import RingBuffer
+from backends.kernel.bpf.syscall import KernelRefusal
+from tests.support.ebpf.sources import Loaded
+
+pytestmark = pytest.mark.kernel
+
+COUNTING = """
+#include <uapi/linux/bpf.h>
+#include <uapi/linux/pkt_cls.h>
+
+struct port { __be16 number; };
+
+BPF_F_TABLE("hash", struct port, u64, packets_by_destination_port, 1000, BPF_F_NO_PREALLOC);
+BPF_PROG_ARRAY(stages, 4);
+BPF_RINGBUF_OUTPUT(events, 1);
+
+int ingress(struct __sk_buff *skb)
+{
+	u64 *event = events.ringbuf_reserve(sizeof(*event));
+
+	if (event) {
+		*event = skb->mark;
+		events.ringbuf_submit(event, 0);
+	}
+	skb->mark = 7;
+	stages.call(skb, 2);
+	return TC_ACT_OK;
+}
+
+int refused(struct __sk_buff *skb)
+{
+	struct port port = {};
+	u64 one = 1;
+
+	bpf_skb_load_bytes(skb, 36, &port, sizeof(port));
+	packets_by_destination_port.update(&port, &one);
+	return TC_ACT_SHOT;
+}
+"""
+PACKET = bytes(36) + struct.pack("!H", 80) + bytes(20)
+MARK_AT = 8
+
+
+@pytest.fixture
+def counting(sources):
+    with Loaded(sources.unit(COUNTING)) as loaded:
+        yield loaded
+
+
+def test_a_compiled_program_runs_over_its_maps(counting):
+    run = programs.run(counting.programs["refused"], PACKET)
+
+    assert (run.verdict, run.data) == (2, PACKET)
+    table = counting.maps["packets_by_destination_port"]
+    assert dict(table.items()) == {struct.pack("!H", 80): struct.pack("=Q", 1)}
+
+
+def test_a_tail_call_finds_the_next_stage_where_it_was_put(counting):
+    entry, stages = counting.programs["ingress"], counting.maps["stages"]
+    assert programs.run(entry, PACKET).verdict == 0
+
+    stages.update(struct.pack("=I", 2), struct.pack("=I", counting.programs["refused"].fileno()))
+    assert programs.run(entry, PACKET).verdict == 2
+    number = counting.programs["refused"].number
+    assert dict(stages.items()) == {struct.pack("=I", 2): struct.pack("=I", number)}
+
+
+def test_a_run_takes_and_gives_a_context(counting):
+    context = bytearray(192)
+    struct.pack_into("=I", context, MARK_AT, 5)
+    run = programs.run(counting.programs["ingress"], PACKET, context=bytes(context))
+
+    assert struct.unpack_from("=I", run.context, MARK_AT) == (7,)
+
+
+def report(entry, mark):
+    context = bytearray(192)
+    struct.pack_into("=I", context, MARK_AT, mark)
+    programs.run(entry, PACKET, context=bytes(context))
+
+
+def test_what_programs_report_is_read_once_in_its_order(counting):
+    entry, got = counting.programs["ingress"], []
+    ring = RingBuffer(counting.maps["events"])
+    for mark in range(1_000):  # four times what the ring holds
+        report(entry, mark)
+        if mark % 100 == 99:
+            got += ring.read(30)
+            got += ring.read(1_000)
+    ring.close()
+
+    assert got == [struct.pack("=Q", mark) for mark in range(1_000)]
+
+
+def test_a_ring_is_readable_while_something_is_in_it(counting):
+    ring = RingBuffer(counting.maps["events"])
+    assert select.select([ring], [], [], 0)[0] == []
+
+    report(counting.programs["ingress"], 1)
+    assert select.select([ring], [], [], 0)[0] == [ring]
+    assert (len(ring.read(10)), ring.read(10)) == (1, [])
+    assert select.select([ring], [], [], 0)[0] == []
+    ring.close()
+
+
+def test_what_a_full_ring_cannot_take_is_missing_and_the_rest_is_read(counting):
+    entry, ring = counting.programs["ingress"], RingBuffer(counting.maps["events"])
+    for mark in range(1_000):
+        report(entry, mark)
+    held = ring.read(1_000)
+    report(entry, 1_000)
+
+    assert held == [struct.pack("=Q", mark) for mark in range(len(held))]
+    assert 0 < len(held) < 1_000
+    assert ring.read(1_000) == [struct.pack("=Q", 1_000)]
+    ring.close()
+
+
+def instructions(*each):
+    return b"".join(struct.pack("=BBhi", *one) for one in each)
+
+
+RETURN_0 = instructions((0xB7, 0, 0, 0), (0x95, 0, 0, 0))
+READ_NOTHING = instructions((0xB7, 1, 0, 0), (0x61, 0x10, 0, 0), (0x95, 0, 0, 0))
+
+
+def test_a_refused_program_names_itself_and_says_why():
+    code = Code("reads_nothing", ProgramType.TC, 0, READ_NOTHING, {})
+    with pytest.raises(VerifierRefusal) as refusal:
+        programs.load(code, {})
+
+    assert str(refusal.value).startswith("loading the program reads_nothing: EACCES")
+    assert "R1 invalid mem access 'scalar'" in str(refusal.value)
+    assert "processed" not in str(refusal.value)
+    assert "processed" in refusal.value.text
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_hook_needs_its_attach_type_to_load():
+    hook = Code("hook", ProgramType.CGROUP_ADDRESS, 0, RETURN_0, {})
+    with pytest.raises(KernelRefusal, match="EINVAL"):
+        programs.load(hook, {})
+    with programs.load(replace(hook, attach_type=AttachType.CONNECT4), {}) as loaded:
+        assert len(loaded.tag) == 16
+
+
+def test_a_program_has_the_same_tag_over_other_maps(sources):
+    unit = sources.unit(COUNTING)
+    with Loaded(unit) as one, Loaded(unit) as other:
+        pairs = zip(one.programs.values(), other.programs.values(), strict=True)
+        assert all(a.tag == b.tag and a.number != b.number for a, b in pairs)
+
+
+def test_a_program_is_found_by_its_number_while_it_is_there(bpffs):
+    program = programs.load(Code("pass", ProgramType.TC, 0, RETURN_0, {}), {})
+    number = program.number
+    with programs.by_number(number) as again:
+        assert again.tag == program.tag
+    objects.pin(program, bpffs / "program")
+    with programs.pinned(bpffs / "program") as again:
+        assert again.number == number
