@@ -35,7 +35,7 @@ CACHE = Path("/var/cache/kproxy/ebpf")
 
 # Debian packages bcc for this interpreter only.
 _INTERPRETER = "/usr/bin/python3"
-_BCC_VERSION = Path("/usr/lib/python3/dist-packages/bcc/version.py")
+BCC_VERSION = Path("/usr/lib/python3/dist-packages/bcc/version.py")
 _CHILD = Path(__file__).with_name("bcc_child.py")
 _TIMEOUT_S = 120
 _LINUX_VERSION = 6 << 16 | 1 << 8
@@ -90,11 +90,7 @@ def load_unit(source: Path, family: Family, *, cache: Path) -> Unit:
     Raises BackendError.
     """
     wanted = request(source, family)
-    unit = _read(SHIPPED, wanted)
-    if unit is None:
-        unit = _read(cache, wanted)
-        if unit is not None and _installed() not in (None, unit.compiler):
-            unit = None  # another compiler may know better
+    unit = _kept(wanted, cache)
     if unit is None:
         unit = compile_unit(wanted, headers.find(cache / "headers", os.environ))
         try:
@@ -102,6 +98,11 @@ def load_unit(source: Path, family: Family, *, cache: Path) -> Unit:
         except OSError as error:
             log.warning("%s: not kept in %s, compiled at each start: %s", unit.name, cache, error)
     return unit
+
+
+def kept(source: Path, family: Family, *, cache: Path) -> bool:
+    """Say whether `load_unit` would find a source compiled."""
+    return _kept(request(source, family), cache) is not None
 
 
 def compile_unit(wanted: Request, tree: Path) -> Unit:
@@ -195,10 +196,19 @@ def _essence(text: str, status: int) -> str:
 def _installed() -> str | None:
     """Return the compiler that is on this machine."""
     try:
-        found = re.search(r"'(.+)'", _BCC_VERSION.read_text())
+        found = re.search(r"'(.+)'", BCC_VERSION.read_text())
     except OSError:
         return None
     return f"bcc {found[1]}" if found else None
+
+
+def _kept(wanted: Request, cache: Path) -> Unit | None:
+    unit = _read(SHIPPED, wanted)
+    if unit is None:
+        unit = _read(cache, wanted)
+        if unit is not None and _installed() not in (None, unit.compiler):
+            return None  # another compiler may know better
+    return unit
 
 
 def _read(folder: Path, wanted: Request) -> Unit | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from backends.iptables.driver import parts, trial, variant
 from backends.iptables.driver.parts import Part
 from backends.iptables.render.rules import TABLES
-from backends.kernel import nft, sysctl
+from backends.kernel import nft, node
 from backends.kernel.nft import Entrance
 from backends.kernel.xtables import tools
 from backends.kernel.xtables.tools import Variant
@@ -20,7 +19,6 @@ _BRIDGE = {
     Family.IPV4: Path("/proc/sys/net/bridge/bridge-nf-call-iptables"),
     Family.IPV6: Path("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
 }
-_AF = {Family.IPV4: 2, Family.IPV6: 10}
 
 # The built-in chains with our jumps, as iptables makes them (NF_INET_* and NF_IP_PRI_* numbers).
 _ENTRANCES = {
@@ -49,7 +47,7 @@ def check(family: Family, *, wanted: Variant | None = None) -> list[Finding]:
             findings.append(Finding("iptables", False, "no variant is installed", _INSTALL))
     except BackendError as error:
         findings.append(Finding("rules", False, str(error), "run as root on the node"))
-    findings += [_forwarding(family), _bridge(family), _default_route(family)]
+    findings += [node.forwarding(family), _bridge(family), node.default_route(family)]
     return findings
 
 
@@ -143,15 +141,6 @@ def _refused(family: Family, chosen: Variant) -> dict[Part, str]:
         return missing  # trying takes a namespace, for which not everybody has the privilege
 
 
-def _forwarding(family: Family) -> Finding:
-    name = sysctl.forwarding_name(family)
-    if sysctl.forwards(family):
-        return Finding(name, True, "on")
-    if os.access(sysctl.forwarding_path(family), os.W_OK):
-        return Finding(name, True, "off; kproxy turns it on")
-    return Finding(name, False, "off, and cannot be written here", f"sysctl -w {name}=1")
-
-
 def _bridge(family: Family) -> Finding:
     subject = "br_netfilter"
     path = _BRIDGE[family]
@@ -161,19 +150,3 @@ def _bridge(family: Family) -> Finding:
     except OSError:
         return Finding(subject, True, f"not loaded; {only}")
     return Finding(subject, True, "on" if on else f"{path.name} is 0; {only}")
-
-
-def _default_route(family: Family) -> Finding:
-    from pyroute2 import IPRoute  # here, because it holds 11 MB and the agent has no use for it
-
-    with IPRoute() as routes:
-        found = any(True for _ in routes.get_default_routes(family=_AF[family]))
-    if found:
-        return Finding("default route", True, "present")
-    return Finding(
-        "default route",
-        False,
-        "none: the node itself cannot send to an address of a Service that no route covers",
-        "add a default route, or a route for the ServiceCIDR",
-        blocking=False,
-    )

@@ -160,7 +160,7 @@ def test_another_compiler_compiles_again_and_a_missing_one_does_not(
 ):
     load_unit(source, Family.IPV4, cache=cache)
     version = tmp_path / "version.py"
-    monkeypatch.setattr(compiler, "_BCC_VERSION", version)
+    monkeypatch.setattr(compiler, "BCC_VERSION", version)
     load_unit(source, Family.IPV4, cache=cache)
     assert len(compiled) == 1
 
@@ -175,7 +175,7 @@ def test_shipped_bytecode_needs_neither_compiler_nor_headers_nor_cache(
     found = load_unit(source, Family.IPV6, cache=cache)
     monkeypatch.setattr(compiler, "SHIPPED", cache)
     monkeypatch.setattr(compiler, "_INTERPRETER", "/nowhere/python3")
-    monkeypatch.setattr(compiler, "_BCC_VERSION", tmp_path / "nothing")
+    monkeypatch.setattr(compiler, "BCC_VERSION", tmp_path / "nothing")
 
     assert load_unit(source, Family.IPV6, cache=Path("/proc/no/such/place")) == found
 

@@ -1,0 +1,38 @@
+"""What every data path needs of the node, as the host check tells it."""
+
+from __future__ import annotations
+
+import os
+
+from backends.kernel import sysctl
+from kproxy.core.addresses import Family
+from kproxy.ports.data_path import Finding
+
+_AF = {Family.IPV4: 2, Family.IPV6: 10}
+
+
+def forwarding(family: Family) -> Finding:
+    """Return whether the node forwards packets, or can be made to."""
+    name = sysctl.forwarding_name(family)
+    if sysctl.forwards(family):
+        return Finding(name, True, "on")
+    if os.access(sysctl.forwarding_path(family), os.W_OK):
+        return Finding(name, True, "off; kproxy turns it on")
+    return Finding(name, False, "off, and cannot be written here", f"sysctl -w {name}=1")
+
+
+def default_route(family: Family) -> Finding:
+    """Return whether the node can send to addresses that no other route covers."""
+    from pyroute2 import IPRoute  # here, because it holds 11 MB and the agent has no use for it
+
+    with IPRoute() as routes:
+        found = any(True for _ in routes.get_default_routes(family=_AF[family]))
+    if found:
+        return Finding("default route", True, "present")
+    return Finding(
+        "default route",
+        False,
+        "none: the node itself cannot send to an address of a Service that no route covers",
+        "add a default route, or a route for the ServiceCIDR",
+        blocking=False,
+    )
