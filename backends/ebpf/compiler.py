@@ -21,7 +21,7 @@ from typing import Any
 
 from backends.ebpf import headers
 from backends.ebpf.bcc_child import NO_COMPILER
-from backends.ebpf.unit import Unit, decode, encode
+from backends.ebpf.unit import STAGE_PREFIX, Unit, decode, encode
 from backends.kernel.bpf.maps import Shape
 from backends.kernel.bpf.programs import INSTRUCTION_BYTES, AttachType, Code, ProgramType
 from kproxy.core.addresses import Family
@@ -49,6 +49,7 @@ _CONTEXTS = {
     "xdp_md": ProgramType.XDP,
     "bpf_sock_addr": ProgramType.CGROUP_ADDRESS,
 }
+_STAGES = re.compile(r"^enum stage \{([^}]*)\}", re.MULTILINE)
 _HOOK = re.compile(r"(?:connect|sendmsg|recvmsg|getpeername)[46]")
 _INSTRUCTION = struct.Struct("=BBhi")
 _WIDE_LOAD = 0x18
@@ -164,25 +165,45 @@ def _flattened(file: Path, name: str, seen: set[str]) -> Iterator[str]:
 
 
 def _programs(wanted: Request, answer: dict[str, Any]) -> dict[str, Code]:
-    contexts = dict(_PROGRAM.findall(wanted.text))
+    """Return the programs in the order of the source. Raises BackendError."""
     maps = {stand_in: name for name, (stand_in, _) in answer["maps"].items()}
-    return {
-        name: _code(name, contexts[name], bytearray.fromhex(instructions), maps)
-        for name, instructions in answer["programs"].items()
+    compiled = answer["programs"]
+    programs = {
+        name: _code(name, _CONTEXTS[context], bytearray.fromhex(compiled[name]), maps)
+        for name, context in _PROGRAM.findall(wanted.text)
+        if name in compiled and context in _CONTEXTS
     }
+    unknown = sorted(compiled.keys() - programs.keys())
+    if unknown:
+        detail = f"no context by which to know the type of {', '.join(unknown)}"
+        raise BackendError(f"compiling {wanted.name}", detail, transient=False)
+    stages = [name for name in programs if name.startswith(STAGE_PREFIX)]
+    numbered = [name for name in _numbered(wanted.text) if name.startswith(STAGE_PREFIX)]
+    if stages != numbered:
+        detail = f"enum stage numbers {numbered}, the programs stand as {stages}"
+        raise BackendError(f"compiling {wanted.name}", detail, transient=False)
+    return programs
 
 
-def _code(name: str, context: str, instructions: bytearray, maps: dict[int, str]) -> Code:
+def _numbered(text: str) -> list[str]:
+    """Return the names of `enum stage` in their order, as programs are written."""
+    found = _STAGES.search(text)
+    return re.findall(r"\w+", found[1].lower()) if found else []
+
+
+def _code(name: str, type_: ProgramType, instructions: bytearray, maps: dict[int, str]) -> Code:
     """Return a program, with no map in it but by name."""
     hook = _HOOK.match(name)
-    attach_type = AttachType[hook[0].upper()] if hook and context == "bpf_sock_addr" else 0
+    attach_type = 0
+    if hook and type_ is ProgramType.CGROUP_ADDRESS:
+        attach_type = AttachType[hook[0].upper()]
     references = {}
     for at in range(0, len(instructions), INSTRUCTION_BYTES):
         operation, registers, offset, constant = _INSTRUCTION.unpack_from(instructions, at)
         if operation == _WIDE_LOAD and registers >> 4:
             references[at // INSTRUCTION_BYTES] = maps[constant]
             _INSTRUCTION.pack_into(instructions, at, operation, registers & 0x0F, offset, 0)
-    return Code(name, _CONTEXTS[context], attach_type, bytes(instructions), references)
+    return Code(name, type_, attach_type, bytes(instructions), references)
 
 
 def _essence(text: str, status: int) -> str:

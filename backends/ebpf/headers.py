@@ -24,23 +24,37 @@ _REMEDY = (
 
 
 def find(folder: Path, environment: Mapping[str, str], root: Path = Path("/")) -> Path:
-    """Return a kernel's source tree with all that a compiler needs; `root` is where to look.
+    """Return a kernel's source tree with all that a compiler needs.
 
     What has to be put together is kept in `folder`. Raises BackendError, with the remedy.
     """
+    parts = locate(environment, root)
+    if len(parts) > 1:
+        return _kept(folder, "+".join(part.resolve().name for part in parts), parts)
+    if parts[0].is_file():
+        return _kept(folder, f"kheaders-{os.uname().release}", parts)
+    return parts[0]
+
+
+def locate(environment: Mapping[str, str], root: Path = Path("/")) -> list[Path]:
+    """Return what makes a whole tree: a folder, halves of one, or the archive of the kernel.
+
+    Raises BackendError, with the remedy.
+    """
+    doing = "looking for kernel headers"
     named = environment.get("BCC_KERNEL_SOURCE")
     if named:
-        if _whole([Path(named)]):
-            return Path(named)
-        detail = f"{named}, which BCC_KERNEL_SOURCE names, is not whole; {_REMEDY}"
-        raise BackendError("looking for kernel headers", detail, transient=False)
-    for parts in _candidates(root):
-        if _whole(parts):
-            return parts[0] if len(parts) == 1 else _kept(folder, _names(parts), parts)
+        if not _whole([Path(named)]):
+            detail = f"{named}, which BCC_KERNEL_SOURCE names, is not whole; {_REMEDY}"
+            raise BackendError(doing, detail, transient=False)
+        return [Path(named)]
+    whole = next(filter(_whole, _candidates(root)), None)
+    if whole:
+        return whole
     archive = root / _ARCHIVE
-    if archive.exists():
-        return _kept(folder, f"kheaders-{os.uname().release}", [archive])
-    raise BackendError("looking for kernel headers", f"found none; {_REMEDY}", transient=False)
+    if not archive.exists():
+        raise BackendError(doing, f"found none; {_REMEDY}", transient=False)
+    return [archive]
 
 
 def _candidates(root: Path) -> Iterator[list[Path]]:
@@ -77,10 +91,6 @@ def _whole(parts: Iterable[Path]) -> bool:
         f"arch/{arch}/include/generated/uapi/asm",
     )
     return all(any((part / name).exists() for part in parts) for name in needed)
-
-
-def _names(parts: Iterable[Path]) -> str:
-    return "+".join(part.resolve().name for part in parts)
 
 
 def _kept(folder: Path, name: str, parts: list[Path]) -> Path:

@@ -13,11 +13,15 @@ from backends.kernel.bpf.programs import Code
 _MAGIC = b"kproxy bytecode 1\n"
 _DIGEST_BYTES = 32
 
+STAGE_PREFIX = "stage_"
+"""With what the names of programs begin that others reach by a tail call."""
+
 
 class Unit(msgspec.Struct, frozen=True):
     """Programs, and the maps that they share with each other and with the agent.
 
-    `digest` is that of the source text with its options; sizes of maps are the source's.
+    `digest` is that of the source text with its options; sizes of maps are the source's, and so is
+    the order of programs.
     """
 
     name: str
@@ -25,6 +29,11 @@ class Unit(msgspec.Struct, frozen=True):
     compiler: str
     maps: dict[str, Shape]
     programs: dict[str, Code]
+
+    @property
+    def stages(self) -> list[str]:
+        """Return the programs that others call by their place in this list: `enum stage`."""
+        return [name for name in self.programs if name.startswith(STAGE_PREFIX)]
 
 
 def encode(unit: Unit) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import sys
 from pathlib import Path
 
 from backends.kernel.bpf.syscall import Command, Descriptor, KernelRefusal, address, bpf, demand
@@ -48,3 +49,8 @@ def info(descriptor: Descriptor, what: str) -> bytearray:
     attributes = bytearray(_INFO.pack(descriptor.fileno(), len(answer), address(answer)))
     demand(Command.OBJ_INFO, attributes, f"looking at {what}")
     return answer
+
+
+def number(descriptor: Descriptor) -> int:
+    """Return the number by which the kernel knows a program, map or link."""
+    return int.from_bytes(info(descriptor, "a BPF object")[4:8], sys.byteorder)

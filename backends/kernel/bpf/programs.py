@@ -16,7 +16,7 @@ from backends.kernel.bpf.syscall import Command, Descriptor, KernelRefusal, addr
 
 _LOAD = struct.Struct("=IIQQIIQII16sII72x")
 _TEST_RUN = struct.Struct("=4I2Q4I2Q3I4x")
-_INFO = struct.Struct("=II8s")  # type, number, tag
+_TAG = slice(8, 16)  # in struct bpf_prog_info
 
 _LICENSE = b"GPL\0"
 _NAME_CHARACTERS = 15
@@ -79,13 +79,12 @@ class Program(Descriptor):
     @property
     def tag(self) -> str:
         """Return the kernel's digest of the instructions, whatever maps they name."""
-        _, _, tag = _INFO.unpack_from(objects.info(self, "a program"))
-        return str(tag.hex())
+        return objects.info(self, "a program")[_TAG].hex()
 
     @property
     def number(self) -> int:
         """Return the number by which the kernel knows the program."""
-        return int(_INFO.unpack_from(objects.info(self, "a program"))[1])
+        return objects.number(self)
 
 
 class Run(NamedTuple):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 
 from backends.ebpf.compiler import load_unit
+from backends.ebpf.driver.objects import Objects, shapes
 from backends.ebpf.unit import Unit
-from backends.kernel.bpf import maps, programs
 from kproxy.core.addresses import Family
 
 
@@ -29,15 +28,9 @@ class Sources:
         return load_unit(self.file(text, name), family, cache=self._bytecode)
 
 
-class Loaded(ExitStack):
+class Loaded(Objects):
     """The maps and programs of a unit, on their own; let go of at the end."""
 
     def __init__(self, unit: Unit) -> None:
         super().__init__()
-        self.maps = {
-            name: self.enter_context(maps.create(name, shape)) for name, shape in unit.maps.items()
-        }
-        self.programs = {
-            name: self.enter_context(programs.load(code, self.maps))
-            for name, code in unit.programs.items()
-        }
+        self.make([unit], shapes([unit], {}))

@@ -220,6 +220,33 @@ def test_a_warning_is_an_error(source, tree):
         compile_unit(request(source, Family.IPV4), tree)
 
 
+def stage(name):
+    return f"int {name}(struct __sk_buff *skb)\n{{\n\treturn 1;\n}}\n"
+
+
+def test_stages_are_numbered_as_they_stand(source, tree):
+    numbers = "enum stage { STAGE_OPEN, STAGE_REFUSE,\n\tSTAGES };\n"
+    source.write_text(SAMPLE + numbers + stage("stage_open") + stage("stage_refuse"))
+    assert compile_unit(request(source, Family.IPV4), tree).stages == ["stage_open", "stage_refuse"]
+
+    source.write_text(SAMPLE + numbers + stage("stage_refuse") + stage("stage_open"))
+    with pytest.raises(BackendError, match="enum stage numbers"):
+        compile_unit(request(source, Family.IPV4), tree)
+
+
+def test_what_is_compiled_for_one_family_alone_is_in_its_unit_alone(source, cache):
+    source.write_text(SAMPLE + "#if KPROXY_FAMILY == 6\n" + stage("egress") + "#endif\n")
+    four, six = (load_unit(source, family, cache=cache) for family in Family)
+
+    assert six.programs.keys() - four.programs.keys() == {"egress"}
+
+
+def test_a_program_of_no_known_type_is_refused(source, tree):
+    source.write_text(SAMPLE + "int odd(void *context)\n{\n\treturn 0;\n}\n")
+    with pytest.raises(BackendError, match="no context by which to know the type of odd"):
+        compile_unit(request(source, Family.IPV4), tree)
+
+
 def test_a_missing_compiler_is_named_with_the_remedy(source, tree, tmp_path, monkeypatch):
     child = tmp_path / "child.py"
     text = Path(compiler.__file__).with_name("bcc_child.py").read_text()

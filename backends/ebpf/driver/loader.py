@@ -1,0 +1,278 @@
+"""Versions of the programs below the BPF file system: made beside, published by one rename.
+
+    <bpffs>/kproxy/<family>/current/maps/…, programs/…, version-<digest>/
+                            next/           one that is being made, or was in force until now
+                            former-<n>/     what others may still run
+
+A version holds all that its programs need. Maps of the same shape go over into the next version,
+and with them the flows in them: who gives a map's bytes another meaning gives it another name or
+another size. The folder beside `current` is no more than a wish until the rename, and no more than
+a memory after it; it goes when `retire` says that nothing runs of it any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from backends.ebpf.driver.objects import Objects, may_be_carried_over, shapes
+from backends.ebpf.unit import Unit, encode
+from backends.kernel.bpf import bpffs, maps, objects, programs
+from backends.kernel.bpf.maps import Map, Shape
+from backends.kernel.bpf.syscall import Descriptor, KernelRefusal
+from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
+
+_OURS = "kproxy"
+_CURRENT, _NEXT, _FORMER = "current", "next", "former-"
+_MAPS, _PROGRAMS = "maps", "programs"
+
+
+class Version:
+    """The maps and programs of a family, from `open_version` until `close`.
+
+    - `fresh`: names of maps that are empty, as no version before had them in this shape.
+    - `is_published`: it is the one in force; else `publish` makes it that.
+    """
+
+    def __init__(self, folder: Path, units: Sequence[Unit], digest: str, *, held: Objects) -> None:
+        self.maps = held.maps
+        self.programs = held.programs
+        self.fresh: frozenset[str] = frozenset()
+        self.is_published = False
+        self._folder = folder
+        self._units = units
+        self._digest = digest
+        self._held = held
+
+    def publish(self) -> None:
+        """Put the version in the place of the one in force, in one step. Raises BackendError.
+
+        What is attached stays so: whoever attached it exchanges the programs now, then `retire`
+        removes what nobody runs any more.
+        """
+        if self.is_published:
+            return
+        current, following = self._folder / _CURRENT, self._folder / _NEXT
+        with _refused(f"publishing {current}"):
+            if current.exists():
+                bpffs.exchange(following, current)
+                self.is_published = True
+                _set_aside(self._folder)
+            else:
+                following.rename(current)
+                self.is_published = True
+
+    def retire(self) -> int:
+        """Remove versions that were in force before, or never were; return how many pins.
+
+        Not before every program that is attached is one of this version: the maps through which
+        the old ones call their stages end with them. Raises BackendError.
+        """
+        with _refused(f"removing former versions below {self._folder}"):
+            return sum(bpffs.remove(each) for each in self._folder.glob(f"{_FORMER}*"))
+
+    def mend(self) -> int:
+        """Pin again what somebody unpinned or replaced, call stages again by their numbers.
+
+        Returns how much there was to do: 0 unless somebody else was here, or before `publish`.
+        Raises BackendError.
+        """
+        if not self.is_published:
+            return 0
+        current = self._folder / _CURRENT
+        with _refused(f"mending {current}"):
+            _make_folders(current)
+            mended = sum(_pin(each, path) for path, each in self._pins(current))
+            _marker(current, self._digest).mkdir(exist_ok=True)
+        return mended + sum(self._held.fill_stages(unit) for unit in self._units)
+
+    def close(self) -> None:
+        """Let go of the descriptors; what is published or attached stays."""
+        self._held.close()
+
+    def write(self) -> None:
+        """Pin everything into the folder of the next version, the digest last."""
+        following = self._folder / _NEXT
+        _make_folders(following)
+        for path, each in self._pins(following):
+            objects.pin(each, path)
+        _marker(following, self._digest).mkdir()
+
+    def _pins(self, folder: Path) -> Iterator[tuple[Path, Descriptor]]:
+        for name, table in self.maps.items():
+            yield folder / _MAPS / name, table
+        for name, program in self.programs.items():
+            yield folder / _PROGRAMS / name, program
+
+
+def family_folder(root: Path, family: Family) -> Path:
+    """Return where a family's pins are, below a BPF file system."""
+    return root / _OURS / family.name.lower()
+
+
+def open_version(
+    root: Path, family: Family, units: Sequence[Unit], sizes: Mapping[str, int]
+) -> Version:
+    """Return the version that is in force if it is this one, else a new one, ready to publish.
+
+    `sizes` are the numbers of entries by the names of maps, where the sources' shall not hold.
+    Raises BackendError; of a program, VerifierRefusal. What is in force stays so in any case.
+    """
+    if not bpffs.is_bpffs(root):
+        detail = f"it is no BPF file system; mount one: mount -t bpf bpf {root}"
+        raise BackendError(f"pinning below {root}", detail, transient=False)
+    folder = family_folder(root, family)
+    wanted, digest = shapes(units, sizes), _digest(units, sizes)
+    with _refused(f"making room below {folder}"):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _set_aside(folder)
+    version = _in_force(folder, units, wanted, digest)
+    return version or _new(folder, units, wanted, digest)
+
+
+def published_map(root: Path, family: Family, name: str) -> Map | None:
+    """Open a map of the version in force without its programs; None where there is none.
+
+    Raises KernelRefusal.
+    """
+    return _opened(family_folder(root, family) / _CURRENT / _MAPS / name)
+
+
+def is_published(root: Path, family: Family) -> bool:
+    """Say whether a version is in force."""
+    return (family_folder(root, family) / _CURRENT).is_dir()
+
+
+def unload(root: Path, family: Family) -> int:
+    """Remove every pin of a family; return how many there were. Raises BackendError."""
+    folder = family_folder(root, family)
+    with _refused(f"removing {folder}"):
+        removed = bpffs.remove(folder)
+        with contextlib.suppress(OSError):  # the other family's are there, or nothing is
+            folder.parent.rmdir()
+    return removed
+
+
+def _in_force(
+    folder: Path, units: Sequence[Unit], wanted: Mapping[str, Shape], digest: str
+) -> Version | None:
+    """Return the version in force if it is the wanted one, and whole."""
+    current = folder / _CURRENT
+    if not _marker(current, digest).is_dir():
+        return None
+    held = Objects()
+    for name, shape in wanted.items():
+        table = _of_shape(current / _MAPS / name, shape)
+        if table is None:
+            held.close()
+            return None
+        held.hold_map(name, table)
+    try:
+        for unit in units:
+            for name in unit.programs:
+                held.hold_program(name, programs.pinned(current / _PROGRAMS / name))
+            held.fill_stages(unit)
+    except KernelRefusal as error:
+        held.close()
+        if error.number != errno.ENOENT:
+            raise
+        return None
+    version = Version(folder, units, digest, held=held)
+    version.is_published = True
+    return version
+
+
+def _new(folder: Path, units: Sequence[Unit], wanted: Mapping[str, Shape], digest: str) -> Version:
+    """Make a version beside the one in force, with the maps of that in the same shape."""
+    held = Objects()
+    try:
+        for name, shape in wanted.items():
+            if may_be_carried_over(shape):
+                table = _of_shape(folder / _CURRENT / _MAPS / name, shape)
+                if table is not None:
+                    held.hold_map(name, table)
+        fresh = frozenset(wanted) - frozenset(held.maps)
+        held.make(units, wanted)
+        version = Version(folder, units, digest, held=held)
+        version.fresh = fresh
+        with _refused(f"pinning {folder / _NEXT}"):
+            version.write()
+    except BaseException:
+        held.close()
+        with contextlib.suppress(OSError):  # else the next start sets it aside
+            bpffs.remove(folder / _NEXT)
+        raise
+    return version
+
+
+def _of_shape(path: Path, shape: Shape) -> Map | None:
+    """Open a map by its pin, if it is there and of this shape."""
+    table = _opened(path)
+    if table is not None and table.shape != shape:
+        table.close()
+        return None
+    return table
+
+
+def _opened(path: Path) -> Map | None:
+    try:
+        return maps.pinned(path)
+    except KernelRefusal as error:
+        if error.number != errno.ENOENT:
+            raise
+        return None
+
+
+def _set_aside(folder: Path) -> None:
+    """Keep what is beside the version in force until `retire`, as programs of it may run."""
+    following = folder / _NEXT
+    if not following.exists():
+        return
+    for number in itertools.count():
+        former = folder / f"{_FORMER}{number}"
+        if not former.exists():
+            following.rename(former)
+            return
+
+
+def _make_folders(version: Path) -> None:
+    for each in (version, version / _MAPS, version / _PROGRAMS):
+        each.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _pin(descriptor: Descriptor, path: Path) -> bool:
+    """Pin an object unless it is pinned there; say whether there was something to do."""
+    try:
+        with objects.get(path) as there:
+            if objects.number(there) == objects.number(descriptor):
+                return False
+        path.unlink()
+    except KernelRefusal as error:
+        if error.number != errno.ENOENT:
+            raise
+    objects.pin(descriptor, path)
+    return True
+
+
+def _marker(version: Path, digest: str) -> Path:
+    return version / f"version-{digest}"
+
+
+def _digest(units: Sequence[Unit], sizes: Mapping[str, int]) -> str:
+    content = b"".join(encode(unit) for unit in units) + repr(sorted(sizes.items())).encode()
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+@contextmanager
+def _refused(doing: str) -> Iterator[None]:
+    """Tell of a file system's refusal as a data path does."""
+    try:
+        yield
+    except OSError as error:
+        raise KernelRefusal(doing, error.errno or errno.EIO) from error

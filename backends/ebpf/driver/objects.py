@@ -1,0 +1,89 @@
+"""The maps and programs that units ask for, held by descriptors."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+from backends.ebpf.unit import Unit
+from backends.kernel.bpf import maps, programs
+from backends.kernel.bpf.maps import Map, MapType, Shape
+from backends.kernel.bpf.programs import Program
+
+STAGES = "stages"
+"""The array through which a unit's programs call its stages."""
+
+_INDEX = struct.Struct("=I")
+
+
+class Objects(ExitStack):
+    """Maps and programs by their names; what is not pinned or attached ends with `close`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps: dict[str, Map] = {}
+        self.programs: dict[str, Program] = {}
+
+    def hold_map(self, name: str, table: Map) -> None:
+        """Hold a map until the end."""
+        self.maps[name] = self.enter_context(table)
+
+    def hold_program(self, name: str, program: Program) -> None:
+        """Hold a program until the end; its name is its own among all units."""
+        if name in self.programs:
+            raise ValueError(f"two programs have the name {name}")
+        self.programs[name] = self.enter_context(program)
+
+    def make(self, units: Sequence[Unit], shapes: Mapping[str, Shape]) -> None:
+        """Create the maps that are missing, and load all programs over them.
+
+        Raises KernelRefusal; of a program, VerifierRefusal.
+        """
+        for name, shape in shapes.items():
+            if name not in self.maps:
+                self.hold_map(name, maps.create(name, shape))
+        for unit in units:
+            for name, code in unit.programs.items():
+                self.hold_program(name, programs.load(code, self.maps))
+            self.fill_stages(unit)
+
+    def fill_stages(self, unit: Unit) -> int:
+        """Put a unit's stages where its programs look for them; return how many were not there."""
+        missing = 0
+        for index, name in enumerate(unit.stages):
+            stage, key = self.programs[name], _INDEX.pack(index)
+            if self.maps[STAGES].lookup(key) != _INDEX.pack(stage.number):
+                self.maps[STAGES].update(key, _INDEX.pack(stage.fileno()))
+                missing += 1
+        return missing
+
+
+def private(units: Sequence[Unit], sizes: Mapping[str, int]) -> Objects:
+    """Return what units ask for, apart from all that is pinned: to try the programs.
+
+    Raises KernelRefusal; of a program, VerifierRefusal.
+    """
+    objects = Objects()
+    try:
+        objects.make(units, shapes(units, sizes))
+    except BaseException:
+        objects.close()
+        raise
+    return objects
+
+
+def shapes(units: Sequence[Unit], sizes: Mapping[str, int]) -> dict[str, Shape]:
+    """Return the maps of units, those that are named with so many entries."""
+    merged: dict[str, Shape] = {}
+    for unit in units:
+        for name, shape in unit.maps.items():
+            sized = shape._replace(max_entries=sizes.get(name, shape.max_entries))
+            if merged.setdefault(name, sized) != sized:
+                raise ValueError(f"{unit.name} wants {name} as {sized}, others {merged[name]}")
+    return merged
+
+
+def may_be_carried_over(shape: Shape) -> bool:
+    """Say whether programs of two versions may share a map: not where it names the programs."""
+    return shape.type != MapType.PROG_ARRAY
