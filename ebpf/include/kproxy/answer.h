@@ -59,6 +59,7 @@ static __always_inline struct ip_header answer_header(const struct packet *packe
 #if KPROXY_FAMILY == 4
 	header.ip.version = 4;
 	header.ip.ihl = sizeof(header.ip) / 4;
+	header.ip.tos = protocol == IPPROTO_ICMP ? 0xc0 : 0; /* RFC 1812, 4.3.2.5 */
 	header.ip.tot_len = bpf_htons(sizeof(header.ip) + length);
 	header.ip.frag_off = bpf_htons(0x4000); /* not to be fragmented: so it needs no id */
 	header.ip.ttl = ANSWER_HOPS;

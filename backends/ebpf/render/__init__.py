@@ -1,0 +1,1 @@
+"""Forwarding table to entries of maps. Pure."""
