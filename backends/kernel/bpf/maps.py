@@ -155,6 +155,17 @@ class Map(Descriptor):
 
     def parts(self, at_once: int = _AT_ONCE) -> Iterator[list[tuple[bytes, bytes]]]:
         """Yield all entries in parts of about `at_once`, each read when it is asked for."""
+        wide, size = self.shape.key_size, self._value_bytes
+        for keys, values in self.raw_parts(at_once):
+            yield [
+                (bytes(keys[at : at + wide]), bytes(values[start : start + size]))
+                for at, start in zip(
+                    range(0, len(keys), wide), range(0, len(values), size), strict=True
+                )
+            ]
+
+    def raw_parts(self, at_once: int = _AT_ONCE) -> Iterator[tuple[bytearray, bytearray]]:
+        """Yield keys and values in a row, as `parts` does: no object for each of many entries."""
         token_bytes = max(self.shape.key_size, 4)
         before, after = bytearray(token_bytes), bytearray(token_bytes)
         started = False
@@ -168,7 +179,6 @@ class Map(Descriptor):
                 )
             )
             _, number = bpf(Command.MAP_LOOKUP_BATCH, attributes)
-            count = _count(attributes)
             if number == errno.ENOSPC:  # a bucket of the hash has more entries than this
                 at_once *= 2
                 continue
@@ -177,7 +187,8 @@ class Map(Descriptor):
                 return
             if number != errno.ENOENT:
                 self._check(number, "reading")
-            yield self._split(keys, values, count)
+            count = _count(attributes)
+            yield keys[: count * self.shape.key_size], values[: count * self._value_bytes]
             if number == errno.ENOENT:
                 return
             before, after, started = after, before, True
@@ -194,23 +205,17 @@ class Map(Descriptor):
             key = bytes(following)
             yield key
 
-    def _split(self, keys: bytearray, values: bytearray, count: int) -> list[tuple[bytes, bytes]]:
-        wide, size = self.shape.key_size, self._value_bytes
-        return [
-            (bytes(keys[n * wide : (n + 1) * wide]), bytes(values[n * size : (n + 1) * size]))
-            for n in range(count)
-        ]
-
-    def _parts_one_by_one(self, at_once: int) -> Iterator[list[tuple[bytes, bytes]]]:
-        part: list[tuple[bytes, bytes]] = []
+    def _parts_one_by_one(self, at_once: int) -> Iterator[tuple[bytearray, bytearray]]:
+        keys, values = bytearray(), bytearray()
         for key in self.keys():
             value = self.lookup(key)
             if value is not None:
-                part.append((key, value))
-            if len(part) == at_once:
-                yield part
-                part = []
-        yield part
+                keys += key
+                values += value
+            if len(keys) == at_once * self.shape.key_size:
+                yield keys, values
+                keys, values = bytearray(), bytearray()
+        yield keys, values
 
     def _one_by_one(self, entries: Mapping[bytes, bytes], keys: Sequence[bytes]) -> tuple[int, int]:
         for done, key in enumerate(keys):

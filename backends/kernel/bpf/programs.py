@@ -103,13 +103,13 @@ def load(code: Code, maps: Mapping[str, Descriptor]) -> Program:
     fd, number = _load(code, instructions, log=None)
     if not number:
         return Program(fd)
-    if number in (errno.EPERM, errno.ENOMEM):
-        raise KernelRefusal(doing, number)
     with mmap.mmap(-1, _LOG_BYTES) as log:  # only now: to write it costs time
         fd, _ = _load(code, instructions, log=log)
         if fd >= 0:
             return Program(fd)
         text = log[: log.find(b"\0")].decode(errors="replace")
+    if not text:  # it was refused before the verifier saw it
+        raise KernelRefusal(doing, number)
     raise VerifierRefusal(doing, number, text)
 
 

@@ -112,6 +112,17 @@ def test_what_is_read_in_parts_is_read_when_it_is_asked_for(made):
     assert all(not part for part in parts)
 
 
+def test_many_entries_are_read_in_a_row(made):
+    table = made(HASH)
+    table.update_many(entries(1_000))
+    parts = list(table.raw_parts(at_once=300))
+
+    assert [len(keys) // 4 for keys, _ in parts] == [len(values) // 8 for _, values in parts]
+    keys = struct.unpack("=1000I", b"".join(keys for keys, _ in parts))
+    values = struct.unpack("=1000Q", b"".join(values for _, values in parts))
+    assert dict(zip(keys, values, strict=True)) == {n: n * n for n in range(1_000)}
+
+
 def test_each_cpu_has_a_value_of_its_own(made):
     table = made(Shape(MapType.PERCPU_ARRAY, 4, 12, 3, 0))
     key = struct.pack("=I", 1)
