@@ -36,14 +36,12 @@ _MAPS, _PROGRAMS = "maps", "programs"
 class Version:
     """The maps and programs of a family, from `open_version` until `close`.
 
-    - `fresh`: names of maps that are empty, as no version before had them in this shape.
-    - `is_published`: it is the one in force; else `publish` makes it that.
+    `is_published`: it is the one in force; else `publish` makes it that.
     """
 
     def __init__(self, folder: Path, units: Sequence[Unit], digest: str, *, held: Objects) -> None:
         self.maps = held.maps
         self.programs = held.programs
-        self.fresh: frozenset[str] = frozenset()
         self.is_published = False
         self._folder = folder
         self._units = units
@@ -78,7 +76,7 @@ class Version:
             return sum(bpffs.remove(each) for each in self._folder.glob(f"{_FORMER}*"))
 
     def mend(self) -> int:
-        """Pin again what somebody unpinned or replaced, call stages again by their numbers.
+        """Pin again what somebody unpinned or replaced, and put stages and constants right.
 
         Returns how much there was to do: 0 unless somebody else was here, or before `publish`.
         Raises BackendError.
@@ -90,6 +88,7 @@ class Version:
             _make_folders(current)
             mended = sum(_pin(each, path) for path, each in self._pins(current))
             _marker(current, self._digest).mkdir(exist_ok=True)
+        mended += self._held.fill_constants()
         return mended + sum(self._held.fill_stages(unit) for unit in self._units)
 
     def close(self) -> None:
@@ -174,6 +173,7 @@ def _in_force(
             return None
         held.hold_map(name, table)
     try:
+        held.fill_constants()
         for unit in units:
             for name in unit.programs:
                 held.hold_program(name, programs.pinned(current / _PROGRAMS / name))
@@ -197,10 +197,8 @@ def _new(folder: Path, units: Sequence[Unit], wanted: Mapping[str, Shape], diges
                 table = _of_shape(folder / _CURRENT / _MAPS / name, shape)
                 if table is not None:
                     held.hold_map(name, table)
-        fresh = frozenset(wanted) - frozenset(held.maps)
         held.make(units, wanted)
         version = Version(folder, units, digest, held=held)
-        version.fresh = fresh
         with _refused(f"pinning {folder / _NEXT}"):
             version.write()
     except BaseException:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
+from backends.ebpf.render import crc32c
 from backends.ebpf.unit import Unit
 from backends.kernel.bpf import maps, programs
 from backends.kernel.bpf.maps import Map, MapType, Shape
@@ -13,6 +14,11 @@ from backends.kernel.bpf.programs import Program
 
 STAGES = "stages"
 """The array through which a unit's programs call its stages."""
+
+CONSTANTS: Mapping[str, Callable[[], Mapping[bytes, bytes]]] = {
+    "crc_shifts": crc32c.shift_tables,
+}
+"""What is in maps that are tables of numbers, by their names."""
 
 _INDEX = struct.Struct("=I")
 
@@ -43,10 +49,21 @@ class Objects(ExitStack):
         for name, shape in shapes.items():
             if name not in self.maps:
                 self.hold_map(name, maps.create(name, shape))
+        self.fill_constants()
         for unit in units:
             for name, code in unit.programs.items():
                 self.hold_program(name, programs.load(code, self.maps))
             self.fill_stages(unit)
+
+    def fill_constants(self) -> int:
+        """Write what programs look up and nobody changes; return how many entries differed."""
+        differing = 0
+        for name in CONSTANTS.keys() & self.maps.keys():
+            wanted, there = CONSTANTS[name](), dict(self.maps[name].items())
+            wrong = {key: value for key, value in wanted.items() if there.get(key) != value}
+            self.maps[name].update_many(wrong)
+            differing += len(wrong)
+        return differing
 
     def fill_stages(self, unit: Unit) -> int:
         """Put a unit's stages where its programs look for them; return how many were not there."""

@@ -8,6 +8,7 @@ import pytest
 
 from backends.ebpf.driver import loader
 from backends.ebpf.driver import objects as held_objects
+from backends.ebpf.render import crc32c
 from backends.kernel.bpf import bpffs as file_system
 from backends.kernel.bpf import maps, objects, programs
 from backends.kernel.bpf.programs import VerifierRefusal
@@ -110,7 +111,6 @@ def test_nothing_is_in_force_before_it_is_published(place):
     assert version.mend() == 0
     assert not loader.is_published(place.bpffs, Family.IPV4)
     assert loader.published_map(place.bpffs, Family.IPV4, "flows") is None
-    assert version.fresh == {"flows", "frontends_of_all_services", "stages"}
     version.maps["flows"].update(FLOW, OPENED)  # the agent fills its maps meanwhile
 
     version.publish()
@@ -130,7 +130,6 @@ def test_what_is_in_force_is_not_loaded_again(place):
 
     assert version.is_published
     assert numbers_of(version) == before
-    assert version.fresh == frozenset()
     version.publish()
     assert (version.retire(), version.mend()) == (0, 0)
     assert place.everything() == everything
@@ -160,7 +159,7 @@ def test_a_map_of_another_shape_is_another_map(place, text, sizes):
         flows.update(FLOW, OPENED)
     version = place.open(text, sizes)
 
-    assert version.fresh == {"flows", "stages"}
+    assert version.maps["flows"].lookup(FLOW) is None
     with place.pinned("maps", "flows") as flows:
         assert objects.number(flows) == before["flows"]
     version.publish()
@@ -232,6 +231,19 @@ def test_what_somebody_unpinned_or_exchanged_is_mended(place):
     file_system.remove(place.bpffs / "kproxy")
     assert version.mend() > 0
     assert place.everything() == before
+    version.close()
+
+
+def test_tables_of_numbers_are_filled_and_kept_as_they_must_be(place):
+    table = "struct table { u32 numbers[1024]; };\nBPF_ARRAY(crc_shifts, struct table, 16);\n"
+    place.put_in_force(SOURCE + table)
+    version = place.open(SOURCE + table)
+    numbers = version.maps["crc_shifts"]
+    assert dict(numbers.items()) == crc32c.shift_tables()
+
+    numbers.update(struct.pack("=I", 3), bytes(4096))
+    assert (version.mend(), version.mend()) == (1, 0)
+    assert dict(numbers.items()) == crc32c.shift_tables()
     version.close()
 
 
