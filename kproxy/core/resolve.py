@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from kproxy.core.addresses import Network, endpoint_text, is_loopback
+from kproxy.core.decision import Masquerade, Origin, decide
 from kproxy.core.objects import Protocol
 from kproxy.core.table import (
     ForwardingTable,
@@ -146,43 +147,25 @@ def _at_frontend(
     via: Via,
     local_addresses: Collection[str],
 ) -> Verdict:
-    from_pod = _from_local_pod(table.rules, packet)
-    if via is Via.CLUSTER_IP:
-        masquerade, why = _cluster_ip_masquerade(table.rules, from_pod=from_pod)
-        return _decide(packet, entry, via, entry.internal, masquerade=masquerade, why=why)
     if via is Via.LOAD_BALANCER and not _admits_source(entry, packet.source):
         return Drop(entry.key, via, f"{packet.source} is outside loadBalancerSourceRanges")
-    if not entry.external_local or entry.external is Use.REJECT:
-        why = "masqueraded, as traffic from outside is under externalTrafficPolicy Cluster"
-        return _decide(packet, entry, via, entry.external, masquerade=True, why=why)
-    if from_pod:
-        why = "a local pod is not bound by externalTrafficPolicy Local"
-        return _decide(packet, entry, via, Use.TARGETS, masquerade=False, why=why)
-    if _is_local(packet.source, local_addresses):
-        why = "the node itself is not bound by externalTrafficPolicy Local; masqueraded"
-        return _decide(packet, entry, via, Use.TARGETS, masquerade=True, why=why)
-    why = "externalTrafficPolicy Local keeps to this node's endpoints and the client's address"
-    return _decide(packet, entry, via, entry.external, masquerade=False, why=why)
-
-
-def _decide(
-    packet: Packet, entry: ServicePort, via: Via, use: Use, *, masquerade: bool, why: str
-) -> Verdict:
-    if use is Use.REJECT:
+    decision = decide(entry, via, table.rules, origin_of(table.rules, packet, local_addresses))
+    if decision.use is Use.REJECT:
         return Reject(entry.key, via, "no usable endpoint anywhere")
-    if use is Use.DROP:
+    if decision.use is Use.DROP:
         return Drop(entry.key, via, no_local_endpoint(via))
-    targets = entry.targets if use is Use.TARGETS else entry.local_targets
+    targets = entry.targets if decision.use is Use.TARGETS else entry.local_targets
     hairpin = tuple(target for target in targets if target.address == packet.source)
     everyone = len(hairpin) == len(targets)
-    if hairpin and not masquerade:
+    why = _why(decision.masquerade, table.rules)
+    if hairpin and not decision.masquerade.applies:
         chosen = ", ".join(map(str, hairpin))
         why += f"; masqueraded where the source itself is chosen ({chosen})"
     return Forward(
         service=entry.key,
         via=via,
         targets=targets,
-        masquerade=masquerade or everyone,
+        masquerade=decision.masquerade.applies or everyone,
         hairpin=hairpin,
         affinity_timeout_s=entry.affinity_timeout_s,
         reason=f"{_frontend(packet, via)}: {why}",
@@ -203,17 +186,17 @@ def _frontend(packet: Packet, via: Via) -> str:
     return f"{via.value} {endpoint_text(packet.destination, packet.port)}"
 
 
-def _cluster_ip_masquerade(rules: NodeRules, *, from_pod: bool) -> tuple[bool, str]:
-    if rules.masquerade_all:
-        return True, "masqueraded, as masqueradeAll is set"
-    if isinstance(rules.local_pods, Undetected):
-        return (
-            False,
-            f"not masqueraded, as local pods cannot be told apart ({rules.local_pods.why})",
-        )
-    if from_pod:
-        return False, "not masqueraded, as the source is a local pod"
-    return True, "masqueraded, as the source is no local pod"
+def _why(masquerade: Masquerade, rules: NodeRules) -> str:
+    if masquerade is Masquerade.UNDETECTED and isinstance(rules.local_pods, Undetected):
+        return f"{masquerade.why} ({rules.local_pods.why})"
+    return masquerade.why
+
+
+def origin_of(rules: NodeRules, packet: Packet, local_addresses: Collection[str]) -> Origin:
+    """Return where a connection comes from."""
+    if _from_local_pod(rules, packet):
+        return Origin.POD
+    return Origin.NODE if _is_local(packet.source, local_addresses) else Origin.OUTSIDE
 
 
 def _from_local_pod(rules: NodeRules, packet: Packet) -> bool:
