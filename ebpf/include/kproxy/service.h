@@ -75,7 +75,7 @@ struct chunk {
 	struct target targets[TARGETS_PER_CHUNK]; /* the rest of the last one is zero */
 };
 
-/* Where a target is in a list; kept for lists of service ports with affinity. */
+/* Where a target is in a list; kept for lists of UDP, and of service ports with affinity. */
 struct member_key {
 	__u64 list;
 	struct address address;

@@ -8,7 +8,7 @@
 
 BPF_F_TABLE("hash", struct frontend_key, struct frontend, frontends, 131072, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct chunk_key, struct chunk, chunks, 131072, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", struct member_key, struct member, members, 65536, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct member_key, struct member, members, 131072, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("lpm_trie", struct source_key, __u8, source_ranges, 65536, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("lpm_trie", struct network_key, __u8, unclaimed_networks, 65536, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("lpm_trie", struct network_key, __u8, node_port_networks, 65536, BPF_F_NO_PREALLOC);

@@ -8,61 +8,18 @@ from hypothesis import strategies as st
 from backends.iptables.render.services import affinity_sets
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
-from kproxy.core.objects import Protocol
-from kproxy.core.resolve import Forward, Packet, resolve
+from kproxy.core.resolve import Forward, resolve
 from kproxy.core.settings import LocalhostNodePorts
+from tests.support.core.traffic import packets
 from tests.support.core.universe import (
     CLUSTER_IPS,
     CLUSTERS,
     EXTERNAL_IPS,
     NODE_ADDRESSES,
-    NODE_PORTS,
-    NUMBERS,
-    POD_IPS,
     SETTINGS,
-    rarely,
 )
 from tests.support.effort import examples
 from tests.support.iptables.world import World, check, fates
-
-CLIENTS = {Family.IPV4: "203.0.113.77", Family.IPV6: "2001:db8:9::77"}
-NOBODY = {Family.IPV4: ("10.96.0.77", "8.8.8.8"), Family.IPV6: ("fd00:96::77", "2606::1")}
-LOOPBACK = {Family.IPV4: "127.0.0.1", Family.IPV6: "::1"}
-PORTS = (*NUMBERS, *NODE_PORTS[1:], 8080, 1)
-
-
-def frontends(table):
-    """Every (address, protocol, port) that somebody owns; NodePorts at the node's address."""
-    own = NODE_ADDRESSES[table.family]
-    return [
-        *table.vips,
-        *((own, protocol, port) for protocol, port in table.node_ports),
-        *((LOOPBACK[table.family], protocol, port) for protocol, port in table.node_ports),
-    ]
-
-
-@st.composite
-def packets(draw, table, local):
-    """A packet that may well meet a frontend, from a client of any kind."""
-    family = table.family
-    destinations = (
-        *CLUSTER_IPS[family],
-        *EXTERNAL_IPS[family],
-        *NOBODY[family],
-        *local,
-        LOOPBACK[family],
-    )
-    anything = st.tuples(
-        st.sampled_from(destinations), st.sampled_from(Protocol), st.sampled_from(PORTS)
-    )
-    known = frontends(table)
-    where = draw(rarely(st.sampled_from(known), anything) if known else anything)
-    if draw(st.booleans()):
-        source = draw(st.sampled_from([LOOPBACK[family], *local]))
-        return Packet(source, where[0], where[2], where[1], None)
-    strangers = [ip for ip in (*POD_IPS[family], CLIENTS[family]) if ip not in local]
-    interface = draw(st.sampled_from(["eth0", "pods0", "pod7"]))
-    return Packet(draw(st.sampled_from(strangers)), where[0], where[2], where[1], interface)
 
 
 def without_ipv6_loopback(settings):
