@@ -6,30 +6,45 @@ import errno
 import ipaddress
 import socket
 import struct
+import sys
 from collections.abc import Iterator
+from enum import IntFlag
+from typing import NamedTuple
 
-from backends.kernel.netlink import (
-    AF,
-    DUMP,
-    REQUEST,
-    Attributes,
-    Netlink,
-    NetlinkProtocol,
-    attributes,
-    message,
-    refusal,
-)
+from backends.kernel.netlink import AF, Attributes, NetlinkRefusal, attributes, refusal
+from backends.kernel.route_netlink import Event, Kind, listed
 from kproxy.core.addresses import Family, Network, canonical_address
-from kproxy.ports.data_path import BackendError
 
 _GET_ADDRESSES = 22  # RTM_GETADDR
 _ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_ROUTE = NetlinkProtocol(socket.NETLINK_ROUTE, _ADDRESS.size)
-_TRIES = 5  # of a listing that changes of addresses disturb
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _GROUPS = 0x10 | 0x100  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 _EVENT_BYTES = 1 << 12
 _LISTENING = "listening for changes of the host's addresses"
+
+
+class AddressFlag(IntFlag):
+    """IFA_F_*: those that matter here."""
+
+    SECONDARY = 1 << 0  # IPv4: not the first of its network; IPv6: a temporary one
+    OPTIMISTIC = 1 << 2
+    DUPLICATE = 1 << 3
+    DEPRECATED = 1 << 5
+    TENTATIVE = 1 << 6
+
+
+class InterfaceAddress(NamedTuple):
+    """An address of a device; `network` with `length` is what is directly connected to it.
+
+    `scope` is a number of RT_SCOPE_*.
+    """
+
+    device: int
+    address: bytes
+    network: bytes
+    length: int
+    scope: int
+    flags: int
 
 
 def host_addresses(family: Family) -> frozenset[str]:
@@ -92,23 +107,47 @@ class AddressEvents:
         self._socket.close()
 
 
-def _listed(family: Family) -> list[tuple[int, Attributes]]:
-    """Return the prefix length and the attributes of every address."""
-    doing = f"list the host's {family.value} addresses"
-    request = message(_GET_ADDRESSES, REQUEST | DUMP, _ADDRESS.pack(AF[family], 0, 0, 0, 0))
-    with Netlink(doing, _ROUTE) as netlink:
-        for _ in range(_TRIES):
-            netlink.send(request)
-            found = list(_entries(netlink))
-            if not netlink.interrupted:
-                return found
-    raise BackendError(doing, "they changed while they were listed", transient=True)
+def interface_addresses(family: Family, device: int = 0) -> list[InterfaceAddress]:
+    """Return the addresses of all devices, or of one, in the kernel's own order.
+
+    A device that is gone has none. Needs no privilege. Raises BackendError.
+    """
+    request = _ADDRESS.pack(AF[family], 0, 0, 0, device)
+    try:
+        found = listed(_doing(family), _GET_ADDRESSES, request, strict=True)
+    except NetlinkRefusal as refused:
+        if refused.number == errno.ENODEV and device:
+            return []
+        raise
+    return list(map(_interface_address, found))
 
 
-def _entries(netlink: Netlink) -> Iterator[tuple[int, Attributes]]:
-    for data, start, end in netlink.parts():
-        _, length, _, _, _ = _ADDRESS.unpack_from(data, start - _ADDRESS.size)
-        yield length, attributes(data[start:end])
+def address_device(event: Event) -> int | None:
+    """Return the device of the address that a message tells of; None for other messages."""
+    if event.kind not in (Kind.NEW_ADDRESS, Kind.DELETED_ADDRESS):
+        return None
+    return int(_ADDRESS.unpack_from(event.body)[4])
+
+
+def _interface_address(body: bytes) -> InterfaceAddress:
+    _, length, flags, scope, device = _ADDRESS.unpack_from(body)
+    found = attributes(body[_ADDRESS.size :])
+    if _IFA_FLAGS in found:
+        flags = int.from_bytes(found[_IFA_FLAGS], sys.byteorder)
+    own = _own_address(found) or b""
+    return InterfaceAddress(device, own, found.get(_IFA_ADDRESS, own), length, scope, flags)
+
+
+def _listed(family: Family) -> Iterator[tuple[int, Attributes]]:
+    """Yield the prefix length and the attributes of every address."""
+    request = _ADDRESS.pack(AF[family], 0, 0, 0, 0)
+    for body in listed(_doing(family), _GET_ADDRESSES, request, strict=False):
+        _, length, _, _, _ = _ADDRESS.unpack_from(body)
+        yield length, attributes(body[_ADDRESS.size :])
+
+
+def _doing(family: Family) -> str:
+    return f"list the host's {family.value} addresses"
 
 
 def _own_address(found: Attributes) -> bytes | None:

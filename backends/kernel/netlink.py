@@ -37,16 +37,21 @@ _PASSING = {
 _BUFFER_BYTES = 1 << 16  # the kernel fills at most half of it
 _SENT_AT_ONCE_BYTES = 1 << 16  # less than any kernel's default buffer
 _SEND_BUFFER_FORCE = 32  # SO_SNDBUFFORCE
+_NETLINK_LEVEL, _STRICT_CHECK = 270, 12  # SOL_NETLINK, NETLINK_GET_STRICT_CHK
 _TIMEOUT_S = 10.0
 
 Attributes = dict[int, bytes]
 
 
 class NetlinkProtocol(NamedTuple):
-    """Whom a socket speaks to, and how long what stands before the attributes of answers is."""
+    """Whom a socket speaks to, and how long what stands before the attributes of answers is.
+
+    `strict`: what a request says of the objects that it lists is a filter (Linux 4.20).
+    """
 
     number: int
     header_bytes: int
+    strict: bool = False
 
 
 NETFILTER = NetlinkProtocol(12, _NETFILTER_HEADER.size)
@@ -65,6 +70,8 @@ class Netlink:
         self.interrupted = False
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol.number)
+            if protocol.strict:
+                self._socket.setsockopt(_NETLINK_LEVEL, _STRICT_CHECK, 1)
         except OSError as error:
             raise self._failed(error) from error
         self._socket.settimeout(_TIMEOUT_S)
@@ -135,7 +142,7 @@ class Netlink:
                 yield sequence, -_STATUS.unpack_from(data, at + _HEADER.size)[0]
                 at += length + 3 & ~3
 
-    def refusal(self, code: int) -> BackendError:
+    def refusal(self, code: int) -> NetlinkRefusal:
         """Return the error for an error number of the kernel."""
         return refusal(self._doing, code)
 
@@ -145,13 +152,21 @@ class Netlink:
         except OSError as error:
             raise self._failed(error) from error
 
-    def _failed(self, error: OSError) -> BackendError:
+    def _failed(self, error: OSError) -> NetlinkRefusal:
         return self.refusal(error.errno or errno.EAGAIN)  # a time-out has no errno
 
 
-def refusal(doing: str, code: int) -> BackendError:
+class NetlinkRefusal(BackendError):
+    """The kernel refused, or did not answer; `number` is the errno."""
+
+    def __init__(self, doing: str, number: int) -> None:
+        super().__init__(doing, os.strerror(number), transient=number in _PASSING)
+        self.number = number
+
+
+def refusal(doing: str, code: int) -> NetlinkRefusal:
     """Return the error for an error number of the kernel."""
-    return BackendError(doing, os.strerror(code), transient=code in _PASSING)
+    return NetlinkRefusal(doing, code)
 
 
 def message(kind: int, flags: int, body: bytes, *, sequence: int = 1) -> bytes:

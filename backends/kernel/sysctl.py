@@ -14,6 +14,11 @@ _FORWARDING = {
     Family.IPV6: "net/ipv6/conf/all/forwarding",
 }
 _ROUTE_LOCALNET = "net/ipv4/conf/all/route_localnet"
+_LOCAL_PORTS = "net/ipv4/ip_local_port_range"  # holds for IPv6 too
+_DEFAULT_LOCAL_PORTS = (32768, 60999)
+LOOPBACK_SETTINGS = ("accept_local", "route_localnet")
+"""What IPv4 packets need that come back to the host through its loopback device."""
+
 TCP_LIBERAL = _SYSCTL / "net/netfilter/nf_conntrack_tcp_be_liberal"
 """There only while the kernel has its connection tracking loaded."""
 
@@ -54,6 +59,23 @@ def route_localnet(wanted: str) -> None:
     """
     if _read(_ROUTE_LOCALNET) != wanted:
         _write(_ROUTE_LOCALNET, wanted)
+
+
+def local_ports() -> tuple[int, int]:
+    """Return the first and the last port that the kernel gives to sockets by itself."""
+    first, last = map(int, (_read(_LOCAL_PORTS) or "").split() or _DEFAULT_LOCAL_PORTS)
+    return first, last
+
+
+def loopback(setting: str) -> bool:
+    """Say whether a setting of the loopback device alone is on."""
+    return _read(_of_loopback(setting)) == "1"
+
+
+def set_loopback(setting: str, wanted: str) -> None:
+    """Set a setting of the loopback device alone to "1" or "0". Raises BackendError."""
+    if _read(_of_loopback(setting)) != wanted:
+        _write(_of_loopback(setting), wanted)
 
 
 def tracks_liberally(setting: Path) -> bool:
@@ -103,6 +125,10 @@ def _write(setting: str, value: str) -> None:
         name = _sysctl_name(setting)
         detail = f"{error.strerror}; set it on the host: sysctl -w {name}={value}"
         raise BackendError(f"setting {name} to {value}", detail, transient=False) from error
+
+
+def _of_loopback(setting: str) -> str:
+    return f"net/ipv4/conf/lo/{setting}"
 
 
 def _sysctl_name(setting: str) -> str:

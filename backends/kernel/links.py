@@ -1,0 +1,108 @@
+"""The network devices of this host, by netlink. Layouts: linux/if_link.h, linux/if_arp.h."""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+from backends.kernel.netlink import attribute, attributes, spans, text
+from backends.kernel.route_netlink import Event, Kind, listed
+
+_GET_LINKS = 18  # RTM_GETLINK
+_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, changed flags
+_AF_BRIDGE = 7
+_ADDRESS, _NAME, _MASTER, _INFORMATION, _MASK = 1, 3, 10, 18, 29  # IFLA_*
+_INFO_KIND, _INFO_DATA, _INFO_PORT_KIND = 1, 2, 4  # IFLA_INFO_*
+_SKIP_STATISTICS = struct.pack("=I", 1 << 3)  # RTEXT_FILTER_SKIP_STATS
+_NUMBER = struct.Struct("=I")
+
+# Where the data of a tunnel's kind has its other end: IFLA_GRE_REMOTE.
+_REMOTE_OF_GRE = 7
+
+
+class Hardware(IntEnum):
+    """ARPHRD_*: what packets begin with."""
+
+    ETHERNET = 1
+    PPP = 512
+    RAW_IP = 519
+    TUNNEL = 768
+    TUNNEL6 = 769
+    LOOPBACK = 772
+    SIT = 776
+    GRE = 778
+    GRE6 = 823
+    NONE = 0xFFFE
+
+
+class LinkFlag(IntFlag):
+    """IFF_*: those that matter here."""
+
+    UP = 1 << 0
+    LOOPBACK = 1 << 3
+    MEMBER = 1 << 11  # IFF_SLAVE: of a bond, or below a virtual function's master
+
+
+class Link(NamedTuple):
+    """A network device by its number; `hardware` is one of ARPHRD_*.
+
+    - `master`: the number of the device that this is a port or member of, else 0.
+    - `kind`, `port_kind`: its kind and its master's, "" for hardware and where there is none.
+    - `remote`: the other end of a GRE tunnel, empty where it has none or is no such tunnel.
+    """
+
+    device: int
+    name: str
+    hardware: int
+    flags: int
+    mac: bytes
+    master: int
+    kind: str
+    port_kind: str
+    remote: bytes
+
+
+def links() -> list[Link]:
+    """Return the devices of this network namespace by ascending number. Raises BackendError."""
+    request = _HEADER.pack(0, 0, 0, 0, 0) + attribute(_MASK, _SKIP_STATISTICS)
+    found = listed("list the network devices", _GET_LINKS, request, strict=True)
+    return sorted(map(_parsed, found))
+
+
+def changed_link(event: Event) -> Link | None:
+    """Return the device that a message about links tells of; None: it tells of a port alone.
+
+    Bridges tell of their ports in messages of the same kinds, and say "deleted" of a device that
+    only left the bridge.
+    """
+    if event.kind not in (Kind.NEW_LINK, Kind.DELETED_LINK) or event.body[0] == _AF_BRIDGE:
+        return None
+    return link if (link := _parsed(event.body)).name else None  # wireless ones tell less
+
+
+def _parsed(body: bytes) -> Link:
+    _, hardware, index, flags, _ = _HEADER.unpack_from(body)
+    found = attributes(body[_HEADER.size :])
+    about = attributes(found.get(_INFORMATION, b""))
+    kind = text(about.get(_INFO_KIND, b""))
+    return Link(
+        device=index,
+        name=text(found.get(_NAME, b"")),
+        hardware=hardware,
+        flags=flags,
+        mac=found.get(_ADDRESS, b""),
+        master=_NUMBER.unpack(found[_MASTER])[0] if _MASTER in found else 0,
+        kind=kind,
+        port_kind=text(about.get(_INFO_PORT_KIND, b"")),
+        remote=_remote(kind, about.get(_INFO_DATA, b"")),
+    )
+
+
+def _remote(kind: str, data: bytes) -> bytes:
+    if kind not in ("gre", "ip6gre"):
+        return b""
+    return next(
+        (data[at:end] for number, at, end in spans(data, 0, len(data)) if number == _REMOTE_OF_GRE),
+        b"",
+    )

@@ -1,0 +1,160 @@
+"""Listing and following what rtnetlink knows. Layouts: linux/rtnetlink.h."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+from backends.kernel.netlink import DUMP, REQUEST, Netlink, NetlinkProtocol, message, refusal
+from kproxy.ports.data_path import BackendError
+
+HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port id
+LOCAL_TABLE, LOCAL_TYPE = 255, 2  # RT_TABLE_LOCAL, RTN_LOCAL
+
+_TRIES = 5  # of a listing that changes disturb
+_RECEIVE_BUFFER_FORCE, _ATTACH_FILTER = 33, 26  # SO_RCVBUFFORCE, SO_ATTACH_FILTER
+_RECEIVE_BYTES = 1 << 16
+_ROOM_BYTES = 4 << 20  # of messages that wait: some 2,000 links
+_LISTENING = "listening for changes of devices, addresses and routes"
+
+
+class Kind(IntEnum):
+    """What a message is about: RTM_*."""
+
+    NEW_LINK = 16
+    DELETED_LINK = 17
+    NEW_ADDRESS = 20
+    DELETED_ADDRESS = 21
+    NEW_ROUTE = 24
+    DELETED_ROUTE = 25
+    NEW_QDISC = 36
+    DELETED_QDISC = 37
+    NEW_FILTER = 44
+    DELETED_FILTER = 45
+
+
+class Group(IntFlag):
+    """What can be followed: RTMGRP_*."""
+
+    LINKS = 1 << 0
+    TRAFFIC_CONTROL = 1 << 3
+    IPV4_ADDRESSES = 1 << 4
+    IPV4_ROUTES = 1 << 6
+    IPV6_ADDRESSES = 1 << 8
+    IPV6_ROUTES = 1 << 10
+
+
+class Event(NamedTuple):
+    """A message; `body` begins with the header of its kind."""
+
+    kind: int
+    body: bytes
+
+
+class Overrun(Exception):
+    """Messages were lost for want of room: only a full listing tells what is true now."""
+
+
+def listed(doing: str, kind: int, request: bytes, *, strict: bool) -> Iterator[bytes]:
+    """Return the bodies of the answers to a listing.
+
+    `strict`: what the request says is a filter (Linux 4.20). Raises BackendError.
+    """
+    protocol = NetlinkProtocol(socket.NETLINK_ROUTE, 0, strict=strict)
+    with Netlink(doing, protocol) as netlink:
+        for _ in range(_TRIES):
+            netlink.send(message(kind, REQUEST | DUMP, request))
+            found = list(netlink.answers())
+            if not netlink.interrupted:
+                return iter(found)
+    raise BackendError(doing, "they changed while they were listed", transient=True)
+
+
+class RouteEvents:
+    """Follows groups of rtnetlink: `fileno` is readable when something changed. For one thread.
+
+    Of routes only the host's own are told, as a node may learn thousands of others a second.
+    """
+
+    def __init__(self, groups: Group) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+            self._socket.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, _ROOM_BYTES)
+            _attach(self._socket, _OWN_ROUTES_ONLY)
+            self._socket.bind((0, groups))
+        except OSError as error:
+            raise refusal(_LISTENING, error.errno or 0) from error
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._socket.fileno()
+
+    def read(self, most: int) -> list[Event]:
+        """Return what has been told, up to about so many messages. Raises Overrun, BackendError."""
+        events: list[Event] = []
+        while len(events) < most:
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    raise Overrun from error
+                raise refusal(_LISTENING, error.errno or 0) from error
+            events += _split(data)
+        return events
+
+    def drain(self) -> None:
+        """Forget what has been told so far. Raises BackendError."""
+        while True:
+            try:
+                if not self.read(1):
+                    return
+            except Overrun:
+                continue  # which is told once
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+
+def _split(data: bytes) -> Iterator[Event]:
+    at = 0
+    while at + HEADER.size <= len(data):
+        length, kind, *_ = HEADER.unpack_from(data, at)
+        if length < HEADER.size:
+            return
+        yield Event(kind, data[at + HEADER.size : at + length])
+        at += length + 3 & ~3
+
+
+# Classic BPF (linux/filter.h): load a half word or a byte, jump if equal, return how much to keep.
+_LOAD_HALF, _LOAD_BYTE, _EQUAL, _RETURN = 0x28, 0x30, 0x15, 0x06
+_KIND_AT, _TABLE_AT, _TYPE_AT = 4, 20, 23  # nlmsg_type, rtm_table, rtm_type
+_INSTRUCTION = struct.Struct("=HBBI")
+_PROGRAM = struct.Struct("@HP")
+_OWN_ROUTES_ONLY = (
+    (_LOAD_HALF, 0, 0, _KIND_AT),
+    (_EQUAL, 1, 0, socket.htons(Kind.NEW_ROUTE)),  # loads are in network order
+    (_EQUAL, 0, 4, socket.htons(Kind.DELETED_ROUTE)),
+    (_LOAD_BYTE, 0, 0, _TABLE_AT),
+    (_EQUAL, 0, 3, LOCAL_TABLE),
+    (_LOAD_BYTE, 0, 0, _TYPE_AT),
+    (_EQUAL, 0, 1, LOCAL_TYPE),
+    (_RETURN, 0, 0, 0xFFFFFFFF),
+    (_RETURN, 0, 0, 0),
+)
+
+
+def _attach(sock: socket.socket, instructions: Sequence[tuple[int, int, int, int]]) -> None:
+    """Let a socket get only what the instructions keep."""
+    code = b"".join(_INSTRUCTION.pack(*each) for each in instructions)
+    held = ctypes.create_string_buffer(code, len(code))
+    program = _PROGRAM.pack(len(instructions), ctypes.addressof(held))
+    sock.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
