@@ -36,7 +36,7 @@ _IFA_F_NODAD = 0x02
 _NUD_PERMANENT = 0x80
 
 # The same on every link: each has two ends.
-_MAC_OF_NODE = "02:00:00:00:00:01"
+MAC_OF_NODE = "02:00:00:00:00:01"
 MAC_OF_PEER = "02:00:00:00:00:02"
 _PODS = {"pod1": plan.POD1, "pod2": plan.POD2, "pod3": plan.POD3}
 # On one bridge each machine has a link address of its own.
@@ -201,7 +201,7 @@ class Network:
             for address in addresses:
                 links.address("eth0", address)
             links.route("eth0", to=gateway)
-            links.neighbour("eth0", gateway, _MAC_OF_NODE)
+            links.neighbour("eth0", gateway, MAC_OF_NODE)
             links.route("eth0", to="0.0.0.0/0", via=gateway)
 
 
@@ -218,12 +218,12 @@ class _Links:
     def connect(self, name: str, to: Namespace) -> None:
         """Make a veth whose other end is the `eth0` of another namespace."""
         peer = {"ifname": "eth0", "net_ns_fd": to.fd, "address": MAC_OF_PEER}
-        self._netlink.link("add", ifname=name, kind="veth", peer=peer, address=_MAC_OF_NODE)
+        self._netlink.link("add", ifname=name, kind="veth", peer=peer, address=MAC_OF_NODE)
         self.up(name)
 
     def bridge(self, name: str, ports: Mapping[str, Namespace]) -> None:
         """Make a bridge; its ports are veths that lead to other namespaces."""
-        self._netlink.link("add", ifname=name, kind="bridge", address=_MAC_OF_NODE)
+        self._netlink.link("add", ifname=name, kind="bridge", address=MAC_OF_NODE)
         for port, to in ports.items():
             self.connect(port, to)
             self._netlink.link("set", index=self._find(port), master=self._find(name))

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Services at the node's devices: what socket hooks do not reach, and every way back.
+ *
+ *	client			there			back
+ *	outside, pod		ingress: to the		ingress: from the node's address
+ *				endpoint; egress:	to the client's; egress: from
+ *				masqueraded		the endpoint to the frontend
+ *	the node		egress: both, and sent	ingress: both, and sent in by
+ *				to where it leads	the device that the client chose
+ *
+ * So netfilter sees both ends of a flow as behind kube-proxy. `ingress` and `egress` serve the
+ * flows that there are; stages open new ones and do what is rare.
+ */
+
+#include <uapi/linux/bpf.h>
+#include <uapi/linux/pkt_cls.h>
+
+#include <kproxy/choose.h>
+#include <kproxy/packet.h>
+#include <kproxy/fragment.h>
+#include <kproxy/flow.h>
+#include <kproxy/track.h>
+#include <kproxy/half_open.h>
+#include <kproxy/snat.h>
+#include <kproxy/plan.h>
+#include <kproxy/serve.h>
+#include <kproxy/refuse.h>
+#include <kproxy/work.h>
+
+/* In the order of the programs below. */
+enum stage { STAGE_SERVE, STAGE_ERROR, STAGE_CHOOSE, STAGE_OPEN, STAGE_REFUSE };
+
+BPF_PROG_ARRAY(stages, 16);
+
+static __always_inline int hand_to(struct __sk_buff *skb, const struct packet *packet,
+				   int at_egress, int stage)
+{
+	struct work *work = this_work();
+
+	if (work) {
+		work->packet = *packet;
+		work->at_egress = at_egress;
+		work->tries = 0;
+		stages.call(skb, stage);
+	}
+	return done(STAGE_MISSING);
+}
+
+/*
+ * Whether a packet that leaves may open a flow: the node's own, and what a pod sent through a device
+ * that is not attached yet. All else was looked at where it came in.
+ */
+static __always_inline int may_open_here(struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct rules *rules;
+	int only = 0;
+
+	if (!skb->ingress_ifindex)
+		return 1;
+	rules = table_rules.lookup(&only);
+	return rules && rules->local_pods == PODS_BY_NETWORK &&
+	       is_in_pod_network(rules, &packet->ends.source);
+}
+
+/* A packet of no flow: most are of no Service, and go their way without another look. */
+static __always_inline int without_flow(struct __sk_buff *skb, const struct packet *packet,
+					int at_egress)
+{
+	const struct host *host = host_settings();
+	struct frontend_key destination = { .address = packet->ends.destination,
+					    .port = packet->ends.destination_port,
+					    .protocol = packet->protocol };
+	struct meeting met;
+
+	if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP &&
+	    packet->protocol != IPPROTO_SCTP)
+		return done(NOT_UNDERSTOOD);
+	if (!host || host->flags & HOST_WITHDRAWN)
+		return done(WITHDRAWN);
+	met = meet(&destination, 1);
+	if (!met.frontend &&
+	    (met.reason != NOT_A_SERVICE || !is_unclaimed(&destination.address)))
+		return done(met.reason);
+	return hand_to(skb, packet, at_egress, STAGE_CHOOSE);
+}
+
+static __always_inline int enter(struct __sk_buff *skb, int at_egress)
+{
+	struct packet packet = read_packet(skb);
+	struct flow *flow;
+	int forward;
+
+	if (packet.kind > PACKET_ERROR)
+		return done(NOT_UNDERSTOOD);
+	if (packet.kind == PACKET_ERROR)
+		return hand_to(skb, &packet, at_egress, STAGE_ERROR);
+	if (packet.first_fragment)
+		remember_fragment(&packet);
+	if (packet.kind == PACKET_LATER_FRAGMENT && recall_fragment(&packet))
+		return done(LATER_FRAGMENT_ALONE);
+	flow = flow_at(&packet.ends, packet.protocol);
+	if (!flow && at_egress && !may_open_here(skb, &packet))
+		return done(NOT_A_SERVICE);
+	if (!flow)
+		return without_flow(skb, &packet, at_egress);
+	forward = is_forward(flow, &packet.ends);
+	if (forward && flow->side == CLIENT_SIDE &&
+	    flow->state & (STATE_ACKNOWLEDGED | STATE_CLOSING) && is_opening_again(skb, &packet))
+		return hand_to(skb, &packet, at_egress, STAGE_SERVE);
+	note_packet(skb, flow, &packet, forward);
+	return serve(skb, &packet, NULL, flow, at_egress);
+}
+
+int ingress(struct __sk_buff *skb)
+{
+	return enter(skb, 0);
+}
+
+int egress(struct __sk_buff *skb)
+{
+	return enter(skb, 1);
+}
+
+/* A flow just born, or one that a SYN of its client meets: a closing one makes room for it. */
+int stage_serve(struct __sk_buff *skb)
+{
+	struct work *work = this_work();
+	struct packet packet;
+	struct flow *flow;
+	int forward;
+
+	if (!work)
+		return done(STAGE_MISSING);
+	packet = work->packet;
+	flow = flow_at(&packet.ends, packet.protocol);
+	if (!flow)
+		return done(FLOWS_FULL);
+	forward = is_forward(flow, &packet.ends);
+	if (forward && flow->side == CLIENT_SIDE &&
+	    (flow->state & STATE_CLOSING || !is_whole(flow, packet.protocol))) {
+		work->former = *flow;
+		delete_flow(&work->former, packet.protocol);
+		stages.call(skb, STAGE_CHOOSE);
+		return done(STAGE_MISSING);
+	}
+	note_packet(skb, flow, &packet, forward);
+	return serve(skb, &packet, NULL, flow, work->at_egress);
+}
+
+/* An ICMP error, which goes the way of the packets that answer what it is about. */
+int stage_error(struct __sk_buff *skb)
+{
+	struct work *work = this_work();
+	struct packet error, embedded;
+	struct flow *flow;
+
+	if (!work)
+		return done(STAGE_MISSING);
+	error = work->packet;
+	embedded = read_embedded(skb, &error);
+	if (embedded.kind != PACKET_PLAIN)
+		return done(NOT_UNDERSTOOD);
+	flow = flow_at(&embedded.ends, embedded.protocol);
+	if (!flow)
+		return done(NOT_A_SERVICE);
+	return serve(skb, &embedded, &error, flow, work->at_egress);
+}
+
+/* A packet of no flow to a frontend, or to an address that nobody has. */
+int stage_choose(struct __sk_buff *skb)
+{
+	const struct host *host = host_settings();
+	struct work *work = this_work();
+	struct frontend_key destination = {};
+	struct client client;
+	struct choice choice;
+
+	if (!work || !host)
+		return done(STAGE_MISSING);
+	destination.address = work->packet.ends.destination;
+	destination.port = work->packet.ends.destination_port;
+	destination.protocol = work->packet.protocol;
+	client = client_of(&work->packet.ends.source,
+			   !work->at_egress && is_from_pod_device(skb->ifindex));
+	if (client.own && !work->at_egress)
+		return done(NOT_A_SERVICE);
+	choice = choose(&destination, &client);
+	if (choice.reason == TABLE_CHANGED && !work->tries++)
+		stages.call(skb, STAGE_CHOOSE);
+	if (choice.reason == CHOSEN && work->packet.kind == PACKET_LATER_FRAGMENT)
+		return done(NO_FLOW);
+	if (choice.reason == CHOSEN && !is_opening(&work->packet)) {
+		if (host->flags & HOST_HAND_OVER)
+			return done(HAND_OVER);
+		choice.reason = NO_FLOW;
+	}
+	if (is_refused(choice.reason)) {
+		work->reason = choice.reason;
+		stages.call(skb, STAGE_REFUSE);
+	}
+	if (choice.reason != CHOSEN)
+		return done(choice.reason);
+	choice.reason = plan_flow(skb, work, &choice);
+	if (choice.reason != CHOSEN)
+		return done(choice.reason);
+	work->tries = 0;
+	stages.call(skb, STAGE_OPEN);
+	return done(STAGE_MISSING);
+}
+
+/* Enter the flow that is planned, and serve it. */
+int stage_open(struct __sk_buff *skb)
+{
+	const struct host *host = host_settings();
+	struct work *work = this_work();
+	struct flow_key key;
+	struct ends ends;
+	__u8 protocol;
+	int result;
+
+	if (!work || !host)
+		return done(STAGE_MISSING);
+	protocol = work->packet.protocol;
+	result = enter_flow(skb, &work->draft, host, protocol);
+	ends = work->packet.ends;
+	if (result == -EEXIST && !flow_at(&ends, protocol))
+		return done(NO_FREE_PORT);
+	if (result && result != -EEXIST) {
+		if (work->tries++ >= 4 || !give_up_half_open(&work->former))
+			return done(FLOWS_FULL);
+		stages.call(skb, STAGE_OPEN);
+		return done(STAGE_MISSING);
+	}
+	if (!result) {
+		key = flow_key_of(&ends, protocol);
+		remember_half_open(&key);
+	}
+	stages.call(skb, STAGE_SERVE);
+	return done(STAGE_MISSING);
+}
+
+/* Answer a packet that is refused, where it came from. */
+int stage_refuse(struct __sk_buff *skb)
+{
+	struct work *work = this_work();
+	struct packet packet;
+
+	if (!work)
+		return done(STAGE_MISSING);
+	packet = work->packet;
+	switch (refuse(skb, &packet)) {
+	case REFUSAL_SENT:
+		return sent(work->reason,
+			    bpf_redirect(skb->ifindex, work->at_egress ? BPF_F_INGRESS : 0));
+	case REFUSAL_FAILED:
+		return done(NOT_REWRITTEN);
+	default:
+		return done(REFUSED_TOO_OFTEN);
+	}
+}
