@@ -1,0 +1,126 @@
+"""UDP flows that the tc programs translate: listed, forgotten, and left alone."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv6Address
+
+from backends.ebpf.driver.flow_layout import TICK_NS, End, Entry, FlowFlag, Side
+from backends.ebpf.driver.flow_map import FlowMap
+from backends.kernel.bpf.maps import Map
+from kproxy.core.addresses import Family
+from kproxy.core.flows import Destinations, Flow
+
+_ID_BYTES = 4  # at the end of a handle, after the key of the client's side
+
+
+class Flows:
+    """The flows of one family, as their clients see them. Any call may raise BackendError."""
+
+    def __init__(self, family: Family, entries: Map) -> None:
+        self._family = family
+        self._map = FlowMap(entries)
+
+    def flows(self, wanted: Destinations) -> Iterator[Flow]:
+        """Yield the flows to `wanted`; in bounded memory, however many others there are."""
+        admits = _Sieve(self._family, wanted).admits
+        layout = self._map.layout
+        for keys, values in self._map.entries.raw_parts():
+            for number, (_, _, side, _, protocol) in enumerate(layout.columns(keys, values)):
+                if protocol != socket.IPPROTO_UDP or side != Side.CLIENT:
+                    continue
+                if admits(layout.frontend(values, number)):
+                    key, entry = layout.key_of(keys, number), layout.entry(values, number)
+                    yield _flow(entry, key + entry.id.to_bytes(_ID_BYTES))
+
+    def forget_flows(self, flows: Iterable[Flow]) -> int:
+        """Remove flows that `flows` named; return how many still existed."""
+        removed = 0
+        for flow in flows:
+            key, id_ = flow.handle[:-_ID_BYTES], int.from_bytes(flow.handle[-_ID_BYTES:])
+            entry = self._map.find(key, id_)
+            removed += entry is not None and self._map.remove(entry, socket.IPPROTO_UDP)
+        return removed
+
+    def leave_alone(self, flows: Iterable[Flow]) -> int:
+        """Let flows pass that the kernel's own tracking translates; return how many there are."""
+        layout = self._map.layout
+        stamp = time.monotonic_ns() // TICK_NS
+        entries = {}
+        for flow in flows:
+            client = _end(flow.source, flow.source_port)
+            entry = Entry(
+                state=0,
+                stamp=stamp,
+                id=secrets.randbits(32),
+                client=client,
+                frontend=_end(flow.destination, flow.destination_port),
+                endpoint=_end(flow.reply_source, flow.reply_source_port),
+                node=_end(flow.reply_destination, flow.reply_destination_port),
+                stack_port=client.port,
+                side=Side.CLIENT,
+                flags=FlowFlag.KERNELS,
+            )
+            key = layout.key(entry.client, entry.frontend, socket.IPPROTO_UDP)
+            entries[key] = layout.encode(entry)
+        self._map.entries.update_many(entries)
+        return len(entries)
+
+
+class _Sieve:
+    """The wanted frontends as the programs write them, to tell a flow before it is decoded."""
+
+    def __init__(self, family: Family, wanted: Destinations) -> None:
+        self._vips = {
+            socket.inet_pton(_af(address), address) + port.to_bytes(2)
+            for address, port in wanted.vips
+        }
+        self._ports = {port.to_bytes(2) for port in wanted.ports}
+        self._networks = [
+            (int(network.network_address), int(network.netmask))
+            for network in wanted.networks
+            if network.max_prefixlen == family.bits
+        ]
+
+    def admits(self, frontend: bytes) -> bool:
+        """Say whether a frontend, its address and its port in a row, is wanted."""
+        if frontend in self._vips or frontend[-2:] in self._ports:
+            return True
+        if not self._networks:
+            return False
+        number = int.from_bytes(frontend[:-2])
+        return any(number & mask == network for network, mask in self._networks)
+
+
+def _flow(entry: Entry, handle: bytes) -> Flow:
+    return Flow(
+        *_where(entry.client),
+        *_where(entry.frontend),
+        *_where(entry.endpoint),
+        *_where(entry.node),
+        zone=0,
+        handle=handle,
+    )
+
+
+def _where(end: End) -> tuple[str, int]:
+    return _text(end.address), int.from_bytes(end.port)
+
+
+def _end(address: str, port: int) -> End:
+    return End(socket.inet_pton(_af(address), address), port.to_bytes(2))
+
+
+def _af(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _text(address: bytes) -> str:
+    """Return an address in canonical text: the C library's, but for the last bytes of ::/96."""
+    if len(address) == 4:
+        return socket.inet_ntop(socket.AF_INET, address)
+    text = socket.inet_ntop(socket.AF_INET6, address)
+    return str(IPv6Address(address)) if "." in text else text
