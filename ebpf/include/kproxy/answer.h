@@ -9,6 +9,8 @@
 #if KPROXY_FAMILY == 4
 #define ICMP_ECHO_REQUEST 8
 #define ICMP_PORT_UNREACHABLE 3
+#define ICMP_MTU_TYPE ICMP_UNREACHABLE
+#define ICMP_MTU_CODE 4
 #define ANSWER_MAX 576 /* RFC 1812, 4.3.2.3 */
 struct ip_header {
 	struct iphdr ip;
@@ -16,6 +18,8 @@ struct ip_header {
 #else
 #define ICMP_ECHO_REQUEST 128
 #define ICMP_PORT_UNREACHABLE 4
+#define ICMP_MTU_TYPE ICMP_TOO_BIG
+#define ICMP_MTU_CODE 0
 #define ANSWER_MAX 1280 /* RFC 4443, 2.4 */
 struct ip_header {
 	struct ipv6hdr ip;
@@ -162,15 +166,22 @@ static __always_inline __s64 sum_up(struct __sk_buff *skb, const struct packet *
 	return sum;
 }
 
-/* Answer by ICMP that nobody serves this port, with as much of the packet as is allowed. */
-static __always_inline int turn_into_unreachable(struct __sk_buff *skb,
-						 const struct packet *packet)
+/* Where a device that is to complete the checksum of L4 will write it; 0: not known. */
+static __always_inline __u32 partial_checksum_offset(__u8 protocol)
 {
+	return protocol == IPPROTO_UDP ? 6 : protocol == IPPROTO_TCP ? 16 : 0;
+}
+
+/* Answer by an ICMP error of this type, with as much of the packet as is allowed. */
+static __always_inline int turn_into_error(struct __sk_buff *skb, const struct packet *packet,
+					   struct icmp_header icmp)
+{
+	__u32 field = partial_checksum_offset(packet->protocol);
 	__u32 length = packet->end - packet->l3;
 	struct {
 		struct ip_header header;
 		struct icmp_header icmp;
-	} answer = {};
+	} answer = { .icmp = icmp };
 	__s64 sum;
 	int partial = is_checksum_partial(skb, packet->l4);
 	__u16 seed = 0;
@@ -179,9 +190,9 @@ static __always_inline int turn_into_unreachable(struct __sk_buff *skb,
 		length = EMBEDDED_MAX;
 	if (partial < 0 || bpf_skb_change_tail(skb, packet->l3 + length, 0) < 0)
 		return -1;
-	if (partial && packet->protocol == IPPROTO_UDP) {
+	if (partial && field) {
 		/* With the checksum filled in, L4 sums up to what was in its place, negated. */
-		if (READ_AT(skb, packet->l4 + 6, &seed) < 0)
+		if (READ_AT(skb, packet->l4 + field, &seed) < 0)
 			return -1;
 		sum = sum_up(skb, packet, packet->l4 - packet->l3);
 		seed = ~seed;
@@ -191,8 +202,6 @@ static __always_inline int turn_into_unreachable(struct __sk_buff *skb,
 	if (sum < 0 || bpf_skb_adjust_room(skb, sizeof(answer), BPF_ADJ_ROOM_MAC, 0) < 0)
 		return -1;
 	answer.header = answer_header(packet, OWN_ICMP, sizeof(answer.icmp) + length);
-	answer.icmp.type = ICMP_UNREACHABLE;
-	answer.icmp.code = ICMP_PORT_UNREACHABLE;
 	sum += seed + (__u32)bpf_csum_diff(NULL, 0, (void *)&answer.icmp, sizeof(answer.icmp), 0);
 #if KPROXY_FAMILY == 6
 	sum += pseudo_sum(packet, OWN_ICMP, sizeof(answer.icmp) + length);

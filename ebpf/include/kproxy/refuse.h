@@ -24,7 +24,7 @@ enum refusal {
 #define REFUSAL_INTERVAL_NS 100000
 #define REFUSAL_BURST 2000
 
-enum refusal_kind { REFUSAL_RESET, REFUSAL_UNREACHABLE, REFUSAL_KINDS };
+enum refusal_kind { REFUSAL_RESET, REFUSAL_ERROR, REFUSAL_KINDS };
 
 /* When the bucket is full again, by kind of answer. */
 BPF_TABLE("percpu_array", int, __u64, refusal_buckets, REFUSAL_KINDS);
@@ -44,33 +44,63 @@ static __always_inline int take_token(int kind)
 	return 1;
 }
 
-/* RFC 9293, 3.10.7.1; RFC 1122, 3.2.2; RFC 4443, 2.4. */
-static __always_inline int may_be_answered(const struct packet *packet)
+/* RFC 1122, 3.2.2; RFC 4443, 2.4. */
+static __always_inline int may_cause_error(const struct packet *packet)
 {
-	if (packet->kind != PACKET_PLAIN)
-		return 0;
-	if (packet->protocol == OWN_ICMP)
-		return packet->icmp_type == ICMP_ECHO_REQUEST;
-	if (packet->protocol != IPPROTO_TCP)
-		return 1;
-	if (packet->tcp_flags & TCP_RST)
+	return packet->kind == PACKET_PLAIN &&
+	       (packet->protocol != OWN_ICMP || packet->icmp_type == ICMP_ECHO_REQUEST);
+}
+
+/* RFC 9293, 3.10.7.1. */
+static __always_inline int may_cause_reset(const struct packet *packet)
+{
+	if (packet->kind != PACKET_PLAIN || packet->tcp_flags & TCP_RST)
 		return 0;
 	/* What a reset without an acknowledgment to go by must acknowledge is not all here. */
 	return packet->tcp_flags & TCP_ACK || !packet->first_fragment;
 }
 
+/* Send back what a packet was turned into, or did not let itself be turned into. */
+static __always_inline enum refusal sent_back(struct __sk_buff *skb, const struct packet *packet,
+					      int turned)
+{
+	if (turned < 0 || (packet->l3 == ETH_HLEN && swap_link_addresses(skb) < 0))
+		return REFUSAL_FAILED;
+	return REFUSAL_SENT;
+}
+
+static __always_inline enum refusal refuse_by_error(struct __sk_buff *skb,
+						    const struct packet *packet,
+						    struct icmp_header icmp)
+{
+	if (!may_cause_error(packet))
+		return REFUSAL_SILENT;
+	if (!take_token(REFUSAL_ERROR))
+		return REFUSAL_LIMITED;
+	return sent_back(skb, packet, turn_into_error(skb, packet, icmp));
+}
+
 /* Refuse a packet: TCP by a reset, all else by ICMP. */
 static __always_inline enum refusal refuse(struct __sk_buff *skb, const struct packet *packet)
 {
-	int is_tcp = packet->protocol == IPPROTO_TCP;
+	struct icmp_header icmp = { .type = ICMP_UNREACHABLE, .code = ICMP_PORT_UNREACHABLE };
 
-	if (!may_be_answered(packet))
+	if (packet->protocol != IPPROTO_TCP)
+		return refuse_by_error(skb, packet, icmp);
+	if (!may_cause_reset(packet))
 		return REFUSAL_SILENT;
-	if (!take_token(is_tcp ? REFUSAL_RESET : REFUSAL_UNREACHABLE))
+	if (!take_token(REFUSAL_RESET))
 		return REFUSAL_LIMITED;
-	if ((is_tcp ? turn_into_reset(skb, packet) : turn_into_unreachable(skb, packet)) < 0)
-		return REFUSAL_FAILED;
-	if (packet->l3 == ETH_HLEN && swap_link_addresses(skb) < 0)
-		return REFUSAL_FAILED;
-	return REFUSAL_SENT;
+	return sent_back(skb, packet, turn_into_reset(skb, packet));
+}
+
+/* Refuse a packet because it is larger than what lies before it takes. */
+static __always_inline enum refusal refuse_too_big(struct __sk_buff *skb,
+						   const struct packet *packet, __u32 mtu)
+{
+	struct icmp_header icmp = { .type = ICMP_MTU_TYPE,
+				    .code = ICMP_MTU_CODE,
+				    .rest = bpf_htonl(mtu) };
+
+	return refuse_by_error(skb, packet, icmp);
 }

@@ -21,7 +21,7 @@ from scapy.packet import Raw
 from backends.kernel.bpf.maps import possible_cpus
 from kproxy.core.addresses import Family
 from tests.support.ebpf.extensions import DESTINATION, IPV4_OPTIONS, IPV6_EXTENSIONS, chained
-from tests.support.ebpf.packets import DROPPED, ETHERNET, REDIRECTED, fragments
+from tests.support.ebpf.packets import DROPPED, ETHERNET, NARROW_MTU, REDIRECTED, fragments
 
 pytestmark = pytest.mark.kernel
 
@@ -65,6 +65,15 @@ def unreachable(packets, embedded):
     if packets.family is Family.IPV4:
         return answer(packets, ICMP(type=3, code=3) / Raw(embedded[: 576 - 28]), tos=0xC0)
     return answer(packets, ICMPv6DestUnreach(code=4) / Raw(embedded[: 1280 - 48]))
+
+
+def too_big(packets, embedded):
+    """Return the ICMP error about a packet that a narrow link does not take."""
+    if packets.family is Family.IPV4:
+        message = ICMP(type=3, code=4, nexthopmtu=NARROW_MTU)
+        return answer(packets, message / Raw(embedded[: 576 - 28]), tos=0xC0)
+    message = ICMPv6PacketTooBig(mtu=NARROW_MTU)
+    return answer(packets, message / Raw(embedded[: 1280 - 48]))
 
 
 def counted(packets):
@@ -254,6 +263,25 @@ def test_answers_are_given_at_a_bounded_rate(packets, segment):
     )
     passed = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - now
     assert INTERVAL_NS <= taken - now <= INTERVAL_NS + passed
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        UDP(sport=33000, dport=80) / Raw(b"\xee" * 1300),
+        TCP(sport=33000, dport=80, seq=7, ack=9, flags="PA") / Raw(b"\xee" * 1300),
+        SCTP(sport=33000, dport=80) / Raw(b"\xee" * 1300),
+    ],
+    ids=["udp", "tcp", "sctp"],
+)
+def test_a_packet_that_is_too_big_is_answered_by_the_size_to_keep_to(packets, payload):
+    number = {"UDP": UDP_NUMBER, "TCP": TCP_NUMBER}.get(payload.name, SCTP_NUMBER)
+    packets.refuse(packets.places.frontend, 80, number, too_big=True)
+    came = bytes(to_frontend(packets) / payload)
+
+    ran = packets.run(bytes(ETHERNET)[:12] + ethertype(packets) + came, "refuse_egress")
+
+    assert (ran.verdict, ran.data.hex()) == (REDIRECTED, too_big(packets, came).hex())
 
 
 @pytest.mark.parametrize("loaded_packet_programs", [Family.IPV6], indirect=True, ids=["ipv6"])

@@ -20,7 +20,9 @@ struct order_key {
 	__u8 role;
 };
 
-enum action { REWRITE, REFUSE };
+enum action { REWRITE, REFUSE, REFUSE_TOO_BIG };
+
+#define NARROW_MTU 1280
 
 struct order {
 	struct ends to;
@@ -117,9 +119,14 @@ static __always_inline int refuse_ordered(struct __sk_buff *skb, __u64 flags)
 	if (packet.kind > PACKET_ERROR)
 		return TC_ACT_UNSPEC;
 	order = order_for(&packet, OF_DESTINATION);
-	if (!order || order->action != REFUSE)
+	if (!order || order->action == REWRITE)
 		return TC_ACT_UNSPEC;
-	refusal = refuse(skb, &packet);
+	if (order->action == REFUSE)
+		refusal = refuse(skb, &packet);
+	else if (packet.end - packet.l3 > NARROW_MTU)
+		refusal = refuse_too_big(skb, &packet, NARROW_MTU);
+	else
+		return TC_ACT_UNSPEC;
 	count = refusals.lookup(&refusal);
 	if (count)
 		__sync_fetch_and_add(count, 1);

@@ -23,6 +23,7 @@ from tests.support.ebpf.sources import Loaded
 
 SOURCE = Path(__file__).with_name("packet.bpf.c")
 UNTOUCHED, TRANSLATED, DROPPED, REDIRECTED = 0xFFFFFFFF, 0, 2, 7  # enum of TC_ACT
+NARROW_MTU = 1280
 NUMBERS = {TCP: 6, UDP: 17, SCTP: 132}
 
 # Frames that test runs are given are for the machine's own loopback device, whose address this is.
@@ -118,9 +119,9 @@ class PacketPrograms(Loaded):
         value = packed_ends(to) + bytes((0, keep == "source", keep == "destination", 0))
         self.maps["orders"].update(_order_key(role, address, port, protocol), value)
 
-    def refuse(self, address: str, port: int, protocol: int) -> None:
-        """Order that packets to here are refused."""
-        value = packed_ends(Ends(address, 0, address, 0)) + bytes((1, 0, 0, 0))
+    def refuse(self, address: str, port: int, protocol: int, *, too_big: bool = False) -> None:
+        """Order that packets to here are refused, or those of more than NARROW_MTU bytes."""
+        value = packed_ends(Ends(address, 0, address, 0)) + bytes((1 + too_big, 0, 0, 0))
         key = _order_key(Role.DESTINATION, address, port, protocol)
         self.maps["orders"].update(key, value)
 
