@@ -257,6 +257,7 @@ def keep(folder: Path, unit: Unit) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Compile every source for every family into a folder, to be shipped."""
     (folder,) = arguments
+    Path(folder).mkdir(parents=True, exist_ok=True)  # for everybody to read, unlike a cache
     with tempfile.TemporaryDirectory() as made:
         tree = headers.find(Path(made), os.environ)
         for source in sorted(SOURCES.glob("*.bpf.c")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import lzma
 import os
@@ -108,8 +107,11 @@ def _kept(folder: Path, name: str, parts: list[Path]) -> Path:
                 with tarfile.open(parts[0]) as archive:
                     archive.extractall(new)  # it is the kernel's own
             shutil.rmtree(tree, ignore_errors=True)  # it points at what was uninstalled
-            with contextlib.suppress(FileExistsError):
-                new.rename(tree)  # or another process was quicker
+            try:
+                new.rename(tree)
+            except OSError:
+                if not _whole([tree]):  # else another process was quicker
+                    raise
     except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
         doing = f"putting kernel headers into {tree}"
         raise BackendError(doing, str(error), transient=True) from error

@@ -127,7 +127,7 @@ def open_version(
         detail = f"it is no BPF file system; mount one: mount -t bpf bpf {root}"
         raise BackendError(f"pinning below {root}", detail, transient=False)
     folder = family_folder(root, family)
-    wanted, digest = shapes(units, sizes), _digest(units, sizes)
+    wanted, digest = shapes(units, sizes), _digest(units)
     with _refused(f"making room below {folder}"):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _set_aside(folder)
@@ -262,8 +262,8 @@ def _marker(version: Path, digest: str) -> Path:
     return version / f"version-{digest}"
 
 
-def _digest(units: Sequence[Unit], sizes: Mapping[str, int]) -> str:
-    content = b"".join(encode(unit) for unit in units) + repr(sorted(sizes.items())).encode()
+def _digest(units: Sequence[Unit]) -> str:
+    content = b"".join(encode(unit) for unit in units)
     return hashlib.sha256(content).hexdigest()[:32]
 
 

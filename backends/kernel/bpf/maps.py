@@ -293,11 +293,13 @@ def pinned(path: Path) -> Map:
 @functools.cache
 def possible_cpus() -> int:
     """Return for how many CPUs a map keeps values: those that may be there one day count."""
-    count = 0
-    for part in _POSSIBLE.read_text().strip().split(","):
-        first, _, last = part.partition("-")
-        count += int(last or first) - int(first) + 1
-    return count
+    return count_cpus(_POSSIBLE.read_text())
+
+
+def count_cpus(ranges: str) -> int:
+    """Return how many CPUs the kernel lists, as in 0-3,8."""
+    bounds = [part.partition("-") for part in ranges.strip().split(",")]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in bounds)
 
 
 def _count(attributes: bytearray) -> int:

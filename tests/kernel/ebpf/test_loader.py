@@ -1,5 +1,6 @@
 """Versions of programs below a BPF file system: made, published, carried over, interrupted."""
 
+import errno
 import itertools
 import os
 import struct
@@ -12,6 +13,7 @@ from backends.ebpf.render import crc32c
 from backends.kernel.bpf import bpffs as file_system
 from backends.kernel.bpf import maps, objects, programs
 from backends.kernel.bpf.programs import VerifierRefusal
+from backends.kernel.bpf.syscall import KernelRefusal
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
@@ -197,6 +199,24 @@ def test_a_refused_program_leaves_what_is_in_force(place):
     assert place.put_in_force(SOURCE) == before
 
 
+def test_what_cannot_be_pinned_leaves_nothing_half(place, monkeypatch):
+    place.put_in_force(SOURCE)
+    everything = place.everything()
+    pinned = []
+
+    def refusing(descriptor, path):
+        if len(pinned) == 3:
+            raise KernelRefusal(f"pinning to {path}", errno.ENOSPC)
+        pinned.append(path)
+        pin(descriptor, path)
+
+    pin = objects.pin
+    monkeypatch.setattr(objects, "pin", refusing)
+    with pytest.raises(KernelRefusal, match="/next/programs/ingress: ENOSPC"):
+        place.open(NEWER)
+    assert place.everything() == everything
+
+
 @pytest.mark.parametrize("missing", ["maps/flows", "programs/ingress", "version-*"])
 def test_a_version_that_somebody_damaged_is_made_anew_with_its_flows(place, missing):
     place.put_in_force(SOURCE)
@@ -236,11 +256,11 @@ def test_what_somebody_unpinned_or_exchanged_is_mended(place):
 
 def test_tables_of_numbers_are_filled_and_kept_as_they_must_be(place):
     table = "struct table { u32 numbers[1024]; };\nBPF_ARRAY(crc_shifts, struct table, 16);\n"
-    place.put_in_force(SOURCE + table)
     version = place.open(SOURCE + table)
     numbers = version.maps["crc_shifts"]
     assert dict(numbers.items()) == crc32c.shift_tables()
 
+    version.publish()
     numbers.update(struct.pack("=I", 3), bytes(4096))
     assert (version.mend(), version.mend()) == (1, 0)
     assert dict(numbers.items()) == crc32c.shift_tables()
@@ -322,30 +342,65 @@ def killed_at(step, monkeypatch, body):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["first", "upgrade"])
-def test_a_kill_at_any_moment_leaves_the_old_version_or_the_new_one(place, monkeypatch, first):
-    verdicts = set()
-    for step in itertools.count():
-        if not first:
-            place.put_in_force(SOURCE)
-            with place.pinned("maps", "flows") as flows:
-                flows.update(FLOW, OPENED)
-        status = killed_at(step, monkeypatch, lambda: place.put_in_force(NEWER))
-        if loader.is_published(place.bpffs, Family.IPV4):
-            verdicts.add(place.verdict())
-        else:
-            verdicts.add(None)
+@pytest.fixture
+def upgrade(place):
+    """Put a version in force, as far as is told."""
 
-        place.put_in_force(NEWER)
+    def put(text, retire=True):
+        version = place.open(text)
+        version.publish()
+        if retire:
+            version.retire()
+        version.close()
+
+    return put
+
+
+def test_a_kill_at_any_moment_of_the_first_load_is_made_good(place, upgrade, monkeypatch):
+    seen = set()
+    for step in itertools.count():
+        status = killed_at(step, monkeypatch, lambda: upgrade(NEWER))
+        is_published = loader.is_published(place.bpffs, Family.IPV4)
+        seen.add(place.verdict() if is_published else None)
+
+        upgrade(NEWER)
         assert place.verdict() == 3
-        beside = {path.name for path in place.folder.iterdir()}
-        assert beside == {"current"}, f"killed at step {step}"
-        if not first:
-            with place.pinned("maps", "flows") as flows:
-                assert flows.lookup(FLOW) is not None
+        assert [path.name for path in place.folder.iterdir()] == ["current"], f"step {step}"
         loader.unload(place.bpffs, Family.IPV4)
         if status == 0:
             break
         assert status == 9
     assert step > 15
-    assert verdicts == ({None, 3} if first else {2, 3})
+    assert seen == {None, 3}
+
+
+@pytest.mark.parametrize("retire", [False, True])
+def test_a_kill_at_any_moment_of_an_upgrade_leaves_the_old_version_or_the_new_one(
+    place, upgrade, monkeypatch, retire
+):
+    seen = set()
+    for step in itertools.count():
+        upgrade(SOURCE)
+        attached = place.pinned("programs", "ingress")
+        with place.pinned("maps", "flows") as flows:
+            flows.update(FLOW, OPENED)
+        status = killed_at(step, monkeypatch, lambda: upgrade(NEWER, retire=retire))
+        seen.add(place.verdict())
+
+        version = place.open(NEWER)
+        version.publish()
+        if not retire:  # what was attached runs as before, until the next start replaces it
+            assert programs.run(attached, PACKET).verdict == 2, f"step {step}"
+        version.retire()
+        version.close()
+        attached.close()
+        assert place.verdict() == 3
+        assert [path.name for path in place.folder.iterdir()] == ["current"], f"step {step}"
+        with place.pinned("maps", "flows") as flows:
+            assert flows.lookup(FLOW) is not None
+        loader.unload(place.bpffs, Family.IPV4)
+        if status == 0:
+            break
+        assert status == 9
+    assert step > 15
+    assert seen == {2, 3}

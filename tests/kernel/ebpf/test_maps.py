@@ -123,6 +123,23 @@ def test_many_entries_are_read_in_a_row(made):
     assert dict(zip(keys, values, strict=True)) == {n: n * n for n in range(1_000)}
 
 
+def test_a_part_grows_to_what_the_kernel_gives_at_least(made):
+    """That is one bucket of a hash, which may hold several entries."""
+    table = made(HASH._replace(max_entries=1_000))
+    table.update_many(entries(1_000))
+    assert dict(entry for part in table.parts(at_once=1) for entry in part) == entries(1_000)
+
+
+def test_a_batch_that_did_not_begin_took_nothing(made, monkeypatch):
+    table = made(HASH)
+    monkeypatch.setattr(maps, "bpf", lambda command, attributes: (-1, errno.ENOMEM))
+    with pytest.raises(BatchRefusal, match="ENOMEM") as refusal:
+        table.update_many(entries(10))
+    assert (refusal.value.applied, refusal.value.transient) == (0, True)
+    with pytest.raises(KernelRefusal, match="deleting from the map"):
+        table.delete_many(entries(10))
+
+
 def test_each_cpu_has_a_value_of_its_own(made):
     table = made(Shape(MapType.PERCPU_ARRAY, 4, 12, 3, 0))
     key = struct.pack("=I", 1)

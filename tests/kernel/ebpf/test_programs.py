@@ -19,6 +19,7 @@ COUNTING = """
 #include <uapi/linux/pkt_cls.h>
 
 struct port { __be16 number; };
+struct event { u32 mark, length, protocol; };
 
 BPF_F_TABLE("hash", struct port, u64, packets_by_destination_port, 1000, BPF_F_NO_PREALLOC);
 BPF_PROG_ARRAY(stages, 4);
@@ -26,10 +27,12 @@ BPF_RINGBUF_OUTPUT(events, 1);
 
 int ingress(struct __sk_buff *skb)
 {
-	u64 *event = events.ringbuf_reserve(sizeof(*event));
+	struct event *event = events.ringbuf_reserve(sizeof(*event));
 
 	if (event) {
-		*event = skb->mark;
+		event->mark = skb->mark;
+		event->length = skb->len;
+		event->protocol = 0;
 		events.ringbuf_submit(event, 0);
 	}
 	skb->mark = 7;
@@ -83,6 +86,16 @@ def test_a_run_takes_and_gives_a_context(counting):
     assert struct.unpack_from("=I", run.context, MARK_AT) == (7,)
 
 
+def test_a_run_is_repeated_and_timed(counting):
+    entry = counting.programs["refused"]
+    assert programs.run(entry, PACKET, repeat=1_000).duration_ns > 0
+    assert programs.run(entry, PACKET, repeat=1_000).verdict == 2
+
+
+def event(mark):
+    return struct.pack("=III", mark, len(PACKET), 0)
+
+
 def report(entry, mark):
     context = bytearray(192)
     struct.pack_into("=I", context, MARK_AT, mark)
@@ -92,14 +105,14 @@ def report(entry, mark):
 def test_what_programs_report_is_read_once_in_its_order(counting):
     entry, got = counting.programs["ingress"], []
     ring = RingBuffer(counting.maps["events"])
-    for mark in range(1_000):  # four times what the ring holds
+    for mark in range(1_000):  # six times what the ring holds, some of it around its end
         report(entry, mark)
         if mark % 100 == 99:
             got += ring.read(30)
             got += ring.read(1_000)
     ring.close()
 
-    assert got == [struct.pack("=Q", mark) for mark in range(1_000)]
+    assert got == [event(mark) for mark in range(1_000)]
 
 
 def test_a_ring_is_readable_while_something_is_in_it(counting):
@@ -120,9 +133,9 @@ def test_what_a_full_ring_cannot_take_is_missing_and_the_rest_is_read(counting):
     held = ring.read(1_000)
     report(entry, 1_000)
 
-    assert held == [struct.pack("=Q", mark) for mark in range(len(held))]
+    assert held == [event(mark) for mark in range(len(held))]
     assert 0 < len(held) < 1_000
-    assert ring.read(1_000) == [struct.pack("=Q", 1_000)]
+    assert ring.read(1_000) == [event(1_000)]
     ring.close()
 
 

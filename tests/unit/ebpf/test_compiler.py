@@ -46,6 +46,9 @@ int ingress(struct __sk_buff *skb)
 """
 
 
+LAST_INSTRUCTION = b"\x95" + bytes(7)
+
+
 @pytest.fixture
 def source(tmp_path):
     path = tmp_path / "sample.bpf.c"
@@ -130,7 +133,7 @@ def test_the_same_source_is_compiled_once(source, cache, compiled):
     "spoil",
     [
         lambda data: data[:-1],
-        lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:],
+        lambda data: data.replace(LAST_INSTRUCTION, LAST_INSTRUCTION[:4] + b"\1\0\0\0"),
         lambda data: b"kproxy bytecode 0\n" + data.partition(b"\n")[2],
         lambda data: b"",
     ],
@@ -192,6 +195,8 @@ def test_a_folder_is_filled_to_be_shipped(tmp_path, tree, monkeypatch, capsys):
     assert {each.name for each in kept} == {"sample.bpf.c for IPv4", "sample.bpf.c for IPv6"}
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert not list((tmp_path / "out").glob(".*"))
+    assert {file.stat().st_mode & 0o004 for file in (tmp_path / "out").iterdir()} == {0o004}
+    assert (tmp_path / "out").stat().st_mode & 0o005 == 0o005
 
 
 def test_a_folder_that_takes_nothing_costs_a_warning_alone(source, tree, monkeypatch, caplog):
@@ -200,6 +205,14 @@ def test_a_folder_that_takes_nothing_costs_a_warning_alone(source, tree, monkeyp
 
     assert found.programs
     assert "not kept in /proc/no/such/place, compiled at each start" in caplog.text
+
+
+def test_what_could_not_be_kept_leaves_nothing_half(source, cache, caplog):
+    (cache / request(source, Family.IPV4).digest).mkdir()
+    load_unit(source, Family.IPV4, cache=cache)
+
+    assert "compiled at each start" in caplog.text
+    assert not list(cache.glob(".new-*"))
 
 
 def test_an_error_names_file_line_and_reason(source, tree):

@@ -1,7 +1,9 @@
 """Which kernel headers are found, and how halves are put together."""
 
 import os
+import shutil
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -61,9 +63,9 @@ def test_a_whole_tree_is_used_where_it_is(root, folder):
 
 
 def test_the_running_kernel_comes_first_then_the_newest(root, folder):
-    for release in ("6.9.0", "6.10.0", "6.1.0"):
+    for release in ("66.9.0", "66.10.0", "66.1.0"):
         plant(root / "lib/modules" / release / "build", COMMON, GENERATED)
-    assert headers.find(folder, {}, root) == root / "lib/modules/6.10.0/build"
+    assert headers.find(folder, {}, root) == root / "lib/modules/66.10.0/build"
 
     plant(root / "lib/modules" / RUNNING / "build", COMMON, GENERATED)
     assert headers.find(folder, {}, root) == root / "lib/modules" / RUNNING / "build"
@@ -71,8 +73,9 @@ def test_the_running_kernel_comes_first_then_the_newest(root, folder):
 
 @pytest.mark.parametrize("by_modules", [True, False])
 def test_the_halves_of_a_distribution_are_put_together_once(root, folder, by_modules):
-    common = plant(root / "usr/src/linux-headers-6.1.0-5-common", COMMON)
-    half = plant(root / "usr/src/linux-headers-6.1.0-5-amd64", GENERATED)
+    where = root / ("opt" if by_modules else "usr/src")
+    common = plant(where / "linux-headers-6.1.0-5-common", COMMON)
+    half = plant(where / "linux-headers-6.1.0-5-amd64", GENERATED)
     plant(root / "usr/src/linux-headers-6.0.0-1-common", COMMON)  # its other half went
     if by_modules:
         modules = root / "lib/modules/6.1.0-5-amd64"
@@ -89,16 +92,35 @@ def test_the_halves_of_a_distribution_are_put_together_once(root, folder, by_mod
 
 
 def test_a_tree_of_links_to_what_was_uninstalled_is_made_anew(root, folder):
-    common = plant(root / "usr/src/linux-headers-6.1.0-5-common", COMMON)
+    common = plant(root / "old/linux-headers-6.1.0-5-common", COMMON)
+    (root / "usr/src").mkdir(parents=True)
+    installed = root / "usr/src/linux-headers-6.1.0-5-common"
+    installed.symlink_to(common)
     plant(root / "usr/src/linux-headers-6.1.0-5-amd64", GENERATED)
     tree = headers.find(folder, {}, root)
-    common.rename(root / "elsewhere")
+    shutil.rmtree(common)
     assert not has_all(tree)
     with pytest.raises(BackendError, match="found none"):
         headers.find(folder, {}, root)
 
-    plant(common, COMMON)
+    installed.unlink()
+    installed.symlink_to(plant(root / "new/linux-headers-6.1.0-5-common", COMMON))
+    assert headers.find(folder, {}, root) == tree
+    assert has_all(tree)
+
+
+def test_two_processes_may_put_the_same_halves_together(root, folder, monkeypatch):
+    plant(root / "usr/src/linux-headers-6.1.0-5-common", COMMON)
+    plant(root / "usr/src/linux-headers-6.1.0-5-amd64", GENERATED)
+    rename = Path.rename
+
+    def slower(new, tree):
+        shutil.copytree(new, tree, symlinks=True)
+        rename(new, tree)
+
+    monkeypatch.setattr(Path, "rename", slower)
     assert has_all(headers.find(folder, {}, root))
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_the_archive_that_a_kernel_carries_is_unpacked(root, folder):
