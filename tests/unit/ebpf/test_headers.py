@@ -76,6 +76,8 @@ def test_the_halves_of_a_distribution_are_put_together_once(root, folder, by_mod
     where = root / ("opt" if by_modules else "usr/src")
     common = plant(where / "linux-headers-6.1.0-5-common", COMMON)
     half = plant(where / "linux-headers-6.1.0-5-amd64", GENERATED)
+    for each in (common, half):
+        plant(each, ("Makefile",))
     plant(root / "usr/src/linux-headers-6.0.0-1-common", COMMON)  # its other half went
     if by_modules:
         modules = root / "lib/modules/6.1.0-5-amd64"
@@ -86,6 +88,7 @@ def test_the_halves_of_a_distribution_are_put_together_once(root, folder, by_mod
 
     assert tree.parent == folder
     assert has_all(tree)
+    assert (tree / "Makefile").read_text() == str(half / "Makefile")
     made = tree.stat().st_ino
     assert headers.find(folder, {}, root).stat().st_ino == made
     assert [each.name for each in folder.iterdir()] == [tree.name]
