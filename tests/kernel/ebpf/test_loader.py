@@ -1,8 +1,6 @@
 """Versions of programs below a BPF file system: made, published, carried over, interrupted."""
 
 import errno
-import itertools
-import os
 import struct
 
 import pytest
@@ -11,100 +9,31 @@ from backends.ebpf.driver import loader
 from backends.ebpf.driver import objects as held_objects
 from backends.ebpf.render import crc32c
 from backends.kernel.bpf import bpffs as file_system
-from backends.kernel.bpf import maps, objects, programs
+from backends.kernel.bpf import objects, programs
 from backends.kernel.bpf.programs import VerifierRefusal
 from backends.kernel.bpf.syscall import KernelRefusal
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
+from tests.support.ebpf.versions import (
+    FLOW,
+    NEWER,
+    ONCE,
+    OPENED,
+    PACKET,
+    SOURCE,
+    Place,
+    numbers_of,
+)
 
 pytestmark = pytest.mark.kernel
 
-SOURCE = """
-#include <uapi/linux/bpf.h>
-
-struct flow { u64 packets; };
-
-BPF_F_TABLE("hash", u64, struct flow, flows, 1000, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", u32, u64, frontends_of_all_services, 1000, BPF_F_NO_PREALLOC);
-BPF_PROG_ARRAY(stages, 16);
-
-enum stage { STAGE_FIRST, STAGE_SECOND, STAGES };
-
-int ingress(struct __sk_buff *skb)
-{
-	u64 key = 1;
-	struct flow *flow = flows.lookup(&key);
-
-	if (flow)
-		__sync_fetch_and_add(&flow->packets, 1);
-	stages.call(skb, STAGE_SECOND);
-	return 100;
-}
-
-int stage_first(struct __sk_buff *skb)
-{
-	return 1;
-}
-
-int stage_second(struct __sk_buff *skb)
-{
-	return 2;
-}
-"""
-NEWER = SOURCE.replace("return 2;", "return 3;")
 OTHER_FLOWS = NEWER.replace("u64 packets;", "u64 packets; u64 bytes;")
 REFUSED = NEWER.replace("return 100;", "return *(u64 *)(0L + skb->mark);")
-PACKET = bytes(64)
-FLOW, ONCE = struct.pack("=Q", 1), struct.pack("=Q", 1)
-OPENED = struct.pack("=Q", 0)
 
 
 @pytest.fixture
 def place(bpffs, sources):
     return Place(bpffs, sources)
-
-
-class Place:
-    """A BPF file system with versions in it."""
-
-    def __init__(self, bpffs, sources):
-        self.bpffs = bpffs
-        self.sources = sources
-        self.folder = loader.family_folder(bpffs, Family.IPV4)
-
-    def open(self, text, sizes=()):
-        unit = self.sources.unit(text)
-        return loader.open_version(self.bpffs, Family.IPV4, [unit], dict(sizes))
-
-    def put_in_force(self, text, sizes=()):
-        """Return what is in force then: the numbers of its maps and programs."""
-        version = self.open(text, sizes)
-        version.publish()
-        version.retire()
-        numbers = numbers_of(version)
-        version.close()
-        return numbers
-
-    def pinned(self, kind, name):
-        kinds = {"maps": maps.pinned, "programs": programs.pinned}
-        return kinds[kind](self.folder / "current" / kind / name)
-
-    def verdict(self):
-        with self.pinned("programs", "ingress") as program:
-            return programs.run(program, PACKET).verdict
-
-    def everything(self):
-        return {
-            str(path.relative_to(self.bpffs))
-            for path in self.bpffs.rglob("*")
-            if not path.name.endswith(".debug")
-        }
-
-
-def numbers_of(version):
-    return {
-        name: objects.number(each) for name, each in {**version.maps, **version.programs}.items()
-    }
 
 
 def test_nothing_is_in_force_before_it_is_published(place):
@@ -140,7 +69,7 @@ def test_what_is_in_force_is_not_loaded_again(place):
 
 def test_flows_go_over_into_the_next_version(place):
     before = place.put_in_force(SOURCE)
-    with place.pinned("maps", "flows") as flows:
+    with place.table("flows") as flows:
         flows.update(FLOW, OPENED)
     place.verdict()
     after = place.put_in_force(NEWER)
@@ -148,7 +77,7 @@ def test_flows_go_over_into_the_next_version(place):
     assert place.verdict() == 3
     same = {name for name in before if before[name] == after[name]}
     assert same == {"flows", "frontends_of_all_services"}
-    with place.pinned("maps", "flows") as flows:
+    with place.table("flows") as flows:
         assert flows.lookup(FLOW) == struct.pack("=Q", 2)
 
 
@@ -157,23 +86,23 @@ def test_flows_go_over_into_the_next_version(place):
 )
 def test_a_map_of_another_shape_is_another_map(place, text, sizes):
     before = place.put_in_force(SOURCE)
-    with place.pinned("maps", "flows") as flows:
+    with place.table("flows") as flows:
         flows.update(FLOW, OPENED)
     version = place.open(text, sizes)
 
     assert version.maps["flows"].lookup(FLOW) is None
-    with place.pinned("maps", "flows") as flows:
+    with place.table("flows") as flows:
         assert objects.number(flows) == before["flows"]
     version.publish()
     version.close()
-    with place.pinned("maps", "flows") as flows:
+    with place.table("flows") as flows:
         assert flows.shape.max_entries == sizes.get("flows", 1000)
         assert flows.lookup(FLOW) is None
 
 
 def test_old_programs_find_their_stages_until_they_are_said_to_be_replaced(place):
     place.put_in_force(SOURCE)
-    attached = place.pinned("programs", "ingress")
+    attached = place.program("ingress")
     version = place.open(NEWER)
     version.publish()
     version.close()
@@ -220,7 +149,7 @@ def test_what_cannot_be_pinned_leaves_nothing_half(place, monkeypatch):
 @pytest.mark.parametrize("missing", ["maps/flows", "programs/ingress", "version-*"])
 def test_a_version_that_somebody_damaged_is_made_anew_with_its_flows(place, missing):
     place.put_in_force(SOURCE)
-    with place.pinned("maps", "frontends_of_all_services") as table:
+    with place.table("frontends_of_all_services") as table:
         table.update(bytes(4), OPENED)
     (found,) = (place.folder / "current").glob(missing)
     found.rmdir() if found.is_dir() else found.unlink()
@@ -230,7 +159,7 @@ def test_a_version_that_somebody_damaged_is_made_anew_with_its_flows(place, miss
     version.publish()
     version.close()
     assert place.verdict() == 2
-    with place.pinned("maps", "frontends_of_all_services") as table:
+    with place.table("frontends_of_all_services") as table:
         assert table.lookup(bytes(4)) == OPENED
 
 
@@ -310,97 +239,3 @@ int connect4(struct bpf_sock_addr *ctx) { u64 key = 1; return !flows.lookup(&key
     units[1] = place.sources.unit(hook.replace("u64, u64", "u64, u32"), name="hook.bpf.c")
     with pytest.raises(ValueError, match=r"hook\.bpf\.c for IPv4 wants flows as"):
         held_objects.private(units, {})
-
-
-def killed_at(step, monkeypatch, body):
-    """Run the body in a child that dies before its `step`-th call that alters something."""
-    calls = itertools.count()
-
-    def dying(function):
-        def called(*arguments, **options):
-            if next(calls) == step:
-                os._exit(9)
-            return function(*arguments, **options)
-
-        return called
-
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            with monkeypatch.context() as patch:
-                for module, name in (
-                    *((os, name) for name in ("mkdir", "rmdir", "rename", "unlink")),
-                    *((maps, "create"), (programs, "load"), (objects, "pin")),
-                    (file_system, "exchange"),
-                ):
-                    patch.setattr(module, name, dying(getattr(module, name)))
-                body()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-@pytest.fixture
-def upgrade(place):
-    """Put a version in force, as far as is told."""
-
-    def put(text, retire=True):
-        version = place.open(text)
-        version.publish()
-        if retire:
-            version.retire()
-        version.close()
-
-    return put
-
-
-def test_a_kill_at_any_moment_of_the_first_load_is_made_good(place, upgrade, monkeypatch):
-    seen = set()
-    for step in itertools.count():
-        status = killed_at(step, monkeypatch, lambda: upgrade(NEWER))
-        is_published = loader.is_published(place.bpffs, Family.IPV4)
-        seen.add(place.verdict() if is_published else None)
-
-        upgrade(NEWER)
-        assert place.verdict() == 3
-        assert [path.name for path in place.folder.iterdir()] == ["current"], f"step {step}"
-        loader.unload(place.bpffs, Family.IPV4)
-        if status == 0:
-            break
-        assert status == 9
-    assert step > 15
-    assert seen == {None, 3}
-
-
-@pytest.mark.parametrize("retire", [False, True])
-def test_a_kill_at_any_moment_of_an_upgrade_leaves_the_old_version_or_the_new_one(
-    place, upgrade, monkeypatch, retire
-):
-    seen = set()
-    for step in itertools.count():
-        upgrade(SOURCE)
-        attached = place.pinned("programs", "ingress")
-        with place.pinned("maps", "flows") as flows:
-            flows.update(FLOW, OPENED)
-        status = killed_at(step, monkeypatch, lambda: upgrade(NEWER, retire=retire))
-        seen.add(place.verdict())
-
-        version = place.open(NEWER)
-        version.publish()
-        if not retire:  # what was attached runs as before, until the next start replaces it
-            assert programs.run(attached, PACKET).verdict == 2, f"step {step}"
-        version.retire()
-        version.close()
-        attached.close()
-        assert place.verdict() == 3
-        assert [path.name for path in place.folder.iterdir()] == ["current"], f"step {step}"
-        with place.pinned("maps", "flows") as flows:
-            assert flows.lookup(FLOW) is not None
-        loader.unload(place.bpffs, Family.IPV4)
-        if status == 0:
-            break
-        assert status == 9
-    assert step > 15
-    assert seen == {2, 3}
