@@ -40,6 +40,7 @@ _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2  # NFTA_HOOK_*
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 1, 2, 3, 4  # NFTA_RULE_*
 FAMILY_NAME = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 _PROTOCOL = {Family.IPV4: 2, Family.IPV6: 10}  # NFPROTO_*
+_EITHER_PROTOCOL = 1  # NFPROTO_INET
 
 _DUMP_TRIES = 10  # of a listing that others disturb; one of 20,000 chains takes 30 ms
 
@@ -91,7 +92,7 @@ def chains_digest(family: Family, prefix: str) -> bytes:
     """
     ours = f"\0{prefix}".encode()
     digest = hashlib.blake2b(digest_size=8)
-    for chain in _chains(family):
+    for chain in _chains(_PROTOCOL[family]):
         if ours in chain:
             digest.update(chain)
     return digest.digest()
@@ -99,7 +100,13 @@ def chains_digest(family: Family, prefix: str) -> bytes:
 
 def chains(family: Family) -> list[Chain]:
     """Return all chains of a family."""
-    return [_chain(attributes(answer)) for answer in _chains(family)]
+    return [_chain(attributes(answer)) for answer in _chains(_PROTOCOL[family])]
+
+
+def chains_of_either(family: Family) -> list[Chain]:
+    """Return all chains that packets of a family may meet, of tables for both families too."""
+    protocols = (_PROTOCOL[family], _EITHER_PROTOCOL)
+    return [_chain(attributes(answer)) for each in protocols for answer in _chains(each)]
 
 
 class RuleReader:
@@ -211,9 +218,9 @@ def delete_table(family: Family, name: str) -> None:
     edit.commit()
 
 
-def _chains(family: Family) -> list[bytes]:
+def _chains(protocol: int) -> list[bytes]:
     with Netlink("listing nf_tables chains") as netlink:
-        return _undisturbed(netlink, netfilter(_GET_CHAIN, REQUEST | DUMP, _PROTOCOL[family]))
+        return _undisturbed(netlink, netfilter(_GET_CHAIN, REQUEST | DUMP, protocol))
 
 
 def _chain(chain: Attributes) -> Chain:
