@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Unconnected UDP sockets: each datagram to a frontend goes where the one before it went, while
+ * that endpoint is there, and replies show the frontend.
+ *
+ * Nothing is refused here. Elsewhere an unconnected socket learns of a refusal only if it asked for
+ * errors (IP_RECVERR), and many an application gives up a socket on which sending fails.
+ */
+
+#include <kproxy/judge.h>
+#include <kproxy/reason.h>
+#include <kproxy/socket.h>
+
+/* What is to be done with a datagram: `to` has port 0 unless it is translated. */
+struct sending {
+	struct target to;
+	__u16 reason;
+};
+
+/* Put a slot in place, unless another one has its endpoint: one reply could mean two frontends. */
+static __always_inline __u16 write_slot(struct slots *slots, const struct frontend_key *frontend,
+					struct slot *slot)
+{
+	__u32 sharing = slot_answering(slots, &slot->pair.endpoint, slot->pair.endpoint_port);
+	__u32 number = slot_of(slots, frontend);
+	__u16 reason = CHOSEN;
+
+	if (number == SLOTS)
+		number = free_slot(slots);
+	if (number >= SLOTS)
+		return LEFT_SOCKET_FULL;
+	if (sharing != SLOTS && sharing != number) {
+		slot->pair.endpoint_port = 0;
+		reason = LEFT_SHARED_ENDPOINT;
+	}
+	slots->slot[number] = *slot;
+	return reason;
+}
+
+static __always_inline __u16 keep(struct slots *slots, __u64 seen,
+				  const struct frontend_key *frontend, struct slot *slot)
+{
+	__u16 reason;
+
+	if (!begin_writing(slots, seen))
+		return LEFT_BUSY;
+	reason = write_slot(slots, frontend, slot);
+	end_writing(slots);
+	return reason;
+}
+
+static __always_inline int is_still_target(const struct slot *slot, const struct judgement *judgement)
+{
+	const struct frontend *frontend = judgement->met.frontend;
+	const struct decision *decision = judgement->decision;
+
+	if (slot->list == frontend->list && slot->base == decision->base &&
+	    slot->count == decision->count)
+		return 1;
+	return is_member(frontend, decision, &slot->pair.endpoint, slot->pair.endpoint_port);
+}
+
+/* Where the datagram goes, by the socket's slots or by a new one. */
+static __always_inline struct sending send_by_slots(struct slots *slots,
+						    const struct judgement *judgement,
+						    const struct frontend_key *frontend)
+{
+	struct slot slot = { .pair = { .frontend = frontend->address,
+				       .frontend_port = frontend->port } };
+	__u64 seen = version_of(slots);
+	__u32 number = slot_of(slots, frontend);
+	struct sending sending = { .reason = LEFT_BUSY };
+	struct choice choice;
+
+	if (number < SLOTS)
+		slot = slots->slot[number];
+	if (version_of(slots) != seen || (seen & 1))
+		return sending;
+	sending.reason = LEFT_SHARED_ENDPOINT;
+	if (number < SLOTS && !slot.pair.endpoint_port)
+		return sending;
+	if (number == SLOTS || !is_still_target(&slot, judgement)) {
+		choice = pick(judgement->met.frontend, judgement->decision,
+			      &judgement->caller.client);
+		sending.reason = choice.reason;
+		if (choice.reason != CHOSEN)
+			return sending;
+		slot.pair.endpoint = choice.target.address;
+		slot.pair.endpoint_port = choice.target.port;
+	}
+	sending.to.address = slot.pair.endpoint;
+	sending.to.port = slot.pair.endpoint_port;
+	sending.reason = CHOSEN;
+	if (slot.list == judgement->met.frontend->list && slot.base == judgement->decision->base &&
+	    slot.count == judgement->decision->count)
+		return sending;
+	slot.list = judgement->met.frontend->list;
+	slot.base = judgement->decision->base;
+	slot.count = judgement->decision->count;
+	sending.reason = keep(slots, seen, frontend, &slot);
+	return sending;
+}
+
+/*
+ * What tc has begun to serve it goes on to serve, or the endpoint would change on the way: of a pod
+ * that is not known yet.
+ */
+static __always_inline void leave_frontend(struct slots *slots, const struct frontend_key *frontend)
+{
+	struct slot slot = { .pair = { .frontend = frontend->address,
+				       .frontend_port = frontend->port } };
+
+	keep(slots, version_of(slots), frontend, &slot);
+}
+
+/* Called straight, an endpoint must answer as itself: its frontend's datagrams go by tc from now. */
+static __always_inline void forget_endpoint(struct bpf_sock_addr *ctx,
+					    const struct frontend_key *endpoint)
+{
+	struct slots *slots = datagrams.sk_storage_get(ctx->sk, 0, 0);
+	__u32 number;
+	__u64 seen;
+
+	if (!slots)
+		return;
+	seen = version_of(slots);
+	number = slot_answering(slots, &endpoint->address, endpoint->port);
+	if (number >= SLOTS || !begin_writing(slots, seen))
+		return;
+	slots->slot[number].pair.endpoint_port = 0;
+	end_writing(slots);
+}
+
+static __always_inline struct sending on_call_from_datagram(struct bpf_sock_addr *ctx,
+							    const struct frontend_key *call,
+							    const struct address *source)
+{
+	struct judgement judgement = judge(ctx, call, source);
+	struct sending sending = { .reason = judgement.reason };
+	struct slots *slots;
+
+	if (!judgement.met.frontend) {
+		forget_endpoint(ctx, call);
+		return sending;
+	}
+	if (judgement.reason == NO_ENDPOINT || judgement.reason == UNKNOWN_PORT)
+		sending.reason = LEFT_TO_TC;
+	if (judgement.reason != CHOSEN && judgement.reason != LEFT_UNKNOWN_POD)
+		return sending;
+	slots = datagrams.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!slots) {
+		sending.reason = LEFT_NO_MEMORY;
+		return sending;
+	}
+	if (judgement.reason == LEFT_UNKNOWN_POD) {
+		leave_frontend(slots, call);
+		return sending;
+	}
+	sending = send_by_slots(slots, &judgement, call);
+	if (!is_current(&judgement.met))
+		sending.reason = TABLE_CHANGED;
+	return sending;
+}
+
+static __always_inline struct target on_send(struct bpf_sock_addr *ctx, struct frontend_key *call,
+					     const struct address *source)
+{
+	struct sending sending = { .reason = NOT_UNDERSTOOD };
+	struct target untouched = {};
+
+	call->protocol = protocol_of(ctx);
+	if (call->protocol == IPPROTO_UDP)
+		sending = on_call_from_datagram(ctx, call, source);
+	if (sending.reason != CHOSEN) {
+		count_reason(sending.reason);
+		return untouched;
+	}
+	count_reason(SOCKET_TRANSLATED);
+	return sending.to;
+}
+
+/* The frontend that an unconnected socket asked, if this endpoint answers for it; else port 0. */
+static __always_inline struct target asked_by_datagram(struct bpf_sock_addr *ctx,
+						       const struct address *endpoint, __be16 port)
+{
+	struct slots *slots = datagrams.sk_storage_get(ctx->sk, 0, 0);
+	struct target frontend = {}, none = {};
+	__u32 number;
+	__u64 seen;
+
+	if (!slots)
+		return none;
+	seen = version_of(slots);
+	number = slot_answering(slots, endpoint, port);
+	if (number >= SLOTS)
+		return none;
+	frontend.address = slots->slot[number].pair.frontend;
+	frontend.port = slots->slot[number].pair.frontend_port;
+	return version_of(slots) == seen ? frontend : none;
+}
