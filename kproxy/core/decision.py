@@ -64,7 +64,7 @@ def decide(entry: ServicePort, via: Via, rules: NodeRules, origin: Origin) -> De
     """
     if via is Via.CLUSTER_IP:
         return Decision(entry.internal, _at_cluster_ip(rules, origin))
-    if not entry.external_local or entry.external is Use.REJECT:
+    if not entry.external_local:
         return Decision(entry.external, Masquerade.CLUSTER_POLICY)
     if origin is Origin.OUTSIDE:
         return Decision(entry.external, Masquerade.LOCAL_POLICY)

@@ -9,6 +9,7 @@ import enum
 import functools
 import ipaddress
 import struct
+import sys
 from collections.abc import Iterator
 
 from kproxy.core.addresses import Family, Network
@@ -141,6 +142,23 @@ class Layout:
     def list_of(self, key: bytes) -> bytes:
         """Return the digest in the image key of a chunk or a member."""
         return key[1 : 1 + len(NO_DIGEST)]
+
+    def service_of(self, key: bytes) -> bytes:
+        """Return the digest in the image key of a source range."""
+        return key[5 : 5 + len(NO_DIGEST)]
+
+    def bits(self, key: bytes) -> int:
+        """Return how long the network in the image key of an LPM map is."""
+        return int.from_bytes(key[1:5], sys.byteorder)
+
+    def is_wildcard(self, key: bytes) -> bool:
+        """Say whether the image key of a frontend is one for any other port."""
+        return key[-2] == ANY_PROTOCOL
+
+    def detects_pods(self, rules: bytes) -> bool:
+        """Say whether node rules tell local pods apart."""
+        _, _, local_pods = self.rules.unpack(rules)
+        return LocalPodsBy(local_pods) is not LocalPodsBy.UNDETECTED
 
     def wildcard(self, address: str) -> bytes:
         """Return the image key of what any other port of a clusterIP gets."""

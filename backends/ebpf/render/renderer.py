@@ -23,6 +23,7 @@ from kproxy.core.table import (
     ServicePortKey,
     TableChanges,
     Undetected,
+    Vip,
 )
 
 Patch = dict[Key, bytes | None]
@@ -37,12 +38,12 @@ class Renderer:
     """
 
     def __init__(self, family: Family, sizes: Mapping[str, int]) -> None:
-        self._layout = layout(family)
+        self.layout = layout(family)
         self._room = room_in(sizes)
         self._rules: NodeRules | None = None
         self._cluster_ips: set[str] = set()
         self._fixed: dict[Key, bytes] = {}
-        self._wildcard = service_port.refusing(self._layout)
+        self._wildcard = service_port.refusing(self.layout)
         self._asked: dict[ServicePortKey, Asked] = {}
         self._held: set[ServicePortKey] = set()
         self._usage = Usage()
@@ -50,6 +51,7 @@ class Renderer:
         self._impossible: dict[ServicePortKey, str] = {}
         self._refused: dict[ServicePortKey, str] = {}
         self._crowded_out: dict[ServicePortKey, str] = {}
+        self._bare: dict[Key, str] = {}  # wildcards that were refused, with the reasons
         self._reconsider = False
 
     @property
@@ -76,21 +78,36 @@ class Renderer:
         if self._reconsider or self._crowded_out or self._usage.excess(self._room):
             self._reconsider = False
             self._make_room(patch)
+            self._take_back_wildcards(patch)
         return patch
 
     def unheld(self) -> Mapping[ServicePortKey, str]:
-        """Return the service ports that are left out, and why."""
-        return {**self._crowded_out, **self._refused, **self._impossible}
+        """Return the service ports that are left out, or of whose clusterIP something is."""
+        return {
+            **self._without_wildcard(),
+            **self._crowded_out,
+            **self._refused,
+            **self._impossible,
+        }
 
-    def refuse(self, reasons: Mapping[ServicePortKey, str]) -> None:
-        """Leave these service ports out, from the next update on."""
-        self._refused.update(reasons)
+    def refuse(self, entries: Mapping[Key, str]) -> bool:
+        """Leave out whom these entries are made for, from the next update on; say if that helps.
+
+        `entries` are those that the kernel refused, with its reasons. A clusterIP's wildcard is
+        left out alone: its service ports are served without.
+        """
+        wildcards = {key: why for key, why in entries.items() if key in self._wildcards()}
+        refused = {owner: why for key, why in entries.items() for owner in self.owners([key])}
+        self._bare.update(wildcards)
+        self._refused.update(refused)
         self._reconsider = True
+        return bool(wildcards or refused)
 
     def reopen(self) -> None:
         """Render again what was refused, from the next update on."""
-        self._reconsider = self._reconsider or bool(self._refused)
+        self._reconsider = self._reconsider or bool(self._refused or self._bare)
         self._refused.clear()
+        self._bare.clear()
 
     def owners(self, keys: Iterable[Key]) -> frozenset[ServicePortKey]:
         """Return the service ports that these entries are made for; those of the node have none."""
@@ -98,7 +115,7 @@ class Renderer:
 
     def describe(self, key: Key) -> str:
         """Return what an entry is."""
-        return describe(self._layout, _raw(key))
+        return describe(self.layout, _raw(key))
 
     def _take_rules(
         self, changes: TableChanges, patch: Patch
@@ -108,7 +125,7 @@ class Renderer:
         if new is None:
             return changes.service_ports
         self._rules = new
-        fixed = dict(networks.entries(self._layout, new))
+        fixed = dict(networks.entries(self.layout, new))
         patch.update(dict.fromkeys(self._fixed))
         patch.update(fixed)
         self._fixed = fixed
@@ -120,17 +137,37 @@ class Renderer:
     def _take_cluster_ips(self, cluster_ips: Mapping[str, bool], patch: Patch) -> None:
         for address, known in cluster_ips.items():
             (self._cluster_ips.add if known else self._cluster_ips.discard)(address)
-            patch[self._layout.wildcard(address)] = self._wildcard if known else None
+            key = self.layout.wildcard(address)
+            patch[key] = self._wildcard if known and key not in self._bare else None
+            if not known:
+                self._bare.pop(key, None)
         self._usage.wildcards = len(self._cluster_ips)
+
+    def _wildcards(self) -> dict[Key, str]:
+        """Return the addresses of all clusterIPs by their wildcards."""
+        return {self.layout.wildcard(address): address for address in self._cluster_ips}
+
+    def _without_wildcard(self) -> dict[ServicePortKey, str]:
+        """Return the service ports at clusterIPs whose wildcards were refused."""
+        if not self._bare:
+            return {}
+        addresses = self._wildcards()
+        bare = {addresses[key]: why for key, why in self._bare.items()}
+        return {
+            key: f"other ports of {frontend.address} are not refused: {bare[frontend.address]}"
+            for key, asked in self._asked.items()
+            for frontend in asked.entry.frontends
+            if isinstance(frontend, Vip) and frontend.address in bare
+        }
 
     def _draw(self, entry: ServicePort) -> Drawn:
         if self._rules is None:
             raise ValueError("the first changes of a table must bring its node rules")
-        return draw(entry, self._rules, self._layout)
+        return draw(entry, self._rules, self.layout)
 
     def _ask(self, drawn: Drawn) -> None:
         arranged = drawn.arranged
-        length = len(arranged.content) // self._layout.target.size
+        length = len(arranged.content) // self.layout.target.size
         asked = Asked(drawn.entry, arranged.digest, length)
         self._asked[drawn.entry.key] = asked
         if why := impossible(asked):
@@ -147,13 +184,13 @@ class Renderer:
         self._held.add(entry.key)
         first = self._usage.add(self._asked[entry.key])
         if first.chunks:
-            patch.update(lists.chunks(self._layout, arranged))
+            patch.update(lists.chunks(self.layout, arranged))
         if first.members:
-            patch.update(lists.members(self._layout, arranged))
-        for key, value in service_port.frontends(drawn, self._layout):
+            patch.update(lists.members(self.layout, arranged))
+        for key, value in service_port.frontends(drawn, self.layout):
             patch[key] = value
             self._owners[key] = entry.key
-        for source in service_port.source_keys(entry, self._layout):
+        for source in service_port.source_keys(entry, self.layout):
             patch[source] = service_port.ADMITTED
             self._owners[source] = entry.key
 
@@ -163,11 +200,11 @@ class Renderer:
         entry = asked.entry
         last = self._usage.remove(asked)
         if last.chunks:
-            patch.update(dict.fromkeys(lists.chunk_keys(self._layout, asked.digest, asked.length)))
+            patch.update(dict.fromkeys(lists.chunk_keys(self.layout, asked.digest, asked.length)))
         if last.members:
             arranged = self._draw(entry).arranged
-            patch.update((member, None) for member, _ in lists.members(self._layout, arranged))
-        for each in service_port.own_keys(entry, self._layout):
+            patch.update((member, None) for member, _ in lists.members(self.layout, arranged))
+        for each in service_port.own_keys(entry, self.layout):
             patch[each] = None
             self._owners.pop(each, None)
 
@@ -182,11 +219,17 @@ class Renderer:
         for key in self._asked.keys() - self._held - out:
             self._put_in(self._draw(self._asked[key].entry), patch)
 
+    def _take_back_wildcards(self, patch: Patch) -> None:
+        """Leave out those that were refused, and put in all others."""
+        for address in self._cluster_ips:
+            key = self.layout.wildcard(address)
+            patch[key] = None if key in self._bare else self._wildcard
+
     def _owners_of(self, key: Key) -> Iterable[ServicePortKey]:
         raw = _raw(key)
         match TableMap(raw[0]):
             case TableMap.CHUNKS | TableMap.MEMBERS:
-                return self._usage.users(self._layout.list_of(raw))
+                return self._usage.users(self.layout.list_of(raw))
             case _:
                 return [self._owners[key]] if key in self._owners else []
 

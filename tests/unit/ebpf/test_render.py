@@ -115,8 +115,10 @@ def test_lists_of_the_same_content_are_there_once():
 
     entries.update(TableChanges(Family.IPV4, service_ports={ports[0].key: None}))
     assert entries.keys(TableMap.CHUNKS) == {chunk}
+    before = set(entries.image)
     entries.update(TableChanges(Family.IPV4, service_ports={ports[1].key: None}))
     assert not entries.keys(TableMap.CHUNKS)
+    assert not entries.renderer.owners(before)
 
 
 TARGETS = st.lists(st.integers(1, 60), unique=True).map(
@@ -225,7 +227,10 @@ def test_what_the_kernel_refused_is_left_out_until_it_is_tried_again():
     entries.update(table(Family.IPV4, first, second).everything())
     image = dict(entries.image)
 
-    entries.renderer.refuse({second.key: "no memory"})
+    (frontend,) = (
+        key for key in image if "frontend 10.96.0.2:80" in entries.renderer.describe(key)
+    )
+    entries.renderer.refuse({frontend: "no memory"})
     entries.update(TableChanges(Family.IPV4))
     assert entries.renderer.unheld() == {second.key: "no memory"}
     assert entries.renderer.owners(entries.image) == {first.key}
@@ -235,6 +240,23 @@ def test_what_the_kernel_refused_is_left_out_until_it_is_tried_again():
     entries.renderer.reopen()
     entries.update(TableChanges(Family.IPV4))
     assert not entries.renderer.unheld()
+    assert entries.image == image
+
+
+def test_a_wildcard_that_was_refused_is_left_out_alone():
+    entry = service_port(Family.IPV4, 1, [1])
+    entries = Entries(Family.IPV4)
+    entries.update(table(Family.IPV4, entry).everything())
+    image = dict(entries.image)
+    (wildcard,) = (key for key in image if entries.renderer.describe(key).startswith("other ports"))
+
+    entries.renderer.refuse({wildcard: "no memory"})
+    entries.update(TableChanges(Family.IPV4))
+    assert image.keys() - entries.image.keys() == {wildcard}
+    reason = "other ports of 10.96.0.1 are not refused: no memory"
+    assert entries.renderer.unheld() == {entry.key: reason}
+    entries.renderer.reopen()
+    entries.update(TableChanges(Family.IPV4))
     assert entries.image == image
 
 

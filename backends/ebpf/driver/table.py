@@ -1,0 +1,227 @@
+"""The forwarding table in the kernel's maps: read, written, watched.
+
+A packet meets the old table or the new one at every step of a write: see `order`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from backends.ebpf.driver import order
+from backends.ebpf.driver.order import Step, raw_key
+from backends.ebpf.render.layout import TableMap
+from backends.ebpf.render.renderer import Renderer
+from backends.kernel.bpf.maps import BatchRefusal, Map
+from backends.kernel.bpf.syscall import KernelRefusal
+from kproxy.core.image import Changes, Key
+from kproxy.core.table import ServicePortKey, TableChanges
+from kproxy.ports.data_path import BackendError
+
+# What a map says that has no room: a hash, an LPM trie, either without memory.
+_FULL = {errno.E2BIG, errno.ENOSPC, errno.ENOMEM}
+_COMPARED_AT_ONCE = 8192  # entries, which takes 10 ms
+
+Refused = dict[Key, str]  # what the kernel did not take, with its reasons
+
+
+class TableMaps:
+    """The table maps of one family, by their names, and what renders their entries."""
+
+    def __init__(self, maps: Mapping[str, Map], renderer: Renderer) -> None:
+        self._maps = {each: maps[each.map_name] for each in TableMap}
+        self.renderer = renderer
+        self.family = renderer.layout.family
+        self._layout = renderer.layout
+        self._image: dict[Key, bytes] = {}
+        self._count: Counter[TableMap] = Counter()
+        self._lacking: Counter[TableMap] = Counter()
+        self._to_compare: list[TableMap] = []
+
+    def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
+        """Take table changes in; return the image entries that they alter."""
+        patch = self.renderer.update(changes)
+        for key, value in patch.items():
+            of = _map_of(key)
+            self._count[of] += (value is not None) - (key in self._image)
+            if value is None:
+                self._image.pop(key, None)
+            else:
+                self._image[key] = value
+        return patch
+
+    def observe(self) -> dict[Key, bytes]:
+        """Read back all entries. What is as it was rendered takes no memory a second time."""
+        found: dict[Key, bytes] = {}
+        for of in TableMap:
+            for key, value in self._entries(of):
+                mine = self._image.get(key)
+                found[key] = mine if mine is not None and mine == value else value
+        return found
+
+    def commit(self, changes: Changes) -> None:
+        """Write the changes; all that a full map does not take waits, and all else is written.
+
+        Raises BackendError. What there was no room for is left out of the next rendering then.
+        """
+        put, drop = changes.put, changes.drop
+        while True:
+            refused = self._write(put)
+            removable = drop - self._still_needed(drop, refused)
+            self._remove(removable)
+            if not refused:
+                return
+            if not removable:
+                self._give_up(refused)
+            # What was removed made room.
+            put, drop = {key: put[key] for key in refused}, drop - removable
+
+    def settle(self) -> None:
+        """Let what was refused be rendered again, if there is room for it by now."""
+        if self._lacking and all(self._has_room(of, n) for of, n in self._lacking.items()):
+            self._lacking.clear()
+            self.renderer.reopen()
+
+    def disturbed(self) -> bool:
+        """Say whether a map holds anything else than was rendered; some maps at each call.
+
+        Asked each second, it has seen 10,000 Services within three.
+        """
+        compared = 0
+        for _ in TableMap:
+            if not self._to_compare:
+                self._to_compare = list(TableMap)
+            of = self._to_compare.pop()
+            if not self._is_as_rendered(of):
+                return True
+            compared += self._count[of]
+            if compared >= _COMPARED_AT_ONCE:
+                break
+        return False
+
+    def unheld(self) -> Mapping[ServicePortKey, str]:
+        """Return the service ports that are left out, and why."""
+        return self.renderer.unheld()
+
+    def owners(self, keys: Iterable[Key]) -> frozenset[ServicePortKey]:
+        """Return the service ports that these entries are made for."""
+        return self.renderer.owners(keys)
+
+    def describe(self, key: Key) -> str:
+        """Return what an entry is, for logs."""
+        return self.renderer.describe(key)
+
+    def _entries(self, of: TableMap) -> Iterator[tuple[Key, bytes]]:
+        prefix = of.prefix
+        for part in self._maps[of].parts():
+            for key, value in part:
+                yield prefix + key, value
+
+    def _is_as_rendered(self, of: TableMap) -> bool:
+        found = 0
+        for key, value in self._entries(of):
+            if self._image.get(key) != value:
+                return False
+            found += 1
+        return found == self._count[of]
+
+    def _write(self, put: Mapping[Key, bytes]) -> Refused:
+        """Write entries; return those that there was no room for, or none for what they need."""
+        refused: Refused = {}
+        for step in order.of_writing(self._layout, put):
+            if refused and step.of is TableMap.FRONTENDS:
+                refused |= self._held_back(step, refused)
+            entries = {key[1:]: put[key] for key in step.keys if key not in refused}
+            refused |= self._fill(step.of, entries)
+        return refused
+
+    def _fill(self, of: TableMap, entries: Mapping[bytes, bytes]) -> Refused:
+        """Write entries of one map; return those that there was no room for."""
+        try:
+            self._maps[of].update_many(entries)
+        except BatchRefusal as refusal:
+            if refusal.number not in _FULL:
+                raise
+            rest = list(entries.items())[refusal.applied :]
+        else:
+            return {}
+        refused: Refused = {}
+        for key, value in rest:  # others may be there already, and need no room
+            try:
+                self._maps[of].update(key, value)
+            except KernelRefusal as refusal:
+                if refusal.number not in _FULL:
+                    raise
+                refused[of.prefix + key] = str(refusal)
+        return refused
+
+    def _held_back(self, frontends: Step, refused: Refused) -> Refused:
+        """Return the frontends that lead to something that was refused, with its reasons."""
+        reasons = {order.needed_for(self._layout, key): why for key, why in refused.items()}
+        held: Refused = {}
+        for key in frontends.keys:
+            for need in self._needs(self._image.get(key)):
+                if need in reasons:
+                    held[key] = reasons[need]
+        return held
+
+    def _still_needed(self, keys: Collection[Key], refused: Refused) -> frozenset[Key]:
+        """Return which entries the frontends need that could not be rewritten."""
+        frontends = (key for key in refused if _map_of(key) is TableMap.FRONTENDS)
+        needs = {
+            need
+            for key in frontends
+            for need in self._needs(self._maps[TableMap.FRONTENDS].lookup(raw_key(key)[1:]))
+        }
+        if not needs:
+            return frozenset()
+        return frozenset(key for key in keys if order.needed_for(self._layout, key) in needs)
+
+    def _needs(self, frontend: bytes | None) -> tuple[bytes, ...]:
+        """Return the digests by which a frontend finds what it needs."""
+        if frontend is None:
+            return ()
+        service, targets, *_ = self._layout.frontend.unpack(frontend)
+        return service, targets
+
+    def _remove(self, keys: Collection[Key]) -> None:
+        for step in order.of_removing(self._layout, keys):
+            raw = [key[1:] for key in step.keys]
+            if step.of is TableMap.TABLE_RULES:  # an array, whose entries are for ever
+                self._maps[step.of].update_many(dict.fromkeys(raw, bytes(self._layout.rules.size)))
+            else:
+                self._maps[step.of].delete_many(raw)
+
+    def _give_up(self, refused: Refused) -> None:
+        """Have what was refused left out by the next rendering. Raises BackendError."""
+        owners = self.owners(refused)
+        affected = (
+            key
+            for key in self._image
+            if key in refused or not self.owners([key]).isdisjoint(owners)
+        )
+        self._lacking = Counter(map(_map_of, affected))
+        if not self.renderer.refuse(refused):
+            self._lacking.clear()
+        key, why = next(iter(refused.items()))
+        detail = f"{len(refused)} entries refused, among them {self.describe(key)}: {why}"
+        raise BackendError("filling the maps", detail, transient=True)
+
+    def _has_room(self, of: TableMap, count: int) -> bool:
+        """Find out whether a map takes so many entries more, by some that nobody looks up."""
+        table = self._maps[of]
+        scratch = [order.scratch(self._layout, of, number) for number in range(count)]
+        try:
+            table.update_many(dict.fromkeys(scratch, bytes(table.shape.value_size)))
+        except BatchRefusal as refusal:
+            if refusal.number not in _FULL:
+                raise
+            return False
+        finally:
+            table.delete_many(scratch)
+        return True
+
+
+def _map_of(key: Key) -> TableMap:
+    return TableMap(raw_key(key)[0])
