@@ -19,6 +19,7 @@
 #include <kproxy/choose.h>
 #include <kproxy/packet.h>
 #include <kproxy/fragment.h>
+#include <kproxy/claims.h>
 #include <kproxy/flow.h>
 #include <kproxy/track.h>
 #include <kproxy/half_open.h>
@@ -105,24 +106,33 @@ static __always_inline int enter(struct __sk_buff *skb, int at_egress)
 	if (!flow)
 		return without_flow(skb, &packet, at_egress);
 	forward = is_forward(flow, &packet.ends);
-	if (forward && flow->side == CLIENT_SIDE &&
-	    flow->state & (STATE_ACKNOWLEDGED | STATE_CLOSING) && is_opening_again(skb, &packet))
+	if (forward && may_be_former(flow, at_egress) && is_opening_again(skb, &packet))
 		return hand_to(skb, &packet, at_egress, STAGE_SERVE);
 	note_packet(skb, flow, &packet, forward);
 	return serve(skb, &packet, NULL, flow, at_egress);
 }
 
+/* What is foreign is not counted: that would cost as much as to find it out. */
 int ingress(struct __sk_buff *skb)
 {
+	if (is_foreign(skb)) {
+		skb->tc_index |= FOREIGN;
+		return TC_ACT_UNSPEC;
+	}
+	if (skb->tc_index & FOREIGN && skb->protocol == OWN_ETHERTYPE)
+		skb->tc_index &= ~FOREIGN; /* somebody else's note, from before this device */
 	return enter(skb, 0);
 }
 
 int egress(struct __sk_buff *skb)
 {
+	/* It stays: a bridge and its port, or a tunnel and its underlay, are left one after the other. */
+	if (skb->tc_index & FOREIGN)
+		return TC_ACT_UNSPEC;
 	return enter(skb, 1);
 }
 
-/* A flow just born, or one that a SYN of its client meets: a closing one makes room for it. */
+/* A flow just born, or one that its client seems to have forgotten: then that makes room. */
 int stage_serve(struct __sk_buff *skb)
 {
 	struct work *work = this_work();
@@ -137,10 +147,11 @@ int stage_serve(struct __sk_buff *skb)
 	if (!flow)
 		return done(FLOWS_FULL);
 	forward = is_forward(flow, &packet.ends);
-	if (forward && flow->side == CLIENT_SIDE &&
-	    (flow->state & STATE_CLOSING || !is_whole(flow, packet.protocol))) {
+	if (forward && may_be_former(flow, work->at_egress) && is_former(flow, packet.protocol)) {
 		work->former = *flow;
 		delete_flow(&work->former, packet.protocol);
+		if (work->former.side != CLIENT_SIDE)
+			return done(NOT_A_SERVICE); /* straight to what was the endpoint */
 		stages.call(skb, STAGE_CHOOSE);
 		return done(STAGE_MISSING);
 	}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv6Address
 
 from backends.ebpf.driver.flow_layout import TICK_NS, End, Entry, FlowFlag, Side
@@ -27,12 +27,21 @@ class Flows:
     def flows(self, wanted: Destinations) -> Iterator[Flow]:
         """Yield the flows to `wanted`; in bounded memory, however many others there are."""
         admits = _Sieve(self._family, wanted).admits
+        frontend = self._map.layout.frontend
+        return self._listed(lambda values, number, _: admits(frontend(values, number)))
+
+    def left_alone(self) -> Iterator[Flow]:
+        """Yield the flows that the kernel's own tracking translates, as `leave_alone` was told."""
+        return self._listed(lambda _, __, flags: bool(flags & FlowFlag.KERNELS))
+
+    def _listed(self, admits: Callable[[bytearray, int, int], bool]) -> Iterator[Flow]:
+        """Yield flows that are admitted by entries, number among them and flags."""
         layout = self._map.layout
         for keys, values in self._map.entries.raw_parts():
-            for number, (_, _, side, _, protocol) in enumerate(layout.columns(keys, values)):
+            for number, (_, _, side, flags, protocol) in enumerate(layout.columns(keys, values)):
                 if protocol != socket.IPPROTO_UDP or side != Side.CLIENT:
                     continue
-                if admits(layout.frontend(values, number)):
+                if admits(values, number, flags):
                     key, entry = layout.key_of(keys, number), layout.entry(values, number)
                     yield _flow(entry, key + entry.id.to_bytes(_ID_BYTES))
 

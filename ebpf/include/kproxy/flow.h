@@ -171,13 +171,6 @@ static __always_inline struct flow *flow_at_side(const struct flow *flow, __u8 s
 	return other && other->id == flow->id ? other : NULL;
 }
 
-/* Whether no other entry of a flow is missing. */
-static __always_inline int is_whole(const struct flow *client_side, __u8 protocol)
-{
-	return client_side->flags & FLOW_KERNELS ||
-	       flow_at_side(client_side, far_side(client_side), protocol);
-}
-
 static __always_inline __u64 set_bits(__u64 *word, __u64 bits)
 {
 	__u64 before = __sync_fetch_and_or(word, bits);

@@ -11,6 +11,8 @@
  */
 #define WINDOW_SCALE 8
 
+#define UNANSWERED 1 /* units of now(), and what is left of one */
+
 /* First chunks of SCTP packets that say how it is with an association: RFC 9260, 3.2. */
 enum sctp_chunk {
 	SCTP_INIT = 1,
@@ -45,6 +47,12 @@ static __always_inline int is_opening_again(struct __sk_buff *skb, const struct 
 	       is_opening(packet);
 }
 
+/* Where the packets of a direction come in: the stack side alone may see both. */
+static __always_inline __u8 senders_side(const struct flow *flow, int forward)
+{
+	return forward ? CLIENT_SIDE : far_side(flow);
+}
+
 /*
  * Whether a reset is one that its receiver believes: what both ends ignore must not end a flow.
  * What the receiver acknowledged is in the entry that its own packets meet.
@@ -52,7 +60,7 @@ static __always_inline int is_opening_again(struct __sk_buff *skb, const struct 
 static __always_inline int is_reset_in_window(const struct flow *flow, const struct packet *packet,
 					      int forward)
 {
-	__u8 receivers_side = forward ? far_side(flow) : CLIENT_SIDE;
+	__u8 receivers_side = senders_side(flow, !forward);
 	__u64 has_acknowledged = forward ? STATE_REPLIED : STATE_ACKNOWLEDGED;
 	const struct flow *receiver;
 
@@ -70,7 +78,7 @@ static __always_inline __u64 note_segment(struct flow *flow, const struct packet
 
 	if (packet->tcp_flags & TCP_RST)
 		return is_reset_in_window(flow, packet, forward) ? STATE_RESET : 0;
-	if (packet->tcp_flags & TCP_ACK) {
+	if (packet->tcp_flags & TCP_ACK && flow->side == senders_side(flow, forward)) {
 		flow->acknowledged = packet->acknowledgment;
 		flow->window = packet->window;
 		if (forward)
@@ -112,4 +120,32 @@ static __always_inline void note_packet(struct __sk_buff *skb, struct flow *flow
 	else if (packet->protocol == IPPROTO_SCTP)
 		seen |= note_chunk(skb, flow, packet, forward);
 	note_state(flow, seen, packet->protocol);
+}
+
+/* Whether an entry is where a client shows that it uses the ports of a flow for another one. */
+static __always_inline int may_be_former(const struct flow *flow, int at_egress)
+{
+	if (flow->side == STACK_SIDE)
+		return !at_egress;
+	return flow->side == CLIENT_SIDE && flow->state & (STATE_ACKNOWLEDGED | STATE_CLOSING);
+}
+
+/*
+ * Whether the flow of an entry is over, now that its client opens another one in its place: it is
+ * closing, a part of it is missing, or its endpoint left unanswered what the client sent before.
+ * (An endpoint that knows the connection answers a SYN at once: RFC 5961, section 4.)
+ */
+static __always_inline int is_former(const struct flow *flow, __u8 protocol)
+{
+	const struct flow *client_side, *far;
+
+	if (flow->flags & FLOW_KERNELS)
+		return 0;
+	client_side = flow_at_side(flow, CLIENT_SIDE, protocol);
+	far = flow_at_side(flow, far_side(flow), protocol);
+	asm volatile("" : "+r"(far)); /* or what is not NULL is known by another comparison */
+	if (!client_side || !far || client_side->state & STATE_CLOSING)
+		return 1;
+	return client_side->state & STATE_ACKNOWLEDGED &&
+	       (__s32)(client_side->stamp - far->stamp) > UNANSWERED;
 }

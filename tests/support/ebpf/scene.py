@@ -50,6 +50,16 @@ class Scene:
         yield
         self._attach(only=device)
 
+    @contextmanager
+    def without_address(self, address: str, family: Family) -> Iterator[None]:
+        """Run the body while a machine does not have an address: nobody answers for it."""
+        to = in_family(address, family)
+        with self.network.namespaces[plan.PLACES[address]].entered(), IPRoute() as netlink:
+            (index,) = netlink.link_lookup(ifname="eth0")
+            netlink.addr("del", index=index, address=to, prefixlen=family.bits)
+            yield
+            netlink.addr("add", index=index, address=to, prefixlen=family.bits)
+
     def frontend(
         self,
         where: Where | int,

@@ -16,6 +16,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from backends.ebpf.compiler import SOURCES, load_unit
+from backends.ebpf.driver.claims import Claims
 from backends.ebpf.render.crc32c import shift_tables
 from backends.ebpf.unit import Unit
 from backends.kernel.bpf.maps import Map, possible_cpus
@@ -78,6 +79,9 @@ class Tc:
         self.maps["node_port_networks"].update(_number(0) + bytes(len(network)), b"\1")
         loopback, bits = (b"\x7f\0\0\0", 8) if family is Family.IPV4 else (bytes(15) + b"\1", 128)
         self.maps["own_networks"].update(_number(bits) + loopback, b"\1")
+        self.claims = Claims(family, self.maps["claims"])
+        self.claims.add(map(self.packed, plan.NODE_ADDRESSES))
+        self.claims.complete()
         for address in plan.NODE_ADDRESSES:
             self.maps["own_addresses"].update(self.packed(address), _number(1))
 
@@ -105,6 +109,7 @@ class Tc:
         address, port = ("0.0.0.0", where) if isinstance(where, int) else where
         key = self.packed(address) + struct.pack("!HBx", port, _NUMBER[protocol])
         digest = hash((tuple(targets), protocol)) & (1 << 63) - 1
+        self.claims.add(self.packed(a) for a, _ in [(address, port), *targets])
         entries = [self.packed(a) + struct.pack("!Hxx", p) for a, p in targets]
         size = len(self.packed(plan.NODE)) + 4
         for number, at in enumerate(range(0, len(entries), 16)):

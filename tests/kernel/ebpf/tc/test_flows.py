@@ -108,7 +108,8 @@ def test_what_one_end_closed_goes_on_the_other_way(scene: Scene, family: Family)
     assert server.recv(1) == b""
     for number in range(3):
         server.sendall(bytes([number]) * 1000)
-        assert client.recv(1000, socket.MSG_WAITALL) == bytes([number]) * 1000
+        with client.makefile("rb") as stream:
+            assert stream.read(1000) == bytes([number]) * 1000
     server.close()
     assert client.recv(1) == b""
 
@@ -203,3 +204,64 @@ def test_a_client_stays_with_its_endpoint_where_the_service_says_so(scene: Scene
         met = {partner(scene, client, f"{VIP}:80", protocol, family) for _ in range(20)}
         assert len(met) == 1
         assert met < set(pods)
+
+
+@pytest.mark.parametrize("masquerade", [True, False])
+@pytest.mark.parametrize("client", [plan.CLIENT, plan.POD2, plan.NODE])
+def test_a_client_that_resets_may_use_its_port_again(
+    scene: Scene, family: Family, client: str, masquerade: bool
+):
+    port = next(PORTS)
+    listeners = {
+        address: scene.listener(address, family, 9010) for address in (plan.FAR1, plan.POD1)
+    }
+    for address, listener in listeners.items():
+        scene.frontend((VIP, 80), [address], everyone(masquerade=masquerade), port=9010)
+        talker = scene.socket(client, family, port=port)
+        talker.connect((in_family(VIP, family), 80))
+        server, _ = listener.accept()
+        with server:
+            server.sendall(b"!")
+            assert talker.recv(1) == b"!"
+            talker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            talker.close()
+
+
+@pytest.mark.parametrize("client", [plan.CLIENT, plan.POD2])
+def test_a_port_that_was_used_with_a_frontend_may_go_straight_to_the_endpoint(
+    scene: Scene, family: Family, client: str
+):
+    port = next(PORTS)
+    listener = scene.listener(plan.FAR1, family, 9011)
+    scene.frontend((VIP, 80), [plan.FAR1], everyone(), port=9011)
+
+    for to in ((in_family(VIP, family), 80), (in_family(plan.FAR1, family), 9011)):
+        talker = scene.socket(client, family, port=port)
+        talker.connect(to)
+        server, _ = listener.accept()
+        server.close()
+        talker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        talker.close()
+
+
+def test_a_client_whose_reset_was_lost_is_not_kept_at_an_endpoint_that_is_gone(
+    scene: Scene, family: Family
+):
+    port = next(PORTS)
+    listeners = {
+        address: scene.listener(address, family, 9012) for address in (plan.FAR1, plan.POD1)
+    }
+    scene.frontend((VIP, 80), [plan.FAR1], MASQUERADED, port=9012)
+    talker = scene.socket(plan.CLIENT, family, port=port)
+    talker.connect((in_family(VIP, family), 80))
+    server, _ = listeners[plan.FAR1].accept()
+    talker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with server, scene.without_programs_on("eth0"):
+        talker.close()
+    scene.frontend((VIP, 80), [plan.POD1], MASQUERADED, port=9012)
+    with scene.without_address(plan.FAR1, family):
+        talker = scene.socket(plan.CLIENT, family, port=port)
+        talker.connect((in_family(VIP, family), 80))
+        server, _ = listeners[plan.POD1].accept()
+        server.close()

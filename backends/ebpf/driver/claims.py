@@ -1,0 +1,80 @@
+"""Which addresses may be ours, so that the programs pass all others on at once.
+
+ebpf/include/kproxy/claims.h says what is in the map, and what the programs make of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from backends.kernel.bpf.maps import Map
+from kproxy.core.addresses import Family
+
+_WORDS, _PREFIX_WORDS = 16384, 1024
+_COMPLETE = _WORDS + _PREFIX_WORDS
+_FACTOR = 0x9E3779B1
+_MASK = 0xFFFFFFFF
+_PREFIX_BITS = {Family.IPV4: 16, Family.IPV6: 64}  # by which a network is known
+_PREFIXES = 1 << 16
+_INDEX = struct.Struct("=I")
+_WORD = struct.Struct("=Q")
+
+
+class Claims:
+    """The claims of one family. Any call may raise BackendError.
+
+    Only one object at a time may write to a map. None is taken back: open flows need them longer
+    than any table, and one too many costs time alone.
+    """
+
+    def __init__(self, family: Family, claims: Map) -> None:
+        self._map = claims
+        self._prefix_bits = _PREFIX_BITS[family]
+        self._words = [_WORD.unpack(value)[0] for _, value in sorted(claims.items(), key=_index)]
+
+    def add(self, addresses: Iterable[bytes]) -> None:
+        """Claim addresses (packed): before anything leads to them."""
+        self._set((hash_ >> 18, hash_ >> 12 & 63) for hash_ in map(_hash, addresses))
+
+    def add_networks(self, networks: Iterable[tuple[bytes, int]]) -> None:
+        """Claim networks by their addresses and lengths: all that begins as they do."""
+        for address, bits in networks:
+            missing = max(0, self._prefix_bits - bits)
+            if missing > 16 or (missing and self._prefix_bits == 64):
+                self._set((_WORDS + n // 64, n % 64) for n in range(_PREFIXES))
+            else:
+                self._set(self._prefixes(address, 1 << missing))
+
+    def complete(self) -> None:
+        """Let the programs take for foreign what is not claimed."""
+        self._set([(_COMPLETE, 0)])
+
+    def _prefixes(self, address: bytes, count: int) -> Iterable[tuple[int, int]]:
+        if self._prefix_bits == 16:
+            first = int.from_bytes(address[:2]) & ~(count - 1)
+        else:
+            first = _hash(address[:8]) >> 16
+        return ((_WORDS + n // 64, n % 64) for n in range(first, first + count))
+
+    def _set(self, bits: Iterable[tuple[int, int]]) -> None:
+        """Set bits, by word and place in it."""
+        changed: dict[int, None] = {}
+        for word, bit in bits:
+            if not self._words[word] >> bit & 1:
+                self._words[word] |= 1 << bit
+                changed[word] = None
+        if changed:
+            self._map.update_many({_INDEX.pack(n): _WORD.pack(self._words[n]) for n in changed})
+
+
+def _index(item: tuple[bytes, bytes]) -> int:
+    return int(_INDEX.unpack(item[0])[0])
+
+
+def _hash(address: bytes) -> int:
+    """Return the hash of an address, or of its beginning, as the programs have it."""
+    hash_ = 0
+    for (word,) in _INDEX.iter_unpack(address):
+        hash_ = (hash_ ^ word) * _FACTOR & _MASK
+    return hash_
