@@ -124,7 +124,7 @@ class Node:
     The caller is inside; `start` is a start of the agent. Time passes by `later` alone.
     """
 
-    def __init__(self, sources: Sources, bpffs: Path, family: Family) -> None:
+    def __init__(self, sources: Sources, bpffs: Path, family: Family, inside: Namespace) -> None:
         unit = sources.unit(SOURCE, family, name="devices.bpf.c")
         self.loaded = Loaded(unit)
         self.family = family
@@ -134,7 +134,7 @@ class Node:
         self.by_tcx = tcx.supported()
         self.now_s = 1000.0
         self.outside = Namespace("outside")
-        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.inside = inside
         ip("link set lo up", "link add up0 type veth peer name up1", "link set up0 up")
         self.send_away("up1")
         with self.outside.entered():
@@ -184,7 +184,7 @@ class Node:
     def take_back(self, device: str) -> None:
         """Move a device from the outside to the node."""
         with self.outside.entered():
-            ip(f"link set {device} netns {namespace_path(self._home)}")
+            ip(f"link set {device} netns {namespace_path(self.inside.fd)}")
 
     def runs(self, device: str | int, side: Side) -> int:
         """Return how often our program ran at a device."""
@@ -227,7 +227,6 @@ class Node:
             each.close()
         self.loaded.close()
         self.outside.close()
-        os.close(self._home)
 
 
 def namespace_path(fd: int) -> str:

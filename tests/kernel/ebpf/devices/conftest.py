@@ -22,7 +22,7 @@ def node6(sources, bpffs):
 def _inside(sources, bpffs, family):
     namespace = Namespace("node")
     with namespace.entered():
-        node = Node(sources, bpffs, family)
+        node = Node(sources, bpffs, family, namespace)
         try:
             yield node
         finally:
