@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from backends.ebpf.driver import tcx
@@ -23,6 +23,7 @@ from backends.kernel.bpf.links import Link, Order
 from backends.kernel.bpf.programs import AttachType, Program
 from backends.kernel.traffic_control import Filter, Parent
 from kproxy.core.addresses import Family
+from tests.support import waiting
 from tests.support.ebpf.sources import Loaded, Sources
 from tests.support.net.namespace import Namespace
 
@@ -139,6 +140,7 @@ class Node:
         self.send_away("up1")
         with self.outside.entered():
             ip("link set up1 up")
+        self._wait_for_the_wire()
         self._agents: list[Devices] = []
 
     def start(self) -> Devices:
@@ -198,6 +200,17 @@ class Node:
         send()
         return self.runs(device, side) - before
 
+    def meets(self, device: str, side: Side, send: Callable[[], object]) -> None:
+        """Send until our program has run at a device that came up just now.
+
+        The kernel hears of a carrier when it likes, and drops what is sent before.
+        """
+        waiting.until(
+            lambda: self.seen(device, side, send),
+            within_s=waiting.LONGEST_S,
+            what=f"a packet at the {side.value} of {device}",
+        )
+
     def order(self, send: Callable[[], object]) -> list[str]:
         """Return which programs met the packet that is sent, in their order."""
         stamps = self.loaded.maps["stamps"]
@@ -221,6 +234,20 @@ class Node:
         """Return the names of all pinned links."""
         return {path.name for path in self.links.iterdir()} if self.links.exists() else set()
 
+    def _wait_for_the_wire(self) -> None:
+        """Wait until packets get from one end to the other, both ways."""
+        with ExitStack() as held:
+            taps = [held.enter_context(tap("up0"))]
+            with self.outside.entered():
+                taps.append(held.enter_context(tap("up1")))
+
+            def passes() -> bool:
+                self.come_in()
+                self.leave()
+                return all(map(received, taps))
+
+            waiting.until(passes, within_s=waiting.LONGEST_S, what="the uplink's carrier")
+
     def close(self) -> None:
         """Let go of everything."""
         for each in self._agents:
@@ -240,6 +267,23 @@ def transmit(device: str, frame: bytes, packets: int = 1) -> None:
         sock.bind((device, _ETHERTYPE))
         for _ in range(packets):
             sock.send(frame)
+
+
+def tap(device: str) -> socket.socket:
+    """Return a socket that gets what comes in by a device, if it is one of our packets."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    sock.bind((device, _ETHERTYPE))
+    return sock
+
+
+def received(sock: socket.socket) -> bool:
+    """Say whether a tap has got something since it was last asked."""
+    try:
+        while sock.recvfrom(1)[1][2] == socket.PACKET_OUTGOING:
+            pass
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

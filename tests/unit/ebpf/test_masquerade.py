@@ -32,10 +32,11 @@ def chosen(family, addresses, device, towards):
     return str(ip_address(found[max(found)])) if found else None
 
 
+V4_ONE = "192.0.2.1/25"
 V4 = [
     address(1, "127.0.0.1/8", scope=HOST_SCOPE),
     address(UPLINK, "169.254.1.1/16", scope=LINK_SCOPE),
-    address(UPLINK, "192.0.2.1/25"),
+    address(UPLINK, V4_ONE),
     address(UPLINK, "192.0.2.9/25", flags=AddressFlag.SECONDARY),
     address(UPLINK, "198.51.100.1/24"),
     address(UPLINK, "198.51.100.129/25"),
@@ -97,6 +98,16 @@ def test_the_length_of_the_own_network_limits_what_counts_as_common():
     assert chosen(Family.IPV6, pair, UPLINK, "2001:db8:0:1::9") == "2001:db8:0:2::1"  # 62 bits
     assert chosen(Family.IPV6, pair, UPLINK, "2001:db9::9") == "2001:db8:0:1::1"  # a tie
     assert chosen(Family.IPV6, pair, UPLINK, "2001:db8:0:2::9") == "2001:db8:0:2::1"
+
+
+def test_a_label_comes_before_a_longer_prefix():
+    pair = [address(UPLINK, "2002:1::1/32"), address(UPLINK, "2001:db8::1/64")]
+    assert chosen(Family.IPV6, pair, UPLINK, "2003::9") == "2001:db8::1"
+
+
+def test_a_secondary_address_is_never_chosen():
+    pair = [address(UPLINK, "192.0.2.9/24", flags=AddressFlag.SECONDARY), address(UPLINK, V4_ONE)]
+    assert chosen(Family.IPV4, pair, UPLINK, "192.0.2.7") == "192.0.2.1"
 
 
 def test_a_deprecated_address_serves_where_there_is_no_other():

@@ -282,6 +282,7 @@ def test_settings_of_the_host_are_written_apart_from_flags(node):
     host = HostSettings(node.loaded.maps["host"])
     host.set(HostFlag.WITHDRAWN, on=True)
     host.write(mark=0x4000, node_ports=(30000, 32767), socket_hooks=SocketHooks.HOST)
+    assert host.read().flags == HostFlag.WITHDRAWN
     host.set(HostFlag.HAND_OVER, on=True)
     host.set(HostFlag.WITHDRAWN, on=False)
 

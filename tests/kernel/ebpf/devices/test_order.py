@@ -163,33 +163,58 @@ def test_a_priority_that_others_use_for_another_kind_is_left_to_them(node):
     assert node.order(node.come_in) == ["ours", "foreign"]
 
 
-def test_no_packet_is_lost_while_ours_moves(node, monkeypatch):
-    """At each step of it a packet comes in, and meets our program."""
-    devices = node.attached()
-    kept = foreign_link(foreign(node), "up0", IN, Order.BEFORE)
-    missed, steps = [], []
+CHANGING = (
+    (tcx.links, "attach_to_device"),
+    (tcx.links.Link, "detach"),
+    (tcx.links.Link, "update"),
+    (clsact.traffic_control, "put_filter"),
+    (clsact.traffic_control, "remove_filter"),
+    (clsact.traffic_control, "remove_clsact"),
+)
+
+
+@pytest.fixture
+def steps(either, monkeypatch):
+    """Each change of the kernel that is made, and how often a packet met our program after it."""
+    seen = []
 
     def watched(name, function):
         def call(*arguments, **keywords):
             result = function(*arguments, **keywords)
-            steps.append(name)
-            if node.seen("up0", IN, node.come_in) < 1:
-                missed.append(name)
+            came, left = (
+                either.seen("up0", side, send)
+                for side, send in ((IN, either.come_in), (OUT, either.leave))
+            )
+            seen.append((name, came, left))
             return result
 
         return call
 
-    for module, name in (
-        (tcx.links, "attach_to_device"),
-        (tcx.links.Link, "detach"),
-        (clsact.traffic_control, "put_filter"),
-        (clsact.traffic_control, "remove_filter"),
-        (clsact.traffic_control, "remove_clsact"),
-    ):
+    for module, name in CHANGING:
         monkeypatch.setattr(module, name, watched(name, getattr(module, name)))
-    node.later(devices)
+    return seen
 
-    assert steps[:3] == ["put_filter", "detach", "attach_to_device"]
-    assert missed == []
-    assert link_numbers("up0", IN)[1] == kept.info().number
+
+def test_an_upgrade_loses_no_packet_and_no_packet_meets_both(either, steps):
+    devices = either.attached()
+    steps.clear()
+    for newer in (True, False):
+        devices.attach(either.programs(newer=newer))
+        either.settle(devices)
+    assert {step[1:] for step in steps} == {(1, 1)}
+    assert len(steps) == 8
+
+
+def test_no_packet_is_lost_while_ours_moves(either, steps):
+    devices = either.attached()
+    kept = foreign_link(foreign(either), "up0", IN, Order.BEFORE)
+    foreign_filter(foreign(either, "another"), "up0", IN)
+    foreign_filter(foreign(either, "another"), "up0", OUT, 0xC000)
+    steps.clear()
+    either.later(devices)
+
+    assert steps
+    assert all(came >= 1 <= left for _, came, left in steps), steps
+    others = ["foreign", "ours"] if not either.by_tcx else ["ours", "foreign"]
+    assert orders(either) == ([*others, "another"], ["another", "ours"])
     kept.close()
