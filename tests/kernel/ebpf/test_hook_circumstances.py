@@ -12,7 +12,7 @@ from backends.ebpf.driver.device_layout import HostFlag, SocketHooks
 from backends.ebpf.render.layout import packed
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
-from kproxy.core.table import TableChanges
+from kproxy.core.table import TableChanges, Use, Via, Vip
 from tests.support.ebpf.talking import (
     WIRES,
     answer,
@@ -22,7 +22,7 @@ from tests.support.ebpf.talking import (
     serving,
     udp,
 )
-from tests.support.tables import pod, service_port, table
+from tests.support.tables import pod, service_port, table, vip
 
 UDP = Protocol.UDP
 _LOOPBACK = {Family.IPV4: "127.0.0.1/32", Family.IPV6: "::1/128"}
@@ -87,12 +87,44 @@ def test_affinity_ends_with_its_time_and_with_its_endpoint(hooked, hooks, server
         assert connected_to(hooked, servers, wire, "pod1") in {11, 12}
 
 
+def test_a_first_connection_makes_affinity(hooked, hooks, servers, wire):
+    program(hooks, udp_service(hooks, 1, [11, 12, 13], affinity_s=60))
+    forget_affinity(hooks)
+    first = connected_to(hooked, servers, wire, "pod1")
+    for _ in range(20):
+        assert connected_to(hooked, servers, wire, "pod1") == first
+
+
+def test_affinity_to_an_endpoint_that_this_frontend_does_not_use_is_no_reason(
+    hooked, hooks, servers, wire
+):
+    entry = udp_service(hooks, 1, [11, 12, 13], affinity_s=60)
+    (local,) = (target for target in entry.targets if target.address == pod(wire.family, 12))
+    program(
+        hooks,
+        dataclasses.replace(
+            entry,
+            frontends=(*entry.frontends, Vip(Via.EXTERNAL_IP, vip(wire.family, 9), 80)),
+            internal=Use.LOCAL_TARGETS,
+            local_targets=(local,),
+        ),
+    )
+    for _ in range(10):
+        remember(hooks, client=11, endpoint=13, age_s=0)
+        assert connected_to(hooked, servers, wire, "pod1") == 12
+
+
 def test_each_connection_prolongs_affinity(hooked, hooks, servers, wire):
     program(hooks, udp_service(hooks, 1, [11, 12, 13], affinity_s=60))
     remember(hooks, client=11, endpoint=13, age_s=50)
     connected_to(hooked, servers, wire, "pod1")
     ((_, value),) = hooks.maps["affinity"].items()
     assert now_s() - int.from_bytes(value[-4:], sys.byteorder) <= 1
+
+
+def forget_affinity(hooks):
+    held = hooks.maps["affinity"]
+    held.delete_many([key for key, _ in held.items()])
 
 
 def remember(hooks, *, client, endpoint, age_s):
@@ -181,6 +213,14 @@ def test_loopback_in_a_pod_is_the_pod_itself(hooked, hooks, wire):
         with hooked.client(client), udp(wire) as caller:
             caller.connect(here)
         assert hooks.reasons[reason] == before + 1
+
+
+def test_a_node_ports_number_elsewhere_is_nobodys(hooked, hooks, wire):
+    program(hooks, udp_service(hooks, 1, [12], node_port=30001))
+    before = hooks.reasons["NOT_A_SERVICE"]
+    with hooked.client("node"), udp(wire) as caller:
+        caller.connect(wire.at(pod(wire.family, 13), 30001))
+    assert hooks.reasons["NOT_A_SERVICE"] == before + 1
 
 
 def test_no_address_at_all_is_never_a_node_port(hooked, hooks, wire):

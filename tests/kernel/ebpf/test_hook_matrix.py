@@ -17,6 +17,7 @@ from kproxy.core.resolve import Drop, Packet, Pass, Reject, origin_of, resolve
 from kproxy.core.table import Via
 from tests.support.commands import output_of
 from tests.support.ebpf.socket_hooks import HookedNetwork, forget_pods
+from tests.support.ebpf.talking import peer_of
 from tests.support.net import plan
 from tests.support.packets.asking import (
     ASKED,
@@ -125,21 +126,8 @@ def call(flow, client):
             return REFUSED
         if code not in (0, errno.EINPROGRESS):
             return os.strerror(code)
-        called = _called(flow, caller)
+        called = peer_of(caller, flow.family)
     return LEFT if called == (flow.destination, flow.port) else called
-
-
-def _called(flow, caller):
-    """Return the peer as the kernel has it, past the hook that hides it."""
-    suffix = "6" if flow.family is Family.IPV6 else ""
-    own_port = f"{caller.getsockname()[1]:04X}"
-    with open(f"/proc/thread-self/net/{flow.protocol.value.lower()}{suffix}") as sockets:
-        fields = [line.split() for line in sockets]
-    (peer,) = {remote for _, local, remote, *_ in fields if local.endswith(f":{own_port}")}
-    address, _, port = peer.partition(":")
-    raw = bytes.fromhex(address)
-    words = b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4))
-    return socket.inet_ntop(_AF[flow.family], words), int(port, 16)
 
 
 def mismatches(hooked, table, asked):

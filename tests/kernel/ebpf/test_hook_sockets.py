@@ -1,6 +1,7 @@
 """What sockets see of a translation by hooks: the frontends that they asked, and nobody else."""
 
 import contextlib
+import ctypes
 import socket
 
 import pytest
@@ -98,6 +99,30 @@ def test_connected_anew_to_the_endpoint_a_socket_hears_the_endpoint(hooked, hook
         answer(servers[wire.family, 12])
         assert caller.recvfrom(100)[1][:2] == wire.pod(12)
         assert caller.getpeername()[:2] == wire.pod(12)
+
+
+def test_connected_to_the_endpoint_after_datagrams_a_socket_hears_the_endpoint(
+    hooked, hooks, servers, wire
+):
+    program(hooks, udp_service(hooks, 1, [12]))
+    with hooked.client("pod1"), udp(wire) as caller:
+        caller.sendto(b"by name", wire.vip(1))
+        answer(servers[wire.family, 12])
+        caller.recvfrom(100)
+        caller.connect(wire.pod(12))
+        caller.send(b"straight")
+        answer(servers[wire.family, 12])
+        assert caller.recvfrom(100)[1][:2] == wire.pod(12)
+
+
+def test_a_disconnected_socket_hears_the_endpoint_as_itself(hooked, hooks, servers, wire):
+    program(hooks, udp_service(hooks, 1, [12]))
+    with hooked.client("pod1"), udp(wire) as caller:
+        caller.bind(wire.at(pod(wire.family, 11), 40001))  # a port of its own choice would go
+        caller.connect(wire.vip(1))
+        disconnect(caller)
+        servers[wire.family, 12].sendto(b"news", (pod(wire.family, 11), 40001))
+        assert caller.recvfrom(100)[1][:2] == wire.pod(12)
 
 
 @pytest.mark.parametrize("client", ["node", "pod1"])
@@ -201,6 +226,12 @@ def test_a_datagram_is_never_refused_by_a_hook(hooked, hooks, wire):
     with hooked.client("pod1"), udp(wire) as caller:
         caller.sendto(b"question", wire.vip(1))
         caller.sendto(b"question", wire.at(vip(wire.family, 1), 81))
+
+
+def disconnect(caller):
+    """Connect to no family: the socket has no peer then."""
+    nobody = bytes(28)
+    assert ctypes.CDLL(None).connect(caller.fileno(), nobody, len(nobody)) == 0
 
 
 def assert_quiet(servers):

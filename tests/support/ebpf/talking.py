@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import pytest
 
+from backends.kernel.netlink import AF
 from kproxy.core.addresses import Family
 from tests.support.ebpf.socket_hooks import HookedNetwork
 from tests.support.tables import pod, service_port, table, vip
 
 LONGEST_S = 10
 SERVERS = (11, 12, 13)  # by their pods' numbers
+
+_FILES = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
 
 Servers = Mapping[tuple[Family, int], socket.socket]
 
@@ -92,6 +95,19 @@ def serving(hooked: HookedNetwork) -> Iterator[Servers]:
                     server.bind((pod(family, number), 8080))
                 made[family, number] = server
         yield made
+
+
+def peer_of(caller: socket.socket, family: Family) -> tuple[str, int]:
+    """Return the peer as the kernel has it, past the hook that hides it."""
+    name = _FILES[caller.type] + ("6" if caller.family == socket.AF_INET6 else "")
+    own_port = f":{caller.getsockname()[1]:04X}"
+    with open(f"/proc/thread-self/net/{name}") as sockets:
+        fields = [line.split() for line in sockets]
+    (peer,) = {remote for _, local, remote, *_ in fields if local.endswith(own_port)}
+    address, _, port = peer.partition(":")
+    raw = bytes.fromhex(address)
+    words = b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4))
+    return socket.inet_ntop(AF[family], words[-family.bits // 8 :]), int(port, 16)
 
 
 def drain(servers: Servers) -> None:
