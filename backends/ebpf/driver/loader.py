@@ -248,7 +248,7 @@ def _pin(descriptor: Descriptor, path: Path) -> bool:
     """Pin an object unless it is pinned there; say whether there was something to do."""
     try:
         with objects.get(path) as there:
-            if objects.number(there) == objects.number(descriptor):
+            if objects.is_same(there, descriptor):
                 return False
         path.unlink()
     except KernelRefusal as error:

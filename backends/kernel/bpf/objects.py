@@ -14,6 +14,7 @@ _PATH = struct.Struct("=QII")  # path, descriptor, flags
 _INFO = struct.Struct("=IIQ")  # descriptor, length, address
 _NUMBER = struct.Struct("=I8x")
 _INFO_BYTES = 256
+_IDENTITY = slice(0, 24)  # type and number; of a program its tag, of a map its sizes
 
 
 def pin(descriptor: Descriptor, path: Path) -> None:
@@ -49,6 +50,12 @@ def info(descriptor: Descriptor, what: str) -> bytearray:
     attributes = bytearray(_INFO.pack(descriptor.fileno(), len(answer), address(answer)))
     demand(Command.OBJ_INFO, attributes, f"looking at {what}")
     return answer
+
+
+def is_same(one: Descriptor, other: Descriptor) -> bool:
+    """Say whether both hold one object; a program and a map may have the same number."""
+    what = "a BPF object"
+    return info(one, what)[_IDENTITY] == info(other, what)[_IDENTITY]
 
 
 def number(descriptor: Descriptor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import mmap
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ _NAME_CHARACTERS = 15
 _ATTEMPTS = 5
 _LOG_BYTES = 1 << 26  # of memory that is taken as it is written
 _STATISTICS = ("processed ", "verification time", "stack depth", "max_states")
-_INTERESTING_LINES = 4
+_TRACE = re.compile(r"\d+: ")
+_MOST_LINES = 4
 
 INSTRUCTION_BYTES = 8
 _WIDE_LOAD, _PSEUDO_MAP = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW; BPF_PSEUDO_MAP_FD
@@ -141,10 +143,11 @@ def _load(code: Code, instructions: bytes, log: mmap.mmap | None) -> tuple[int, 
 
 
 def _essence(text: str) -> str:
-    """Return the lines in which the verifier says what it did not like, the last ones."""
+    """Return what the verifier did not like: the last instruction, and what it says of that."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith(_STATISTICS)]
-    return " / ".join(said[-_INTERESTING_LINES:])
+    at = max((n for n, line in enumerate(said) if _TRACE.match(line)), default=0)
+    return " / ".join(said[at:][:_MOST_LINES])
 
 
 def pinned(path: Path) -> Program:

@@ -152,11 +152,10 @@ def test_a_refused_program_names_itself_and_says_why():
     with pytest.raises(VerifierRefusal) as refusal:
         programs.load(code, {})
 
-    assert str(refusal.value).startswith("loading the program reads_nothing: EACCES")
-    assert "R1 invalid mem access 'scalar'" in str(refusal.value)
-    assert "processed" not in str(refusal.value)
+    said = str(refusal.value)
+    assert said.startswith("loading the program reads_nothing: EACCES (Permission denied): 1: ")
+    assert said.endswith(" / R1 invalid mem access 'scalar'")
     assert "processed" in refusal.value.text
-    assert "\n" not in str(refusal.value)
 
 
 def test_a_hook_needs_its_attach_type_to_load():
