@@ -62,7 +62,7 @@ static __always_inline struct choice choose_for_connect(struct bpf_sock_addr *ct
 	if (!judgement.met.frontend)
 		return choice;
 	if (judgement.reason == CHOSEN)
-		choice = pick(judgement.met.frontend, judgement.decision, &judgement.caller.client);
+		choice = pick(judgement.met.frontend, &judgement.decision, &judgement.caller.client);
 	if (!is_current(&judgement.met))
 		choice.reason = TABLE_CHANGED;
 	/* No packet follows the connect of UDP: it is how the source towards an address is learned. */

@@ -49,12 +49,15 @@ def inside(namespace: int, ask: Callable[[], Answer]) -> Answer:
 
 
 def cookies_at(paths: Iterable[str]) -> dict[str, int]:
-    """Return the numbers of the namespaces at these paths, but for those that cannot be entered."""
+    """Return the numbers of the namespaces at these paths, but for those that are gone.
+
+    Raises PermissionError where this process may enter none.
+    """
     found: dict[str, int] = {}
 
     def work() -> None:
         for path in paths:
-            with contextlib.suppress(OSError, BackendError):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 found[path] = _cookie_at(path)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="namespaces") as pool:

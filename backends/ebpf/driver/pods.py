@@ -152,8 +152,8 @@ class Pods:
                 self._search()
                 return self._namespaces.ask(cookie, self._examine)
         except Elsewhere:
-            if not self._namespaces.sees_others:
-                self._tell_once("no process of a pod is in sight (hostPID is off)")
+            if self._namespaces.hindrance:
+                self._tell_once(self._namespaces.hindrance)
         except BackendError as error:
             self._tell_once(str(error))
         return None

@@ -52,7 +52,7 @@ static __always_inline __u16 keep(struct slots *slots, __u64 seen,
 static __always_inline int is_still_target(const struct slot *slot, const struct judgement *judgement)
 {
 	const struct frontend *frontend = judgement->met.frontend;
-	const struct decision *decision = judgement->decision;
+	const struct decision *decision = &judgement->decision;
 
 	if (slot->list == frontend->list && slot->base == decision->base &&
 	    slot->count == decision->count)
@@ -80,7 +80,7 @@ static __always_inline struct sending send_by_slots(struct slots *slots,
 	if (number < SLOTS && !slot.pair.endpoint_port)
 		return sending;
 	if (number == SLOTS || !is_still_target(&slot, judgement)) {
-		choice = pick(judgement->met.frontend, judgement->decision,
+		choice = pick(judgement->met.frontend, &judgement->decision,
 			      &judgement->caller.client);
 		sending.reason = choice.reason;
 		if (choice.reason != CHOSEN)
@@ -91,12 +91,12 @@ static __always_inline struct sending send_by_slots(struct slots *slots,
 	sending.to.address = slot.pair.endpoint;
 	sending.to.port = slot.pair.endpoint_port;
 	sending.reason = CHOSEN;
-	if (slot.list == judgement->met.frontend->list && slot.base == judgement->decision->base &&
-	    slot.count == judgement->decision->count)
+	if (slot.list == judgement->met.frontend->list && slot.base == judgement->decision.base &&
+	    slot.count == judgement->decision.count)
 		return sending;
 	slot.list = judgement->met.frontend->list;
-	slot.base = judgement->decision->base;
-	slot.count = judgement->decision->count;
+	slot.base = judgement->decision.base;
+	slot.count = judgement->decision.count;
 	sending.reason = keep(slots, seen, frontend, &slot);
 	return sending;
 }

@@ -23,7 +23,7 @@ struct caller {
 /* What a call deserves, before a target is picked. */
 struct judgement {
 	struct meeting met;
-	const struct decision *decision;
+	struct decision decision; /* a copy: Linux 6.1 could not tell a pointer from none by `reason` */
 	struct caller caller;
 	__u16 reason; /* CHOSEN, NO_ENDPOINT and UNKNOWN_PORT are for the hook to carry out */
 };
@@ -132,8 +132,8 @@ static __always_inline struct judgement judge(struct bpf_sock_addr *ctx,
 	judgement.reason = judgement.caller.reason;
 	if (judgement.reason != CHOSEN)
 		return judgement;
-	judgement.decision = decision_for(frontend, judgement.caller.client.origin);
-	judgement.reason = may_translate(frontend, judgement.decision, &judgement.caller);
+	judgement.decision = *decision_for(frontend, judgement.caller.client.origin);
+	judgement.reason = may_translate(frontend, &judgement.decision, &judgement.caller);
 	return judgement;
 }
 

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -347,15 +348,33 @@ def test_a_new_agent_looks_at_what_an_earlier_one_knew(hooked, family, pods, pod
     assert entry(pod) == known(pod)
 
 
-def test_without_sight_of_processes_pods_are_left_to_tc_which_is_told_once(
-    hooked, family, pod, clock, tmp_path, caplog
+def refused(*_):
+    raise PermissionError
+
+
+@pytest.mark.parametrize(
+    ("hindered", "told"),
+    [
+        ("sight", "no process of a pod is in sight (hostPID is off)"),
+        ("stat", "other processes must not be looked at (without CAP_SYS_PTRACE)"),
+        ("setns", "other network namespaces must not be entered (without CAP_SYS_ADMIN)"),
+    ],
+)
+def test_without_access_to_processes_pods_are_left_to_tc_which_is_told_once(
+    hooked, family, pod, clock, tmp_path, caplog, monkeypatch, hindered, told
 ):
     forget_pods(hooked.families[family])
     pod.join()
     pod.address(_ADDRESS[family])
     with hooked.network.node.entered():
-        blind = Namespaces(Path(tmp_path))
-    pods = hooked.pods(family, clock, blind)
+        seen = Namespaces(tmp_path if hindered == "sight" else Path("/proc"))
+    pods = hooked.pods(family, clock, seen)
+    settled(pods)
+    clock.now_s += 1.0
+    if hindered == "stat":
+        monkeypatch.setattr(os, "stat", refused)
+    if hindered == "setns":
+        monkeypatch.setattr(namespaces, "_enter", refused)
     try:
         with caplog.at_level(logging.WARNING):
             for _ in range(2):
@@ -365,6 +384,5 @@ def test_without_sight_of_processes_pods_are_left_to_tc_which_is_told_once(
     finally:
         pods.close()
     assert [record.getMessage() for record in caplog.records] == [
-        "no process of a pod is in sight (hostPID is off): "
-        "pods' calls are served by tc, not in their sockets"
+        f"{told}: pods' calls are served by tc, not in their sockets"
     ]
