@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,10 @@ class CompileError(BackendError):
         self.text = text
 
 
+# Each takes 150 MB, and both families' threads may need one.
+_one_compiler = threading.Lock()
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the compiler is asked for: the same request always comes to the same bytecode."""
@@ -93,7 +98,8 @@ def load_unit(source: Path, family: Family, *, cache: Path) -> Unit:
     wanted = request(source, family)
     unit = _kept(wanted, cache)
     if unit is None:
-        unit = compile_unit(wanted, headers.find(cache / "headers", os.environ))
+        with _one_compiler:
+            unit = compile_unit(wanted, headers.find(cache / "headers", os.environ))
         try:
             keep(cache, unit)
         except OSError as error:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,14 +70,23 @@ def cache(tmp_path, tree):
     return folder
 
 
-@pytest.fixture
-def compiled(monkeypatch):
-    """What is compiled from here on."""
+@pytest.fixture(scope="session")
+def memory():
+    """What was compiled already: to do so again would come to the same."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch, memory):
+    """What `load_unit` has compiled from here on."""
     names = []
 
     def compile_and_say(wanted, tree):
         names.append(wanted.name)
-        return compile_unit(wanted, tree)
+        compiled_by = wanted.digest, compiler.BCC_VERSION
+        if compiled_by not in memory:
+            memory[compiled_by] = compile_unit(wanted, tree)
+        return memory[compiled_by]
 
     monkeypatch.setattr(compiler, "compile_unit", compile_and_say)
     return names
@@ -127,6 +137,22 @@ def test_the_same_source_is_compiled_once(source, cache, compiled):
     source.write_text(SAMPLE.replace("? 0 : 1", "? 1 : 0"))
     assert load_unit(source, Family.IPV4, cache=cache) != found[0]
     assert len(compiled) == 2
+
+
+def test_one_compiler_runs_at_a_time(source, cache, monkeypatch):
+    running = []
+
+    def alone(wanted, tree):
+        running.append(wanted.name)
+        assert len(running) == 1
+        found = compile_unit(wanted, tree)
+        running.clear()
+        return found
+
+    monkeypatch.setattr(compiler, "compile_unit", alone)
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(lambda family: load_unit(source, family, cache=cache), Family)
+        assert len(list(found)) == 2
 
 
 @pytest.mark.parametrize(
