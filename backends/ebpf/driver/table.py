@@ -6,11 +6,15 @@ A packet meets the old table or the new one at every step of a write: see `order
 from __future__ import annotations
 
 import errno
+import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from backends.ebpf.driver import order
+from backends.ebpf.driver.claims import Claims
+from backends.ebpf.driver.comparison import Comparison
 from backends.ebpf.driver.order import Step, raw_key
+from backends.ebpf.render import reach
 from backends.ebpf.render.layout import TableMap
 from backends.ebpf.render.renderer import Renderer
 from backends.kernel.bpf.maps import BatchRefusal, Map
@@ -21,7 +25,6 @@ from kproxy.ports.data_path import BackendError
 
 # What a map says that has no room: a hash, an LPM trie, either without memory.
 _FULL = {errno.E2BIG, errno.ENOSPC, errno.ENOMEM}
-_COMPARED_AT_ONCE = 8192  # entries, which takes 10 ms
 
 Refused = dict[Key, str]  # what the kernel did not take, with its reasons
 
@@ -29,21 +32,30 @@ Refused = dict[Key, str]  # what the kernel did not take, with its reasons
 class TableMaps:
     """The table maps of one family, by their names, and what renders their entries."""
 
-    def __init__(self, maps: Mapping[str, Map], renderer: Renderer) -> None:
+    def __init__(
+        self,
+        maps: Mapping[str, Map],
+        renderer: Renderer,
+        claims: Claims,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._maps = {each: maps[each.map_name] for each in TableMap}
         self.renderer = renderer
+        self._claims = claims
         self.family = renderer.layout.family
         self._layout = renderer.layout
         self._image: dict[Key, bytes] = {}
         self._count: Counter[TableMap] = Counter()
         self._lacking: Counter[TableMap] = Counter()
-        self._to_compare: list[TableMap] = []
+        self._comparison = Comparison(self._maps, clock)
+        self._observed = False
 
     def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
         """Take table changes in; return the image entries that they alter."""
         patch = self.renderer.update(changes)
         for key, value in patch.items():
             of = _map_of(key)
+            self._comparison.expect_anew(of)
             self._count[of] += (value is not None) - (key in self._image)
             if value is None:
                 self._image.pop(key, None)
@@ -58,6 +70,9 @@ class TableMaps:
             for key, value in self._entries(of):
                 mine = self._image.get(key)
                 found[key] = mine if mine is not None and mine == value else value
+        if not self._observed:  # an earlier run may have claimed less
+            self._observed = True
+            self._claim(found)
         return found
 
     def commit(self, changes: Changes) -> None:
@@ -66,6 +81,7 @@ class TableMaps:
         Raises BackendError. What there was no room for is left out of the next rendering then.
         """
         put, drop = changes.put, changes.drop
+        self._claim(put)
         while True:
             refused = self._write(put)
             removable = drop - self._still_needed(drop, refused)
@@ -84,25 +100,16 @@ class TableMaps:
             self.renderer.reopen()
 
     def disturbed(self) -> bool:
-        """Say whether a map holds anything else than was rendered; some maps at each call.
-
-        Asked each second, it has seen 10,000 Services within three.
-        """
-        compared = 0
-        for _ in TableMap:
-            if not self._to_compare:
-                self._to_compare = list(TableMap)
-            of = self._to_compare.pop()
-            if not self._is_as_rendered(of):
-                return True
-            compared += self._count[of]
-            if compared >= _COMPARED_AT_ONCE:
-                break
-        return False
+        """Say whether somebody altered entries, as far as it looked; it costs little to ask."""
+        return self._comparison.differs(self._image, self._count)
 
     def unheld(self) -> Mapping[ServicePortKey, str]:
         """Return the service ports that are left out, and why."""
         return self.renderer.unheld()
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many entries were rendered for each map, by its name."""
+        return {of.map_name: self._count[of] for of in TableMap}
 
     def owners(self, keys: Iterable[Key]) -> frozenset[ServicePortKey]:
         """Return the service ports that these entries are made for."""
@@ -118,13 +125,10 @@ class TableMaps:
             for key, value in part:
                 yield prefix + key, value
 
-    def _is_as_rendered(self, of: TableMap) -> bool:
-        found = 0
-        for key, value in self._entries(of):
-            if self._image.get(key) != value:
-                return False
-            found += 1
-        return found == self._count[of]
+    def _claim(self, entries: Mapping[Key, bytes]) -> None:
+        """Have the programs look at packets that these entries may be about."""
+        self._claims.add(reach.addresses(self._layout, entries))
+        self._claims.add_networks(reach.dropped_networks(self._layout, entries))
 
     def _write(self, put: Mapping[Key, bytes]) -> Refused:
         """Write entries; return those that there was no room for, or none for what they need."""

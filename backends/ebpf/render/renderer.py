@@ -47,7 +47,7 @@ class Renderer:
         self._asked: dict[ServicePortKey, Asked] = {}
         self._held: set[ServicePortKey] = set()
         self._usage = Usage()
-        self._owners: dict[Key, ServicePortKey] = {}
+        self._owners: dict[bytes, list[ServicePortKey]] | None = None  # made when asked for
         self._impossible: dict[ServicePortKey, str] = {}
         self._refused: dict[ServicePortKey, str] = {}
         self._crowded_out: dict[ServicePortKey, str] = {}
@@ -62,6 +62,7 @@ class Renderer:
     def update(self, changes: TableChanges) -> Patch:
         """Take changes in; return the image entries that they may alter, None where gone."""
         patch: Patch = {}
+        self._owners = None
         service_ports = self._take_rules(changes, patch)
         self._take_cluster_ips(changes.cluster_ips, patch)
         # All removals come first: a frontend may go from one service port to another.
@@ -187,12 +188,10 @@ class Renderer:
             patch.update(lists.chunks(self.layout, arranged))
         if first.members:
             patch.update(lists.members(self.layout, arranged))
-        for key, value in service_port.frontends(drawn, self.layout):
-            patch[key] = value
-            self._owners[key] = entry.key
-        for source in service_port.source_keys(entry, self.layout):
-            patch[source] = service_port.ADMITTED
-            self._owners[source] = entry.key
+        patch.update(service_port.frontends(drawn, self.layout))
+        patch.update(
+            dict.fromkeys(service_port.source_keys(entry, self.layout), service_port.ADMITTED)
+        )
 
     def _take_out(self, key: ServicePortKey, patch: Patch) -> None:
         self._held.discard(key)
@@ -204,9 +203,7 @@ class Renderer:
         if last.members:
             arranged = self._draw(entry).arranged
             patch.update((member, None) for member, _ in lists.members(self.layout, arranged))
-        for each in service_port.own_keys(entry, self.layout):
-            patch[each] = None
-            self._owners.pop(each, None)
+        patch.update(dict.fromkeys(service_port.own_keys(entry, self.layout)))
 
     def _make_room(self, patch: Patch) -> None:
         """Leave out what there is no room for or was refused, and put in all else."""
@@ -226,12 +223,21 @@ class Renderer:
             patch[key] = None if key in self._bare else self._wildcard
 
     def _owners_of(self, key: Key) -> Iterable[ServicePortKey]:
+        if self._owners is None:
+            self._owners = self._all_owners()
         raw = _raw(key)
-        match TableMap(raw[0]):
-            case TableMap.CHUNKS | TableMap.MEMBERS:
-                return self._usage.users(self.layout.list_of(raw))
-            case _:
-                return [self._owners[key]] if key in self._owners else []
+        is_of_list = TableMap(raw[0]) in (TableMap.CHUNKS, TableMap.MEMBERS)
+        return self._owners.get(self.layout.list_of(raw) if is_of_list else raw, ())
+
+    def _all_owners(self) -> dict[bytes, list[ServicePortKey]]:
+        """Return who has which lists, by their digests, and the other entries, by their keys."""
+        owners: dict[bytes, list[ServicePortKey]] = {}
+        for key in self._held:
+            asked = self._asked[key]
+            owners.setdefault(asked.digest, []).append(key)
+            for each in service_port.own_keys(asked.entry, self.layout):
+                owners[each] = [key]
+        return owners
 
 
 def _matter_to_service_ports(old: NodeRules, new: NodeRules) -> bool:

@@ -88,14 +88,14 @@ def frontend_key(frontend: Frontend, protocol: Protocol, layout: Layout) -> byte
     return layout.frontend_at(address, abi.port_bytes(frontend.port), number)
 
 
-def own_keys(entry: ServicePort, layout: Layout) -> Iterator[Key]:
+def own_keys(entry: ServicePort, layout: Layout) -> Iterator[bytes]:
     """Yield the image keys of all that no other service port can have."""
     for frontend in entry.frontends:
         yield frontend_key(frontend, entry.key.protocol, layout)
     yield from source_keys(entry, layout)
 
 
-def source_keys(entry: ServicePort, layout: Layout) -> Iterator[Key]:
+def source_keys(entry: ServicePort, layout: Layout) -> Iterator[bytes]:
     """Yield the image keys of who may use a service port's load-balancer addresses."""
     networks = sources(entry)
     if networks:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from backends.ebpf.render.layout import MAX_TARGETS, TableMap
@@ -14,6 +15,7 @@ from kproxy.core.table import ServicePort, ServicePortKey
 _RESERVE = 16
 
 Room = Mapping[TableMap, int]
+Users = Counter[bytes]  # of lists, by their digests
 
 
 class Asked(NamedTuple):
@@ -40,33 +42,20 @@ class Usage:
         self._sources = 0
         self._chunks = 0
         self._members = 0
-        self._users: dict[bytes, set[ServicePortKey]] = {}
-        self._seekers: dict[bytes, set[ServicePortKey]] = {}
+        self._users: Users = Counter()
+        self._seekers: Users = Counter()
 
     def add(self, asked: Asked) -> Only:
         """Count a service port in; return what it is the first one to need."""
-        entry, digest, length = asked
-        seeks = wants_members(entry)
-        first = Only(
-            chunks=length > 0 and _join(self._users, digest, entry.key),
-            members=length > 0 and seeks and _join(self._seekers, digest, entry.key),
-        )
+        first = _each(asked, self._users, self._seekers, _join)
         self._count(asked, first, 1)
         return first
 
     def remove(self, asked: Asked) -> Only:
         """Undo `add`; return what it was the last one to need."""
-        entry, digest, _ = asked
-        last = Only(
-            chunks=_leave(self._users, digest, entry.key),
-            members=_leave(self._seekers, digest, entry.key),
-        )
+        last = _each(asked, self._users, self._seekers, _leave)
         self._count(asked, last, -1)
         return last
-
-    def users(self, digest: bytes) -> Collection[ServicePortKey]:
-        """Return which service ports have a list."""
-        return self._users.get(digest, ())
 
     def excess(self, room: Room) -> TableMap | None:
         """Return a map that cannot hold what was counted, None if there is none."""
@@ -118,20 +107,25 @@ def _name(asked: Asked) -> tuple[str, str, str, str]:
     return namespace, name, port, protocol.value
 
 
-def _join(users: dict[bytes, set[ServicePortKey]], digest: bytes, key: ServicePortKey) -> bool:
-    """Say whether it is the first."""
-    if digest in users:
-        users[digest].add(key)
-        return False
-    users[digest] = {key}
-    return True
+def _each(
+    asked: Asked, users: Users, seekers: Users, count: Callable[[Users, bytes], bool]
+) -> Only:
+    has_list = asked.length > 0
+    return Only(
+        chunks=has_list and count(users, asked.digest),
+        members=has_list and wants_members(asked.entry) and count(seekers, asked.digest),
+    )
 
 
-def _leave(users: dict[bytes, set[ServicePortKey]], digest: bytes, key: ServicePortKey) -> bool:
-    """Say whether it was the last; who did not use it is none."""
-    if key not in users.get(digest, ()):
-        return False
-    users[digest].discard(key)
+def _join(users: Users, digest: bytes) -> bool:
+    """Count one in; say whether it is the first."""
+    users[digest] += 1
+    return users[digest] == 1
+
+
+def _leave(users: Users, digest: bytes) -> bool:
+    """Count one out; say whether it was the last."""
+    users[digest] -= 1
     if users[digest]:
         return False
     del users[digest]

@@ -13,6 +13,7 @@ from kproxy.ports.data_path import BackendError
 from kproxy.run.loop.reconcile import Reconciler
 from tests.support.core.things import networks
 from tests.support.ebpf.entries import Entries
+from tests.support.ebpf.fake_maps import FakeClaims
 from tests.support.tables import between, node_rules, service_port, some_tables, table
 
 pytestmark = pytest.mark.kernel
@@ -56,7 +57,7 @@ class Node:
     def start(self, sizes=None):
         maps = self.objects.maps
         sizes = sizes or {name: each.shape.max_entries for name, each in maps.items()}
-        self.tables = TableMaps(maps, Renderer(self.family, sizes))
+        self.tables = TableMaps(maps, Renderer(self.family, sizes), FakeClaims())
         self.reconciler = Reconciler(self.tables, lambda: ())
 
 

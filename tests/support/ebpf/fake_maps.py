@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from backends.ebpf.driver.table import TableMaps
 from backends.ebpf.render.layout import Layout, TableMap, layout
@@ -61,6 +61,9 @@ class FakeMap:
     def parts(self) -> Iterator[list[tuple[bytes, bytes]]]:
         yield list(self.entries.items())
 
+    def raw_parts(self, at_once: int) -> Iterator[tuple[bytearray, bytearray]]:
+        yield bytearray(b"".join(self.entries)), bytearray(b"".join(self.entries.values()))
+
 
 def fake_maps(family: Family, sizes: Mapping[str, int]) -> dict[str, FakeMap]:
     """Return empty maps of a family, by their names."""
@@ -87,17 +90,39 @@ def _shape(of_family: Layout, of: TableMap, size: int) -> Shape:
     return Shape(kind, key_size, value_size, size, 0)
 
 
+class FakeClaims:
+    """Keeps what was claimed."""
+
+    def __init__(self) -> None:
+        self.addresses: set[bytes] = set()
+        self.networks: set[tuple[bytes, int]] = set()
+
+    def add(self, addresses: Iterable[bytes]) -> None:
+        self.addresses.update(addresses)
+
+    def add_networks(self, networks: Iterable[tuple[bytes, int]]) -> None:
+        self.networks.update(networks)
+
+
 class FakeNode:
     """Maps of a family, and what writes to them, as often as it is started."""
 
     def __init__(self, family: Family = Family.IPV4) -> None:
         self.family = family
         self.maps = fake_maps(family, SIZES)
+        self.now = 0.0
         self.start()
+
+    def disturbed(self) -> bool:
+        """Ask, with enough time since all before for all that there is to be compared."""
+        self.now += 3600
+        return self.reconciler.disturbed()
 
     def start(self) -> None:
         """Forget everything but the maps."""
-        self.tables = TableMaps(self.maps, Renderer(self.family, SIZES))
+        self.claimed = FakeClaims()
+        renderer = Renderer(self.family, SIZES)
+        self.tables = TableMaps(self.maps, renderer, self.claimed, lambda: self.now)
         self.reconciler = Reconciler(self.tables, lambda: ())
 
     def image(self) -> dict[bytes, bytes]:

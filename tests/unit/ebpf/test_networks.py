@@ -71,7 +71,7 @@ def owned(family):
     return [packet.destination for packet in packets(family)]
 
 
-@examples(200)
+@examples(100)
 @given(st.data(), st.sampled_from(Family), st.booleans())
 def test_every_address_gets_what_the_reference_says(data, family, own):
     made = data.draw(tables(family))
@@ -82,7 +82,7 @@ def test_every_address_gets_what_the_reference_says(data, family, own):
         assert entries.answer(packet, local) == of_verdict(resolve(made, packet, local)), packet
 
 
-@examples(100)
+@examples(50)
 @given(st.data(), st.sampled_from(Family), st.booleans())
 def test_at_every_step_of_a_change_it_gets_the_old_answer_or_the_new_one(data, family, own):
     states = [data.draw(tables(family)) for _ in range(2)]

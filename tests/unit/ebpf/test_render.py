@@ -1,5 +1,6 @@
 """The image of a table: the same by any way there, small changes, and what is left out."""
 
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -104,6 +105,24 @@ def test_one_endpoint_costs_the_work_of_its_service_port(monkeypatch):
     differing = entries.update(TableChanges(Family.IPV4, service_ports={new.key: new}))
     assert len(calls) == 1
     assert len(differing) == 3, "the new list, the old one, and the frontend"
+
+
+def test_what_is_gone_takes_no_memory():
+    entries = Entries(Family.IPV4)
+    entries.update(table(Family.IPV4).everything())
+    versions = [service_port(Family.IPV4, 1, [n % 250, n >> 8], affinity_s=60) for n in range(2000)]
+
+    def follow(versions):
+        for each in versions:
+            entries.update(TableChanges(Family.IPV4, service_ports={each.key: each}))
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = follow(versions[:10])
+        assert follow(versions[10:]) - before < 20_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_lists_of_the_same_content_are_there_once():
