@@ -1,11 +1,14 @@
 """Programs at every device that can carry service traffic, as devices come, change and go."""
 
 import os
+import subprocess
 
 import pytest
 
+from backends.ebpf.driver.device_layout import DeviceFlag, number
 from backends.ebpf.driver.sides import Side
 from backends.kernel import traffic_control
+from backends.kernel.traffic_control import Parent
 from tests.support.ebpf.devices import (
     FRAME,
     PACKET,
@@ -79,7 +82,7 @@ def from_outside(node, device):
 def test_a_device_that_is_down_waits_until_it_comes_up(either):
     ip("link add br0 type bridge")
     devices = either.attached()
-    assert not traffic_control.filters(index("br0"), traffic_control.Parent.EGRESS)
+    assert not traffic_control.filters(index("br0"), Parent.EGRESS)
     assert f"{index('br0')}-egress" not in either.pins()
 
     ip("link set br0 up")
@@ -156,7 +159,7 @@ def test_a_burst_of_devices_that_come_and_go(node):
     node.settle(devices)
 
     for name in pods[1::2]:
-        assert traffic_control.filters(index(name), traffic_control.Parent.EGRESS), name
+        assert traffic_control.filters(index(name), Parent.EGRESS), name
     assert len(list(node.qdiscs.iterdir())) == 100 + 2
     assert len(list(node.loaded.maps["devices"].keys())) == 100 + 2
     ip("link del group 3")
@@ -191,3 +194,72 @@ def test_the_agents_death_changes_nothing(either):
     either.attached().close()
     assert either.seen("up0", IN, either.come_in) == 1
     assert either.seen("up0", OUT, either.leave) == 1
+
+
+KINDS = {
+    "dummy": "link add x0 type dummy",
+    "a VLAN": "link add link up0 name x0 type vlan id 100",
+    "a VLAN in VLANs": "link add link up0 name x0 type vlan id 100 protocol 802.1ad",
+    "Geneve": "link add x0 type geneve id 7 remote 192.0.2.2",
+    "ipip": "link add x0 type ipip local 192.0.2.1 remote 192.0.2.2",
+    "sit": "link add x0 type sit local 192.0.2.1 remote 192.0.2.2",
+    "GRE": "link add x0 type gre local 192.0.2.1 remote 192.0.2.2",
+    "ip6tnl": "link add x0 type ip6tnl mode any local fd00::1 remote fd00::2",
+    "GRE over IPv6": "link add x0 type ip6gre local fd00::1 remote fd00::2",
+    "WireGuard": "link add x0 type wireguard",
+    "ipvlan": "link add link up0 name x0 type ipvlan",
+    "a bond": "link add x0 type bond",
+}
+
+
+def test_kinds_of_devices_that_not_every_kernel_has_run_our_programs(node):
+    """Of those the kernel at hand may have none; which it has is printed."""
+    devices = node.attached()
+    for kind, command in KINDS.items():
+        if not can_make(kind, command):
+            continue
+        ip("link set x0 up")
+        node.settle(devices)
+        entry = node.loaded.maps["devices"].lookup(number(index("x0")))
+        frame = FRAME if entry[0] & DeviceFlag.ETHERNET else PACKET
+        assert node.seen("x0", OUT, lambda frame=frame: transmit("x0", frame)) == 1, kind
+        ip("link del x0")
+        node.settle(devices)
+
+
+def test_a_bonds_members_are_left_to_it(node):
+    if not can_make("a bond", "link add bond0 type bond mode active-backup"):
+        return
+    ip("link add m0 type veth peer name m1")
+    devices = node.attached()
+    ip("link set m0 down", "link set m0 master bond0", "link set bond0 up", "link set m1 up")
+    node.settle(devices)
+
+    assert not has_programs(node, "m0")
+    node.meets("bond0", IN, lambda: transmit("m1", FRAME))
+    assert node.runs("m0", IN) == 0
+    ip("link set m0 nomaster", "link set m0 up")
+    node.settle(devices)
+    node.meets("m0", IN, lambda: transmit("m1", FRAME))
+
+
+@pytest.mark.parametrize("kind", ["ifb", "vrf table 9", "nlmon"])
+def test_what_would_see_packets_twice_runs_no_program(node, kind):
+    if can_make(kind, f"link add x0 type {kind}"):
+        ip("link set x0 up")
+        assert node.attached().attached()
+        assert not has_programs(node, "x0")
+
+
+def has_programs(node, name):
+    pinned = any(each.startswith(f"{index(name)}-") for each in node.pins())
+    return pinned or any(traffic_control.filters(index(name), parent) for parent in Parent)
+
+
+def can_make(kind, command):
+    """Make a device of a kind that the kernel may lack; say whether it has it."""
+    made = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=False)
+    lacking = "Unknown device type" in made.stderr
+    print(kind, "is a kind that this kernel", "lacks" if lacking else "has")
+    assert lacking or not made.returncode, made.stderr
+    return not lacking
