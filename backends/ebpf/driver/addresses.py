@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Set
+from ipaddress import ip_address
 
 from backends.ebpf.driver import device_layout
+from backends.ebpf.driver.claims import Claims
 from backends.ebpf.driver.entries import Entries
 from backends.ebpf.driver.masquerade import choices
 from backends.kernel.addresses import InterfaceAddress, address_device, interface_addresses
@@ -19,10 +21,15 @@ _Prefix = tuple[int, bytes]
 
 
 class Addresses:
-    """Follows one family's addresses and local routes. Any call may raise BackendError."""
+    """Follows one family's addresses and local routes. Any call may raise BackendError.
 
-    def __init__(self, family: Family, maps: Mapping[str, Map]) -> None:
+    What programs shall take for the host's own is claimed before, but for loopback: packets with
+    such addresses meet no program that would pass them on unseen.
+    """
+
+    def __init__(self, family: Family, maps: Mapping[str, Map], claims: Claims) -> None:
         self._family = family
+        self._claims = claims
         self._own = Entries(maps["own_addresses"])
         self._networks = Entries(maps["own_networks"])
         self._masquerade = Entries(maps["masquerade_addresses"])
@@ -72,6 +79,7 @@ class Addresses:
         """Bring the maps up to date with what was noted."""
         if self._moved:
             single, larger = self._local(self._moved)
+            self._claim()
             self._own.put(single)
             self._networks.put(larger)
             for prefix in self._moved:
@@ -107,6 +115,16 @@ class Addresses:
                 key = device_layout.network_key(length, network)
                 larger[key] = device_layout.OWN if routes else None
         return single, larger
+
+    def _claim(self) -> None:
+        moved = [
+            (network, length)
+            for length, network in self._moved
+            if self._routes[length, network] and not ip_address(network).is_loopback
+        ]
+        bits = self._family.bits
+        self._claims.add(network for network, length in moved if length == bits)
+        self._claims.add_networks(each for each in moved if each[1] < bits)
 
     def _read_addresses(self) -> None:
         known = {*self._by_device, *self._masqueraded}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from backends.ebpf.driver import attachable, device_layout
 from backends.ebpf.driver.addresses import Addresses
 from backends.ebpf.driver.attach import Attacher
+from backends.ebpf.driver.claims import Claims
 from backends.ebpf.driver.drift import Drift
 from backends.ebpf.driver.entries import Entries
 from backends.ebpf.driver.host import HostSettings
@@ -43,6 +44,7 @@ class Devices:
         family: Family,
         maps: Mapping[str, Map],
         *,
+        claims: Claims,
         attacher: Attacher,
         loopback: Loopback,
         clock: Callable[[], float],
@@ -52,7 +54,7 @@ class Devices:
         self._loopback = loopback
         self._clock = clock
         self._entries = Entries(maps["devices"])
-        self._addresses = Addresses(family, maps)
+        self._addresses = Addresses(family, maps, claims)
         self._host = HostSettings(maps["host"])
         self._drift = Drift(attacher, clock)
         self._links: dict[int, Link] = {}

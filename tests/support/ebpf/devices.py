@@ -13,6 +13,7 @@ from pathlib import Path
 
 from backends.ebpf.driver import tcx
 from backends.ebpf.driver.attach import Attacher
+from backends.ebpf.driver.claims import Claims
 from backends.ebpf.driver.devices import Devices
 from backends.ebpf.driver.loader import family_folder
 from backends.ebpf.driver.loopback import Loopback
@@ -32,6 +33,7 @@ SOURCE = """
 #include <uapi/linux/if_ether.h>
 #include <uapi/linux/pkt_cls.h>
 #include <kproxy/device.h>
+#include <kproxy/claims.h>
 
 struct place { __u32 device; __u32 egress; };
 BPF_HASH(runs, struct place, u64, 65536);
@@ -76,6 +78,14 @@ int is_own(struct __sk_buff *skb)
 
 	bpf_skb_load_bytes(skb, ETH_HLEN, &address, sizeof(address));
 	return is_own_address(&address);
+}
+
+int may_be_ours(struct __sk_buff *skb)
+{
+	struct address address = {};
+
+	bpf_skb_load_bytes(skb, ETH_HLEN, &address, sizeof(address));
+	return is_claimed(address.word) || is_in_claimed_prefix(address.word);
 }
 
 int masquerade(struct __sk_buff *skb)
@@ -148,6 +158,7 @@ class Node:
         devices = Devices(
             self.family,
             self.loaded.maps,
+            claims=Claims(self.family, self.loaded.maps["claims"]),
             attacher=Attacher(self.family, self.root, by_tcx=self.by_tcx),
             loopback=Loopback(self.family, self.root),
             clock=lambda: self.now_s,

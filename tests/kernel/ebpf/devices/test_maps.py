@@ -10,7 +10,9 @@ from ipaddress import IPv6Network, ip_address
 import pytest
 
 from backends.ebpf.driver import device_layout
+from backends.ebpf.driver.claims import Claims
 from backends.ebpf.driver.device_layout import DeviceFlag, HostFlag, SocketHooks
+from backends.ebpf.driver.entries import Entries
 from backends.ebpf.driver.host import HostSettings, netns_cookie
 from backends.kernel.bpf import programs
 from backends.kernel.links import links
@@ -149,6 +151,31 @@ def test_local_networks_are_own_and_other_routes_are_not_even_told(node):
     ip("route del local 10.3.0.0/16 dev lo")
     follow(node, devices)
     assert not is_own(node, "10.3.77.1")
+
+
+def test_own_addresses_are_claimed_and_those_of_loopback_are_not(node):
+    def may_be_ours(address):
+        return asked(node, "may_be_ours", address)[0] == 1
+
+    ip("addr add 192.0.2.1/24 dev up0")
+    devices = node.start()
+    assert may_be_ours("192.0.2.1")
+    assert not any(map(may_be_ours, ("127.0.0.1", "127.9.9.9", "192.0.2.3", "10.3.0.1")))
+    ip("addr add 192.0.2.3/24 dev up0", "route add local 10.3.0.0/16 dev lo")
+    follow(node, devices)
+    assert may_be_ours("192.0.2.3")
+    assert may_be_ours("10.3.77.1")
+
+
+def test_an_address_is_claimed_before_it_is_own(node, monkeypatch):
+    """Else the node's answers from it leave untranslated for a moment."""
+    order = []
+    monkeypatch.setattr(Claims, "add", lambda _, found: order.append(("claimed", *found)))
+    monkeypatch.setattr(Entries, "put", lambda _, changes: order.append(("own", *changes)))
+    ip("addr add 192.0.2.1/24 dev up0")
+    node.start()
+    address = ip_address("192.0.2.1").packed
+    assert [step for step, *found in order if address in found] == ["claimed", "own"]
 
 
 def test_own_ipv6_addresses_count_once_they_can_be_used(node6):
