@@ -27,26 +27,8 @@
 #include <kproxy/plan.h>
 #include <kproxy/serve.h>
 #include <kproxy/refuse.h>
+#include <kproxy/stage.h>
 #include <kproxy/work.h>
-
-/* In the order of the programs below. */
-enum stage { STAGE_SERVE, STAGE_ERROR, STAGE_CHOOSE, STAGE_OPEN, STAGE_REFUSE };
-
-BPF_PROG_ARRAY(stages, 16);
-
-static __always_inline int hand_to(struct __sk_buff *skb, const struct packet *packet,
-				   int at_egress, int stage)
-{
-	struct work *work = this_work();
-
-	if (work) {
-		work->packet = *packet;
-		work->at_egress = at_egress;
-		work->tries = 0;
-		stages.call(skb, stage);
-	}
-	return done(STAGE_MISSING);
-}
 
 /*
  * Whether a packet that leaves may open a flow: the node's own, and what a pod sent through a device
@@ -255,12 +237,15 @@ int stage_open(struct __sk_buff *skb)
 int stage_refuse(struct __sk_buff *skb)
 {
 	struct work *work = this_work();
+	enum refusal refusal;
 	struct packet packet;
 
 	if (!work)
 		return done(STAGE_MISSING);
 	packet = work->packet;
-	switch (refuse(skb, &packet)) {
+	refusal = work->reason == TOO_BIG ? refuse_too_big(skb, &packet, work->mtu) :
+					    refuse(skb, &packet);
+	switch (refusal) {
 	case REFUSAL_SENT:
 		return sent(work->reason,
 			    bpf_redirect(skb->ifindex, work->at_egress ? BPF_F_INGRESS : 0));

@@ -6,6 +6,7 @@
 #include <kproxy/icmp.h>
 #include <kproxy/redirect.h>
 #include <kproxy/route.h>
+#include <kproxy/stage.h>
 
 /* The device that leads to a flow's endpoint by now. */
 static __always_inline __u32 device_towards(struct __sk_buff *skb, struct flow *flow)
@@ -90,7 +91,7 @@ static __always_inline int serve(struct __sk_buff *skb, struct packet *packet,
 {
 	int forward = is_forward(flow, &packet->ends), goes_forward = error ? !forward : forward;
 	struct way way = at_egress ? way_out(flow, goes_forward) : way_in(flow, goes_forward);
-	__u32 device = flow->device;
+	__u32 device = flow->device, mtu = 0;
 	struct ends ends;
 	int failed;
 
@@ -101,8 +102,12 @@ static __always_inline int serve(struct __sk_buff *skb, struct packet *packet,
 	if (!way.is_translated)
 		return done(way.reason);
 	ends = forward ? forward_ends(flow, way.side) : reverse_ends(flow, way.side);
-	if (way.is_sent && at_egress)
+	if (way.is_sent && at_egress) {
 		device = device_towards(skb, flow);
+		/* The stack made it fit the device that the client chose. */
+		if (!error && bpf_check_mtu(skb, device, &mtu, 0, BPF_MTU_CHK_SEGS) > 0)
+			return refuse_for(skb, packet, at_egress, TOO_BIG, mtu);
+	}
 	failed = error ? rewrite_error(skb, error, packet, &ends) :
 			 rewrite_packet(skb, packet, &ends);
 	if (failed)

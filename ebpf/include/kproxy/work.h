@@ -6,9 +6,9 @@
 
 struct work {
 	struct packet packet;
-	struct choice choice;
 	struct flow draft; /* of a flow to be born */
 	struct flow former; /* of a flow to be given up */
+	__u32 mtu;
 	__u16 reason; /* enum reason: why the packet is refused */
 	__u8 at_egress;
 	__u8 tries;
