@@ -20,7 +20,7 @@ from tests.support.node.conversations import PORT, Conversation, Conversations
 
 _AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _KIND = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
-_PATIENCE_S = 10
+PATIENCE_S = 10.0
 SERVING = (plan.POD1, plan.POD2, plan.POD3, plan.FAR1, plan.FAR2, plan.NODE_SECOND)
 
 Units = Callable[[Family], Unit]
@@ -30,6 +30,7 @@ class Scene:
     """Addresses are given as IPv4. Sockets block, for a while."""
 
     def __init__(self, units: Units, pods: Pods = Pods.ROUTED) -> None:
+        self.patience_s = PATIENCE_S  # of sockets, before they give up
         self._of_a_test = ExitStack()
         self.network = Network(pods)
         self.tc = {family: Tc(family, units(family)) for family in Family}
@@ -81,7 +82,7 @@ class Scene:
         """Return a socket that is bound to an address of its machine."""
         with self.network.namespaces[plan.PLACES[at]].entered():
             made = self._of_a_test.enter_context(socket.socket(_AF[family], _KIND[protocol]))
-        made.settimeout(_PATIENCE_S)
+        made.settimeout(self.patience_s)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((in_family(at, family), port))
         return made

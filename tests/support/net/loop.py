@@ -23,9 +23,10 @@ class Loop:
             self._selector.register(sock, events, (sock, then))
 
     def close(self, sock: socket.socket) -> None:
-        """Close a socket; closing it twice does no harm."""
+        """Close a socket, watched or not; closing it twice does no harm."""
         if sock.fileno() >= 0:
-            self._selector.unregister(sock)
+            if sock in self._selector.get_map():
+                self._selector.unregister(sock)
             sock.close()
 
     def turn(self, timeout_s: float) -> bool:

@@ -8,6 +8,8 @@ import struct
 
 import pytest
 
+from backends.ebpf.driver.flow_layout import Side
+from backends.ebpf.driver.flow_map import FlowMap
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from tests.support.ebpf.scene import Scene
@@ -94,6 +96,30 @@ def test_a_port_is_used_again_at_once_and_meets_another_endpoint(
         if first_to_close == "client":
             second.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         second.close()
+    assert scene.tc[family].flow_count() == 3, "the first flow left something"
+
+
+def test_a_flow_that_lost_a_part_makes_room_for_the_next(scene: Scene, family: Family):
+    tc = scene.tc[family]
+    layout = FlowMap(tc.maps["flows"]).layout
+    listener = scene.listener(plan.FAR1, family, 9013)
+    scene.frontend((VIP, 80), [plan.FAR1], MASQUERADED, port=9013)
+    port = next(PORTS)
+    first = scene.socket(plan.CLIENT, family, port=port)
+    first.connect((in_family(VIP, family), 80))
+    lost, _ = listener.accept()
+    for key, value in list(tc.maps["flows"].items()):
+        if layout.entry(value).side == Side.ENDPOINT:
+            tc.maps["flows"].delete(key)
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with lost, scene.without_programs_on("eth0"):
+        first.close()
+
+    again = scene.socket(plan.CLIENT, family, port=port)
+    again.connect((in_family(VIP, family), 80))
+
+    listener.accept()[0].close()
+    assert tc.flow_count() == 3
 
 
 def test_what_one_end_closed_goes_on_the_other_way(scene: Scene, family: Family):
@@ -257,11 +283,10 @@ def test_a_client_whose_reset_was_lost_is_not_kept_at_an_endpoint_that_is_gone(
     server, _ = listeners[plan.FAR1].accept()
     talker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    with server, scene.without_programs_on("eth0"):
+    with scene.without_programs_on("eth0"):
         talker.close()
     scene.frontend((VIP, 80), [plan.POD1], MASQUERADED, port=9012)
-    with scene.without_address(plan.FAR1, family):
+    with server, scene.without_address(plan.FAR1, family):
         talker = scene.socket(plan.CLIENT, family, port=port)
         talker.connect((in_family(VIP, family), 80))
-        server, _ = listeners[plan.POD1].accept()
-        server.close()
+        listeners[plan.POD1].accept()[0].close()

@@ -26,10 +26,10 @@ def test_what_is_none_of_ours_is_not_looked_at(scene: Scene, family: Family):
 
     for client, to in ((plan.CLIENT, plan.FAR2), (plan.POD2, plan.FAR2), (plan.CLIENT2, plan.POD3)):
         assert scene.open(client, f"{to}:{PORT}", protocol, family).partner() == to
-    assert tc.counts() == {}
+    assert not tc.counts().keys() - {"NOT_UNDERSTOOD"}  # nor is multicast a Service
 
     assert scene.open(plan.CLIENT, f"{plan.POD1}:{PORT}", protocol, family).partner() == plan.POD1
-    assert set(tc.counts()) == {"NOT_A_SERVICE"}
+    assert tc.counts().keys() - {"NOT_UNDERSTOOD"} == {"NOT_A_SERVICE"}
 
 
 def test_without_all_claims_nothing_is_foreign(scene: Scene, family: Family):
@@ -41,7 +41,7 @@ def test_without_all_claims_nothing_is_foreign(scene: Scene, family: Family):
     try:
         to = f"{plan.FAR2}:{PORT}"
         assert scene.open(plan.CLIENT, to, Protocol.TCP, family).partner() == plan.FAR2
-        assert tc.counts()["NOT_A_SERVICE"] > 0
+        assert "NOT_A_SERVICE" in tc.counts()
     finally:
         tc.maps["claims"].update(key, complete)
 

@@ -101,16 +101,17 @@ def test_a_reset_ends_a_flow_only_if_its_receiver_would_believe_it(
     assert swept(tc, 15).expired == 1
 
 
+def with_few_flows(whole: Unit) -> Unit:
+    """Return programs with a small map of flows."""
+    shape = whole.maps["flows"]._replace(max_entries=FEW_FLOWS)
+    return msgspec.structs.replace(whole, maps={**whole.maps, "flows": shape})
+
+
 @pytest.fixture(scope="module")
 def narrow_scene(bytecode: Path) -> Iterator[Scene]:
     """A node whose map of flows is small."""
 
-    def few(family: Family) -> Unit:
-        whole = unit(family, bytecode)
-        shape = whole.maps["flows"]._replace(max_entries=FEW_FLOWS)
-        return msgspec.structs.replace(whole, maps={**whole.maps, "flows": shape})
-
-    made = Scene(few)
+    made = Scene(lambda family: with_few_flows(unit(family, bytecode)))
     yield made
     made.close()
 

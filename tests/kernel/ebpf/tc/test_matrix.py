@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 
 from kproxy.core.addresses import Family, endpoint_text
 from kproxy.core.objects import Protocol
+from tests.support.commands import output_of
 from tests.support.ebpf.tc import Tc, Use, unit
 from tests.support.net import plan
 from tests.support.net.network import Network, Pods
 from tests.support.net.observed import Answered, Observed, Probe
 from tests.support.net.plan import in_family
+from tests.support.waiting import LONGEST_S
 
 pytestmark = pytest.mark.kernel
 
@@ -49,15 +52,39 @@ FRONTENDS = [
 ]
 
 
+MARK = 0x4000
+RULES = (
+    "-P FORWARD DROP",
+    *[
+        f"-A {chain} -m conntrack --ctstate INVALID -j DROP"
+        for chain in ("INPUT", "OUTPUT", "FORWARD")
+    ],
+    f"-A FORWARD -m mark --mark {MARK}/{MARK} -j ACCEPT",
+)
+
+
+class Node(enum.Enum):
+    """What else there is on the node."""
+
+    ROUTED = "nothing"
+    BRIDGED = "a bridge that all pods are joined by, and a strict look at sources"
+    FILTERED = "rules that drop what is forwarded, unless it bears our mark, and what is invalid"
+
+
 class Scene:
     """A node with the programs of both families and the frontends above."""
 
-    def __init__(self, pods: Pods, bytecode: Path) -> None:
-        self.network = Network(pods)
+    def __init__(self, kind: Node, bytecode: Path) -> None:
+        self.network = Network(Pods.BRIDGED if kind is Node.BRIDGED else Pods.ROUTED)
+        if kind is Node.FILTERED:
+            with self.network.node.entered():
+                for tool, rule in itertools.product(("iptables-nft", "ip6tables-nft"), RULES):
+                    output_of(tool, "-w", "5", *rule.split(), timeout_s=LONGEST_S)
         self.network.serve([PORT])
         self.tc = {family: Tc(family, unit(family, bytecode)) for family in Family}
         for number, tc in enumerate(self.tc.values(), start=1):
             tc.attach(self.network.node, priority=number)
+            tc.settings(mark=MARK)
             for protocol, (places, name, uses) in itertools.product(Protocol, FRONTENDS):
                 where = places[name]
                 frontend = where if isinstance(where, int) else (where, VIP_PORT)
@@ -69,7 +96,7 @@ class Scene:
             tc.close()
 
 
-@pytest.fixture(scope="module", params=Pods, ids=lambda pods: pods.name.lower())
+@pytest.fixture(scope="module", params=Node, ids=lambda node: node.name.lower())
 def scene(request: pytest.FixtureRequest, bytecode: Path) -> Iterator[Scene]:
     made = Scene(request.param, bytecode)
     yield made

@@ -1,0 +1,178 @@
+"""Each guard of the tc programs, taken away in the source: then a test of it must fail.
+
+A guard that nothing fails without is either not tested or not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from backends.ebpf.compiler import flatten, load_unit
+from backends.ebpf.unit import Unit
+from kproxy.core.addresses import Family
+from tests.kernel.ebpf.tc import test_expiry, test_flows, test_foreign, test_load
+from tests.support.ebpf.scene import Scene
+from tests.support.ebpf.tc import SOURCE, unit
+from tests.support.net import plan
+
+pytestmark = pytest.mark.kernel
+
+V4 = Family.IPV4
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What is replaced in the source, and the test that notices it."""
+
+    text: str
+    without: str
+    test: Callable[[Scene], None]
+    few_flows: bool = False
+
+
+GUARDS = {
+    "a flow's entries die together": Guard(
+        "\t\tdelete_side(flow, STACK_SIDE, protocol);\n",
+        "\t\t;\n",
+        lambda scene: test_flows.test_a_port_is_used_again_at_once_and_meets_another_endpoint(
+            scene, V4, "client"
+        ),
+    ),
+    "a flow that lost an entry is over": Guard(
+        "if (!client_side || !far || client_side->state & STATE_CLOSING)",
+        "if (!far)\n\t\treturn 0;\n\tif (!client_side || client_side->state & STATE_CLOSING)",
+        lambda scene: test_flows.test_a_flow_that_lost_a_part_makes_room_for_the_next(scene, V4),
+    ),
+    "no two flows have one port on the node": Guard(
+        "return flows.insert(&key, draft);",
+        "return flows.update(&key, draft);",
+        lambda scene: test_flows.test_two_masqueraded_clients_may_use_the_same_port(
+            scene, V4, plan.CLIENT
+        ),
+    ),
+    "no two flows look the same in the stack": Guard(
+        "#define PORT_TRIES 24",
+        "#define PORT_TRIES 1",
+        lambda scene: (
+            test_flows.test_a_client_may_use_its_port_towards_two_frontends_of_one_endpoint(
+                scene, V4, plan.CLIENT
+            )
+        ),
+    ),
+    "a masqueraded port is no socket's": Guard(
+        "if ((try || is_masqueraded) && is_socket_at(skb, &from_endpoint, protocol))",
+        "if (0 && is_socket_at(skb, &from_endpoint, protocol))",
+        lambda scene: test_flows.test_a_masqueraded_port_is_no_sockets_of_the_host_and_no_node_port(
+            scene, V4
+        ),
+    ),
+    "a masqueraded port is no NodePort": Guard(
+        "return frontends.lookup(&node_port) != NULL;",
+        "return frontends.lookup(&node_port) && 0;",
+        lambda scene: test_flows.test_a_masqueraded_port_is_no_sockets_of_the_host_and_no_node_port(
+            scene, V4
+        ),
+    ),
+    "no view has two equal ends": Guard(
+        "if (is_mirror(draft, &draft->client, draft->stack_port))",
+        "if (0)",
+        lambda scene: test_flows.test_a_pod_reaches_itself_from_the_very_port_that_it_serves(
+            scene, V4
+        ),
+    ),
+    "an embedded header is translated": Guard(
+        "failed = error ? rewrite_error(skb, error, packet, &ends) :",
+        "failed = error ? rewrite_packet(skb, error, &error->ends) :",
+        lambda scene: test_flows.test_an_endpoint_that_does_not_listen_refuses_as_the_frontend(
+            scene, V4, plan.CLIENT
+        ),
+    ),
+    "only a reset in window ends a flow": Guard(
+        "return packet->sequence - receiver->acknowledged <= receiver->window << WINDOW_SCALE;",
+        "return 1;",
+        lambda scene: test_load.test_a_reset_ends_a_flow_only_if_its_receiver_would_believe_it(
+            scene, V4, "outside"
+        ),
+    ),
+    "each direction's acknowledgments are kept apart": Guard(
+        "flow->side == senders_side(flow, forward)",
+        "1",
+        lambda scene: test_flows.test_a_client_that_resets_may_use_its_port_again(
+            scene, V4, plan.POD2, False
+        ),
+    ),
+    "a closing flow makes room": Guard(
+        "client_side->state & STATE_CLOSING)\n\t\treturn 1;",
+        "0)\n\t\treturn 1;",
+        lambda scene: test_flows.test_a_port_is_used_again_at_once_and_meets_another_endpoint(
+            scene, V4, "server"
+        ),
+    ),
+    "a flow that nobody answers makes room": Guard(
+        "(__s32)(client_side->stamp - far->stamp) > UNANSWERED;",
+        "0;",
+        lambda scene: (
+            test_flows.test_a_client_whose_reset_was_lost_is_not_kept_at_an_endpoint_that_is_gone(
+                scene, V4
+            )
+        ),
+    ),
+    "a flood takes half-open flows alone": Guard(
+        "return !(client_side->state & open);",
+        "return 1 | open;",
+        lambda scene: test_load.test_a_flood_of_openings_costs_no_open_flow_and_no_sane_client(
+            scene, V4
+        ),
+        few_flows=True,
+    ),
+    "a full map gives up half-open flows": Guard(
+        "if (ring->oldest == ring->next)\n\t\t\treturn 0;",
+        "return 0;",
+        lambda scene: test_load.test_a_flood_of_openings_costs_no_open_flow_and_no_sane_client(
+            scene, V4
+        ),
+        few_flows=True,
+    ),
+    "the client's side knows what others see": Guard(
+        "\tif (client_side)\n\t\tset_bits(&client_side->state, seen);",
+        "\t(void)client_side;",
+        lambda scene: test_expiry.test_a_flow_goes_as_a_whole_after_its_time(
+            scene, V4, True, plan.CLIENT, 3
+        ),
+    ),
+    "nothing is foreign before all claims are in": Guard(
+        "return is_set(CLAIMS_COMPLETE, 0) && ",
+        "return ",
+        lambda scene: test_foreign.test_without_all_claims_nothing_is_foreign(scene, V4),
+    ),
+}
+
+
+def without(guard: Guard, folder: Path, bytecode: Path) -> Callable[[Family], Unit]:
+    """Return programs that lack a guard, in IPv4."""
+    text = flatten(SOURCE)
+    assert text.count(guard.text) == 1, "the guard is not where it was"
+    mutant = folder / SOURCE.name
+    mutant.write_text(text.replace(guard.text, guard.without))
+
+    def units(family: Family) -> Unit:
+        made = load_unit(mutant, family, cache=bytecode) if family is V4 else unit(family, bytecode)
+        return test_load.with_few_flows(made) if guard.few_flows else made
+
+    return units
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_without_a_guard_its_test_fails(name: str, tmp_path: Path, bytecode: Path):
+    guard = GUARDS[name]
+    scene = Scene(without(guard, tmp_path, bytecode))
+    scene.patience_s = 1.0
+    try:
+        with pytest.raises((AssertionError, OSError)):
+            guard.test(scene)
+    finally:
+        scene.close()
