@@ -102,9 +102,18 @@ static __always_inline struct sending send_by_slots(struct slots *slots,
 }
 
 /*
- * What tc has begun to serve it goes on to serve, or the endpoint would change on the way: of a pod
- * that is not known yet.
+ * Whether another data path may know a flow of this socket to the frontend: whether it has sent
+ * before, nothing tells.
  */
+static __always_inline int may_have_a_flow(const struct slots *slots,
+					   const struct frontend_key *frontend)
+{
+	const struct host *host = host_settings();
+
+	return host && (host->flags & HOST_HAND_OVER) && slot_of(slots, frontend) == SLOTS;
+}
+
+/* What others have begun to serve goes on to pass, or its endpoint would change on the way. */
 static __always_inline void leave_frontend(struct slots *slots, const struct frontend_key *frontend)
 {
 	struct slot slot = { .pair = { .frontend = frontend->address,
@@ -152,7 +161,9 @@ static __always_inline struct sending on_call_from_datagram(struct bpf_sock_addr
 		sending.reason = LEFT_NO_MEMORY;
 		return sending;
 	}
-	if (judgement.reason == LEFT_UNKNOWN_POD) {
+	if (judgement.reason == CHOSEN && may_have_a_flow(slots, call))
+		sending.reason = HAND_OVER;
+	if (sending.reason != CHOSEN) {
 		leave_frontend(slots, call);
 		return sending;
 	}

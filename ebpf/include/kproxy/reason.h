@@ -13,7 +13,7 @@ enum reason {
 	NO_NODE_PORT_HERE, /* a NodePort's number at an address that holds none */
 	FLOW_HERE_UNCHANGED, /* of a flow of ours, at a place where nothing is translated */
 	FLOW_LEFT_ALONE, /* of a flow that the kernel's own tracking translates */
-	HAND_OVER, /* TCP of no flow, which may be that of another data path */
+	HAND_OVER, /* a segment or a datagram that another data path may know the flow of */
 	WITHDRAWN, /* new, while we take no new connections */
 	LATER_FRAGMENT_ALONE, /* a fragment whose first one was not seen, or not translated */
 

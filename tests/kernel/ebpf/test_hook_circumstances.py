@@ -176,6 +176,27 @@ def test_settings_decide_whose_sockets_are_translated(
         hooked.set_hooks(wire.family)
 
 
+def test_what_another_data_path_may_have_begun_stays_with_it(hooked, hooks, wire):
+    program(hooks, udp_service(hooks, 1, [12]))
+    counts = hooks.reasons
+
+    def translated(caller):
+        before = counts["SOCKET_TRANSLATED"]
+        caller.sendto(b"question", wire.vip(1))
+        return counts["SOCKET_TRANSLATED"] > before
+
+    with hooked.client("pod1"), udp(wire) as ours, udp(wire) as theirs, udp(wire) as later:
+        assert translated(ours)
+        hooked.set_hooks(wire.family, flags=HostFlag.HAND_OVER)
+        try:
+            assert translated(ours)
+            assert not translated(theirs)
+        finally:
+            hooked.set_hooks(wire.family)
+        assert not translated(theirs)
+        assert translated(later)
+
+
 def test_withdrawn_hooks_go_on_to_show_frontends(hooked, hooks, servers, wire):
     program(hooks, udp_service(hooks, 1, [12]))
     try:
