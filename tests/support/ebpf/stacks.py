@@ -115,12 +115,16 @@ class Stacks(ExitStack):
             f"neigh add {near} lladdr {_MAC} dev eth0 nud permanent",
             f"route add default via {near}",
         )
-        for namespace, device in ((self.node, name), (to, "eth0")):
-            waiting.until(
-                functools.partial(_sends, namespace, device),
-                within_s=waiting.LONGEST_S,
-                what=f"{device} of {namespace.name} sends",
-            )
+        self.wait_for(self.node, name)
+        self.wait_for(to, "eth0")
+
+    def wait_for(self, namespace: Namespace, device: str) -> None:
+        """Wait until a device that was just set up sends what it is given."""
+        waiting.until(
+            functools.partial(_sends, namespace, device),
+            within_s=waiting.LONGEST_S,
+            what=f"{device} of {namespace.name} sends",
+        )
 
     def ip(self, namespace: Namespace, *commands: str) -> None:
         """Run `ip` in a namespace."""
@@ -183,7 +187,6 @@ class Stacks(ExitStack):
 
 
 def _sends(namespace: Namespace, device: str) -> bool:
-    """Say whether a device that came up a moment ago sends what it is given."""
     with namespace.entered():
         told = subprocess.run(
             ["ip", "-json", "link", "show", "dev", device], stdout=subprocess.PIPE, check=True
