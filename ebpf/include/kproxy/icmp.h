@@ -35,6 +35,8 @@ static __always_inline __s64 rewrite_embedded_l4(struct __sk_buff *skb,
 	__u64 difference = word_difference(ports_of(&embedded->ends), ports);
 	__u16 before, after;
 
+	if (!has_ports(embedded))
+		return 0;
 	if (bpf_skb_store_bytes(skb, embedded->l4, &ports, sizeof(ports), 0) < 0)
 		return -1;
 	/* The embedded packet may be cut off before it. SCTP's CRC covers what is cut off. */

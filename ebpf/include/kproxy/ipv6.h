@@ -87,6 +87,8 @@ static __always_inline enum packet_kind read_network(struct __sk_buff *skb, stru
 		return PACKET_TRUNCATED;
 	if (end < packet->end)
 		packet->end = end;
+	if (packet->l4 > packet->end)
+		return PACKET_TRUNCATED;
 	packet->protocol = ip.nexthdr;
 	__builtin_memcpy(&packet->ends.source, &ip.saddr, sizeof(ip.saddr));
 	__builtin_memcpy(&packet->ends.destination, &ip.daddr, sizeof(ip.daddr));

@@ -158,12 +158,16 @@ static __always_inline enum packet_kind read_transport(struct __sk_buff *skb,
 {
 	struct transport transport = {};
 	__u32 length = packet->end - packet->l4;
-	__u32 size = packet->protocol == IPPROTO_TCP && !embedded ? 20 : 8;
+	__u32 size = 8;
 
 	switch (packet->protocol) {
 	case IPPROTO_TCP:
-	case IPPROTO_UDP:
+		size = embedded ? 8 : 20;
+		break;
 	case IPPROTO_SCTP:
+		size = embedded ? 8 : 12;
+		break;
+	case IPPROTO_UDP:
 	case OWN_ICMP:
 		break;
 	default:

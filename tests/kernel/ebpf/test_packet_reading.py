@@ -131,6 +131,10 @@ IPV4_LEFT_ALONE = {
         ETHERNET / IP(dst="10.96.0.10", ihl=15, len=60) / Raw(bytes(30)),
         Kind.TRUNCATED,
     ),
+    "sctp of 11 bytes": (
+        ETHERNET / IP(dst="10.96.0.10", proto=132) / Raw(bytes(11)),
+        Kind.TRUNCATED,
+    ),
     "udp of 7 bytes": (ETHERNET / IP(dst="10.96.0.10", proto=17) / Raw(bytes(7)), Kind.TRUNCATED),
     "tcp of 19 bytes": (ETHERNET / IP(dst="10.96.0.10", proto=6) / Raw(bytes(19)), Kind.TRUNCATED),
     "a tcp header below 20 bytes": (
@@ -180,6 +184,7 @@ IPV6_LEFT_ALONE = {
         ipv6() / IPv6ExtHdrFragment(m=1) / IPv6ExtHdrFragment(m=1) / UDP(),
         Kind.GARBLED,
     ),
+    "sctp of 11 bytes": (ipv6(nh=132) / Raw(bytes(11)), Kind.TRUNCATED),
     "udp of 7 bytes": (ipv6(nh=17) / Raw(bytes(7)), Kind.TRUNCATED),
     "tcp of 19 bytes": (ipv6(nh=6) / Raw(bytes(19)), Kind.TRUNCATED),
 }

@@ -14,14 +14,14 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
 from kproxy.core.addresses import Family
-from tests.support.ebpf.packets import Ends, Role, fragments, recomputed
+from tests.support.ebpf.packets import ETHERNET, Ends, Role, fragments, recomputed
 from tests.support.ebpf.stacks import PORTS, Stacks
 
 pytestmark = pytest.mark.kernel
 
 # linux/in.h, linux/in6.h
 IP_MTU_DISCOVER, IP_MTU, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 14, 23, 24
-BULK_BYTES = 16 << 20
+BULK_BYTES = 3 << 20
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_a_device_without_a_link_header_is_translated_as_well(stacks, tunnel):
         *(stacks.plan.frontend, 80),
         b"and back",
     )
-    assert bytes(reply) == recomputed(Ether() / reply)[14:]
+    assert bytes(reply) == recomputed(ETHERNET / reply)[14:]
 
 
 def test_fragments_through_a_device_without_a_link_header_are_translated(stacks, tunnel):
@@ -222,7 +222,7 @@ def test_a_device_without_a_link_header_takes_answers(stacks, tunnel, payload):
 
     reply = tunnel.read()
     assert reply.src == stacks.plan.frontend
-    assert bytes(reply) == recomputed(Ether() / reply)[14:]
+    assert bytes(reply) == recomputed(ETHERNET / reply)[14:]
 
 
 def test_the_node_itself_is_refused_at_a_device_without_a_link_header(stacks, tunnel):
