@@ -67,6 +67,15 @@ def test_other_protocols_are_read(packets, payload, protocol, ports):
     assert (read.kind, read.protocol, read.ends) == (Kind.PLAIN, protocol, ends_of(packets, *ports))
 
 
+def test_an_address_on_the_link_is_not_taken_for_an_ip_header(packets):
+    like_ip = {Family.IPV4: "44:00:00:54:00:00", Family.IPV6: "64:00:00:00:00:20"}
+    frame = Ether(src=ETHERNET.src, dst=like_ip[packets.family]) / between(packets) / TCP_SEGMENT
+
+    read = packets.read(frame)
+
+    assert (read.kind, read.l3, read.ends) == (Kind.PLAIN, 14, ends_of(packets))
+
+
 def test_what_pads_a_frame_is_no_part_of_the_packet(packets):
     frame = bytes(ETHERNET / between(packets) / UDP(sport=33000, dport=80))
 
