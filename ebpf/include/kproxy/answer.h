@@ -144,11 +144,16 @@ static __always_inline __s64 sum_up(struct __sk_buff *skb, const struct packet *
 	bytes = embedded_scratch.lookup(&only);
 	if (!bytes)
 		return -1;
-	words = (length + 3) / 4;
-	asm volatile("" : "+r"(words), "+r"(length));
-	if (words == 0 || words > EMBEDDED_MAX / 4 || length == 0 || length > EMBEDDED_MAX)
+	/* Two comparisons, of what is used below: the verifier does not follow what one becomes. */
+	asm volatile("" : "+r"(length));
+	if (length < sizeof(struct ip_header))
 		return -1;
-	bytes->word[words - 1] = 0;
+	asm volatile("" : "+r"(length));
+	if (length > EMBEDDED_MAX)
+		return -1;
+	asm volatile("" : "+r"(length));
+	words = (length - 1) / 4 + 1;
+	bytes->word[(length - 1) / 4] = 0;
 	if (bpf_skb_load_bytes(skb, packet->l3, bytes, length) < 0)
 		return -1;
 #pragma unroll
