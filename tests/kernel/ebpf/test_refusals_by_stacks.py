@@ -9,7 +9,7 @@ from scapy.layers.l2 import Ether
 
 from kproxy.core.addresses import Family
 from tests.support.ebpf.packets import NARROW_MTU, recomputed
-from tests.support.ebpf.stacks import PORTS, Stacks
+from tests.support.ebpf.stacks import PORTS, Stacks, refused
 
 pytestmark = pytest.mark.kernel
 
@@ -32,17 +32,6 @@ def stacks(packets):
 
 def answers(packets):
     return int.from_bytes(packets.maps["refusals"].lookup(bytes(4)), "little")
-
-
-def refused(sock, destination, message=b"anybody?"):
-    """Say whether the stack reports a refusal; by TCP of the first SYN, not of one sent again."""
-    try:
-        sock.connect(destination)
-        sock.send(message)
-        sock.recv(1)
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize(("client", "node"), OFFLOADS, ids=OFFLOAD_NAMES)

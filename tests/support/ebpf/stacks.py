@@ -192,3 +192,14 @@ def _sends(namespace: Namespace, device: str) -> bool:
             ["ip", "-json", "link", "show", "dev", device], stdout=subprocess.PIPE, check=True
         )
     return bool(json.loads(told.stdout)[0]["qdisc"] != "noop")
+
+
+def refused(sock: socket.socket, destination: tuple[str, int], message: bytes = b"?") -> bool:
+    """Say whether the stack reports that a connection or a datagram is refused."""
+    try:
+        sock.connect(destination)
+        sock.send(message)
+        sock.recv(1)
+    except ConnectionRefusedError:
+        return True
+    return False
