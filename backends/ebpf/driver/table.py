@@ -135,7 +135,7 @@ class TableMaps:
         refused: Refused = {}
         for step in order.of_writing(self._layout, put):
             if refused and step.of is TableMap.FRONTENDS:
-                refused |= self._held_back(step, refused)
+                refused |= self._held_back(step, put, refused)
             entries = {key[1:]: put[key] for key in step.keys if key not in refused}
             refused |= self._fill(step.of, entries)
         return refused
@@ -157,15 +157,18 @@ class TableMaps:
             except KernelRefusal as refusal:
                 if refusal.number not in _FULL:
                     raise
-                refused[of.prefix + key] = str(refusal)
+                why = f"the map {of.map_name} is full"
+                if refusal.number == errno.ENOMEM:
+                    why = f"no memory for the map {of.map_name}"
+                refused[of.prefix + key] = why
         return refused
 
-    def _held_back(self, frontends: Step, refused: Refused) -> Refused:
+    def _held_back(self, frontends: Step, put: Mapping[Key, bytes], refused: Refused) -> Refused:
         """Return the frontends that lead to something that was refused, with its reasons."""
         reasons = {order.needed_for(self._layout, key): why for key, why in refused.items()}
         held: Refused = {}
         for key in frontends.keys:
-            for need in self._needs(self._image.get(key)):
+            for need in self._needs(put[key]):
                 if need in reasons:
                     held[key] = reasons[need]
         return held
@@ -200,14 +203,13 @@ class TableMaps:
     def _give_up(self, refused: Refused) -> None:
         """Have what was refused left out by the next rendering. Raises BackendError."""
         owners = self.owners(refused)
-        affected = (
-            key
+        lacking = Counter(
+            _map_of(key)
             for key in self._image
             if key in refused or not self.owners([key]).isdisjoint(owners)
         )
-        self._lacking = Counter(map(_map_of, affected))
-        if not self.renderer.refuse(refused):
-            self._lacking.clear()
+        if self.renderer.refuse(refused):
+            self._lacking.update(lacking)
         key, why = next(iter(refused.items()))
         detail = f"{len(refused)} entries refused, among them {self.describe(key)}: {why}"
         raise BackendError("filling the maps", detail, transient=True)
@@ -215,6 +217,8 @@ class TableMaps:
     def _has_room(self, of: TableMap, count: int) -> bool:
         """Find out whether a map takes so many entries more, by some that nobody looks up."""
         table = self._maps[of]
+        if self._count[of] + count > table.shape.max_entries:
+            return False
         scratch = [order.scratch(self._layout, of, number) for number in range(count)]
         try:
             table.update_many(dict.fromkeys(scratch, bytes(table.shape.value_size)))

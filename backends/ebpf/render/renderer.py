@@ -97,9 +97,13 @@ class Renderer:
         `entries` are those that the kernel refused, with its reasons. A clusterIP's wildcard is
         left out alone: its service ports are served without.
         """
-        wildcards = {key: why for key, why in entries.items() if key in self._wildcards()}
-        refused = {owner: why for key, why in entries.items() for owner in self.owners([key])}
-        self._bare.update(wildcards)
+        wildcards = entries.keys() & self._wildcards().keys()
+        refused = {
+            owner: f"left out: {why}"
+            for key, why in entries.items()
+            for owner in self._owners_of(key)
+        }
+        self._bare.update({key: entries[key] for key in wildcards})
         self._refused.update(refused)
         self._reconsider = True
         return bool(wildcards or refused)

@@ -251,7 +251,7 @@ def test_what_the_kernel_refused_is_left_out_until_it_is_tried_again():
     )
     entries.renderer.refuse({frontend: "no memory"})
     entries.update(TableChanges(Family.IPV4))
-    assert entries.renderer.unheld() == {second.key: "no memory"}
+    assert entries.renderer.unheld() == {second.key: "left out: no memory"}
     assert entries.renderer.owners(entries.image) == {first.key}
     entries.update(TableChanges(Family.IPV4, service_ports={second.key: second}))
     assert entries.renderer.owners(entries.image) == {first.key}, "until it is tried again"

@@ -186,7 +186,7 @@ def test_what_a_full_map_refuses_is_left_out_and_all_else_is_in_force(name, size
     applied(node, wanted.everything())
 
     unheld = node.reconciler.unheld
-    assert all(f"writing the map {name}" in why for why in unheld.values())
+    assert all(why.endswith(f": the map {name} is full") for why in unheld.values())
     held = {
         port.key: port for port in ports if "not refused" in unheld.get(port.key, "not refused")
     }
@@ -214,6 +214,39 @@ def test_what_is_refused_is_not_tried_again_while_there_is_no_room():
         node.reconciler.apply(TableChanges(Family.IPV4))
     assert node.reconciler.unheld == unheld
     assert node.image() == image, "and nothing that was tried is left"
+
+    other = service_port(Family.IPV4, 9, [9])
+    applied(node, TableChanges(Family.IPV4, service_ports={other.key: other}))
+    (gone,) = (port.key for port in ports[:1])
+    applied(node, TableChanges(Family.IPV4, service_ports={gone: None}))
+    node.reconciler.apply(TableChanges(Family.IPV4))
+    assert node.reconciler.unheld.keys() == {*unheld, other.key}, "one place is too few for all"
+
+
+@pytest.mark.parametrize("name", ["frontends", "chunks", "members", "source_ranges"])
+def test_what_lacked_memory_is_tried_in_secret_until_there_is_some(name):
+    family = Family.IPV4
+    entry = service_port(family, 1, [1], affinity_s=60)
+    where = (Vip(Via.LOAD_BALANCER, "203.0.113.1", 80),)
+    entry = dataclasses.replace(entry, frontends=where, sources=networks("10.0.0.0/8"))
+    wanted = dataclasses.replace(table(family, entry), cluster_ips=set())
+    node = FakeNode(family)
+    node.maps[name].refuses = errno.ENOMEM
+    applied(node, wanted.everything())
+    assert node.reconciler.unheld == {entry.key: f"left out: no memory for the map {name}"}
+    image = node.image()
+    node.reconciler.settle()
+    assert node.reconciler.unheld, "still none"
+
+    node.maps[name].refuses = None
+    tried = []
+    node.maps[name].wrote = lambda: tried.append(len(node.maps[name].entries))
+    node.reconciler.settle()
+    assert tried == [1, 0]
+    assert node.image() == image
+    node.reconciler.apply(TableChanges(family))
+    assert not node.reconciler.unheld
+    assert node.image() == image_of(wanted)
 
 
 def test_new_lists_take_the_place_of_old_ones_in_a_map_that_has_no_room_for_both():
