@@ -125,11 +125,5 @@ def pinned(path: Path) -> Link:
     return Link(objects.get(path).fileno())
 
 
-def by_number(number: int) -> Link | None:
-    """Open a link by its number; None where it is gone."""
-    found = objects.by_number(Command.LINK_BY_ID, number)
-    return None if found is None else Link(found.fileno())
-
-
 def _path(cgroup: int) -> str:
     return os.readlink(f"/proc/self/fd/{cgroup}")

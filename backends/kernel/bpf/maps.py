@@ -41,16 +41,11 @@ class MapType(IntEnum):
     HASH = 1
     ARRAY = 2
     PROG_ARRAY = 3
-    PERCPU_HASH = 5
     PERCPU_ARRAY = 6
     LRU_HASH = 9
-    LRU_PERCPU_HASH = 10
     LPM_TRIE = 11
     SK_STORAGE = 24
     RINGBUF = 27
-
-
-_PER_CPU = {MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH}
 
 
 class Shape(NamedTuple):
@@ -61,14 +56,6 @@ class Shape(NamedTuple):
     value_size: int
     max_entries: int
     flags: int
-
-
-class Update(IntEnum):
-    """Whether an entry may be there before."""
-
-    ANY = 0
-    NEW = 1
-    EXISTING = 2
 
 
 class BatchRefusal(KernelRefusal):
@@ -87,7 +74,7 @@ class Map(Descriptor):
         self.name = name
         self.shape = shape
         self._value_bytes = shape.value_size
-        if shape.type in _PER_CPU:
+        if shape.type == MapType.PERCPU_ARRAY:
             self._value_bytes = (shape.value_size + 7 & ~7) * possible_cpus()
 
     def lookup(self, key: bytes) -> bytes | None:
@@ -105,9 +92,9 @@ class Map(Descriptor):
         size, step = self.shape.value_size, self.shape.value_size + 7 & ~7
         return [values[at : at + size] for at in range(0, len(values), step)]
 
-    def update(self, key: bytes, value: bytes, how: Update = Update.ANY) -> None:
+    def update(self, key: bytes, value: bytes) -> None:
         """Write an entry. Raises KernelRefusal: E2BIG where the map is full."""
-        _, number = self._element(Command.MAP_UPDATE, key, value, how)
+        _, number = self._element(Command.MAP_UPDATE, key, value)
         self._check(number, "writing")
 
     def delete(self, key: bytes) -> bool:
@@ -227,6 +214,10 @@ class Map(Descriptor):
     def _batch(self, command: Command, keys: Sequence[bytes], values: bytes) -> tuple[int, int]:
         """Return how many entries the kernel took, and the errno of the next one."""
         joined = b"".join(keys)
+        if len(joined) != self.shape.key_size * len(keys):
+            raise ValueError(f"the keys of {self.name} have {self.shape.key_size} bytes each")
+        if values and len(values) != self._value_bytes * len(keys):
+            raise ValueError(f"the values of {self.name} have {self._value_bytes} bytes each")
         attributes = bytearray(
             _BATCH.pack(0, 0, address(joined), address(values), len(keys), self._fd, 0, 0)
         )
@@ -241,15 +232,16 @@ class Map(Descriptor):
         command: Command,
         key: bytes | None,
         value: bytes | bytearray | None,
-        how: Update = Update.ANY,
     ) -> tuple[int, int]:
         if key is not None and len(key) != self.shape.key_size:
             raise ValueError(f"a key of {self.name} has {self.shape.key_size} bytes: {key!r}")
+        if command == Command.MAP_UPDATE and len(value or b"") != self._value_bytes:
+            raise ValueError(f"a value of {self.name} has {self._value_bytes} bytes: {value!r}")
         attributes = _ELEMENT.pack(
             self._fd,
             0 if key is None else address(key),
             0 if value is None else address(value),
-            how,
+            0,
         )
         return bpf(command, bytearray(attributes))
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 import sys
 from pathlib import Path
 
-from backends.kernel.bpf.syscall import Command, Descriptor, KernelRefusal, address, bpf, demand
+from backends.kernel.bpf.syscall import Command, Descriptor, address, demand
 
 _PATH = struct.Struct("=QII")  # path, descriptor, flags
 _INFO = struct.Struct("=IIQ")  # descriptor, length, address
-_NUMBER = struct.Struct("=I8x")
 _INFO_BYTES = 256
 _IDENTITY = slice(0, 24)  # type and number; of a program its tag, of a map its sizes
 
@@ -32,16 +30,6 @@ def get(path: Path) -> Descriptor:
     name = os.fsencode(path) + b"\0"
     attributes = bytearray(_PATH.pack(address(name), 0, 0))
     return Descriptor(demand(Command.OBJ_GET, attributes, f"opening the pin {path}"))
-
-
-def by_number(command: Command, number: int) -> Descriptor | None:
-    """Return the object of this number, by the command for its kind; None where it is gone."""
-    fd, refusal = bpf(command, bytearray(_NUMBER.pack(number)))
-    if refusal == errno.ENOENT:
-        return None
-    if refusal:
-        raise KernelRefusal(f"opening the BPF object number {number}", refusal)
-    return Descriptor(fd)
 
 
 def info(descriptor: Descriptor, what: str) -> bytearray:

@@ -17,7 +17,6 @@ from backends.kernel.bpf.syscall import Command, Descriptor, KernelRefusal, addr
 
 _LOAD = struct.Struct("=IIQQIIQII16sII72x")
 _TEST_RUN = struct.Struct("=4I2Q4I2Q3I4x")
-_TAG = slice(8, 16)  # in struct bpf_prog_info
 
 _LICENSE = b"GPL\0"
 _NAME_CHARACTERS = 15
@@ -36,8 +35,6 @@ class ProgramType(IntEnum):
     """enum bpf_prog_type: those that kproxy has a use for."""
 
     TC = 3
-    XDP = 6
-    CGROUP_SOCKET = 9
     CGROUP_ADDRESS = 18
 
 
@@ -77,11 +74,6 @@ class VerifierRefusal(KernelRefusal):
 
 class Program(Descriptor):
     """A loaded program."""
-
-    @property
-    def tag(self) -> str:
-        """Return the kernel's digest of the instructions, whatever maps they name."""
-        return objects.info(self, "a program")[_TAG].hex()
 
     @property
     def number(self) -> int:
@@ -155,12 +147,6 @@ def pinned(path: Path) -> Program:
     return Program(objects.get(path).fileno())
 
 
-def by_number(number: int) -> Program | None:
-    """Open a program by its number; None where it is gone."""
-    found = objects.by_number(Command.PROG_BY_ID, number)
-    return None if found is None else Program(found.fileno())
-
-
 def run(
     program: Program,
     data: bytes,
@@ -171,7 +157,7 @@ def run(
 ) -> Run:
     """Run a program on a packet; its answer may be longer by `room_bytes`. Raises KernelRefusal.
 
-    `context` is what the program sees beside the packet (struct __sk_buff, struct xdp_md).
+    `context` is what the program sees beside the packet (struct __sk_buff).
     """
     answer, context_answer = bytearray(len(data) + room_bytes), bytearray(len(context))
     attributes = bytearray(

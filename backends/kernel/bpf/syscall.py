@@ -40,8 +40,6 @@ class Command(IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
-    PROG_BY_ID = 13
-    MAP_BY_ID = 14
     OBJ_INFO = 15
     PROG_QUERY = 16
     BTF_LOAD = 18
@@ -50,7 +48,6 @@ class Command(IntEnum):
     MAP_DELETE_BATCH = 27
     LINK_CREATE = 28
     LINK_UPDATE = 29
-    LINK_BY_ID = 30
     LINK_DETACH = 34
 
 
