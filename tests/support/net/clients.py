@@ -44,7 +44,7 @@ class Attempt:
         try:
             self._socket.bind((probe.source, source_port))
             code = self._socket.connect_ex((probe.destination, probe.port))
-            if stream:
+            if stream or code:
                 self._check(code)
             else:
                 self._socket.send(b"who are you?")

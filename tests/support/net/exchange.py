@@ -26,7 +26,8 @@ _QUIET_S = 0.15
 _LONGEST_S = 10.0
 _LATE = 10  # a busy machine may yet have to take a packet from one namespace to the next
 _TURNS = int(_LONGEST_S / _QUIET_S) * 1000
-_ETH_P = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
+_ETH_P_ALL = 0x0003
+_ETH_P = {0x0800, 0x86DD}
 _LARGEST_HEADERS = 128
 _TAP_BUFFER_BYTES = 8 << 20
 _PACKET_OUTGOING = 4
@@ -104,13 +105,15 @@ class Exchange:
         return pending
 
     def _tap(self, place: str, seen: Callable[[Addressing], None]) -> None:
-        """Call `seen` for each packet that comes in at a namespace."""
-        for protocol in _ETH_P.values():
-            with self._namespaces[place].entered():
-                kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
-                tap = socket.socket(socket.AF_PACKET, kind, socket.htons(protocol))
-            tap.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _TAP_BUFFER_BYTES)
-            self._loop.watch(tap, functools.partial(_read_tap, tap, seen))
+        """Call `seen` for each packet that comes in at a namespace.
+
+        Those who listen for all protocols have it before any program at a device does.
+        """
+        with self._namespaces[place].entered():
+            kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+            tap = socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_ALL))
+        tap.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _TAP_BUFFER_BYTES)
+        self._loop.watch(tap, functools.partial(_read_tap, tap, seen))
 
     def _seen_at_node(self, packet: Addressing) -> None:
         pending = self._pending.get(packet)
@@ -141,6 +144,7 @@ class _Pending:
 
 def _read_tap(tap: socket.socket, seen: Callable[[Addressing], None]) -> None:
     for data, sender in drained(lambda: tap.recvfrom(_LARGEST_HEADERS)):
-        packet = addressing(data) if sender[2] != _PACKET_OUTGOING else None
+        came_in = sender[1] in _ETH_P and sender[2] != _PACKET_OUTGOING
+        packet = addressing(data) if came_in else None
         if packet is not None:
             seen(packet)
