@@ -11,7 +11,7 @@ from pathlib import Path
 from backends.ebpf import compiler, headers
 from backends.ebpf.options import EbpfOptions, SocketHooks
 from backends.kernel import cgroup, mounts, node
-from backends.kernel.bpf import links, maps
+from backends.kernel.bpf import bpffs, links, maps
 from backends.kernel.bpf.maps import MapType, Shape
 from backends.kernel.bpf.programs import AttachType
 from kproxy.core.addresses import Family
@@ -34,7 +34,7 @@ def check(family: Family, options: EbpfOptions) -> list[Finding]:
     findings = [_kernel(release), _capabilities(), _bpf()]
     if findings[-1].ok:
         findings += _attaching(release)
-    findings += [_bytecode(family), _jit(), _bpffs(options.bpffs)]
+    findings += [_bytecode(family, options.cache), _jit(), _bpffs(options.bpffs)]
     if options.socket_hooks is not SocketHooks.OFF:
         findings.append(_cgroup(options.cgroup))
     return [*findings, node.forwarding(family), node.default_route(family)]
@@ -99,11 +99,11 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _bytecode(family: Family) -> Finding:
+def _bytecode(family: Family, cache: Path) -> Finding:
     """Return whether all programs are there, or else what compiles them."""
     subject = "programs"
     sources = sorted(compiler.SOURCES.glob("*.bpf.c"))
-    if all(compiler.kept(source, family, cache=compiler.CACHE) for source in sources):
+    if all(compiler.kept(source, family, cache=cache) for source in sources):
         return Finding(subject, True, "compiled already")
     if not compiler.BCC_VERSION.exists():
         remedy = "install python3-bpfcc, or use the image, which holds compiled programs"
@@ -129,7 +129,7 @@ def _jit() -> Finding:
 
 def _bpffs(path: Path) -> Finding:
     subject = "BPF file system"
-    if mounts.file_system(path) == "bpf":
+    if bpffs.is_bpffs(path):
         return Finding(subject, True, str(path))
     remedy = f"mount -t bpf bpf {path}, or name another one by --ebpf-bpffs"
     return Finding(subject, False, f"none at {path}", remedy)

@@ -22,7 +22,6 @@ from kproxy.proxy.logs import escape
 _FEATURES = {
     Mode.IPVS: host_features.ipvs,
     Mode.NFTABLES: host_features.nftables,
-    Mode.EBPF: host_features.ebpf,
 }
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 

@@ -181,8 +181,8 @@ class OwnEbpf(Section, frozen=True, kw_only=True):
     bpffs: str = "/sys/fs/bpf"
     socket_hooks: SocketHooks = SocketHooks.ALL
     service_entries: Int32 = 131072
-    flow_entries: Int32 = 524288
-    affinity_entries: Int32 = 65536
+    flow_entries: Int32 = 262144
+    affinity_entries: Int32 = 16384
 
 
 class Own(Section, frozen=True, kw_only=True):

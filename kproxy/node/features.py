@@ -11,7 +11,6 @@ from kproxy.core.addresses import Family
 from kproxy.ports.data_path import Finding
 
 _NFTABLES_SINCE = (5, 13)
-_EBPF_SINCE = (5, 10)
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
@@ -88,34 +87,6 @@ def nftables(host: HostFeatures) -> list[Finding]:
     ]
 
 
-def ebpf(host: HostFeatures) -> list[Finding]:
-    """Return what the ebpf data path needs."""
-    headers = f"linux-headers-{host.release}"
-    return [
-        _kernel_since(host, _EBPF_SINCE),
-        _file(
-            host,
-            "cgroup v2",
-            "sys/fs/cgroup/cgroup.controllers",
-            remedy="mount it: mount -t cgroup2 none /sys/fs/cgroup",
-        ),
-        _file(
-            host,
-            "type information (BTF)",
-            "sys/kernel/btf/vmlinux",
-            remedy="use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as distributions' are",
-        ),
-        _bpf_file_system(host),
-        _file(
-            host,
-            "bcc for Python",
-            "usr/lib/python3/dist-packages/bcc/__init__.py",
-            remedy="install it: apt-get install python3-bpfcc",
-        ),
-        _headers(host, headers),
-    ]
-
-
 def has_net_admin(status: str) -> bool:
     """Say whether /proc/<pid>/status shows CAP_NET_ADMIN, bit 12 in linux/capability.h."""
     found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
@@ -155,37 +126,4 @@ def _program(host: HostFeatures, name: str, package: str) -> Finding:
         ok=False,
         detail="not installed",
         remedy=f"install it: apt-get install {package}",
-    )
-
-
-def _file(host: HostFeatures, subject: str, path: str, *, remedy: str) -> Finding:
-    if host.has(path):
-        return Finding(subject, ok=True, detail=f"/{path}")
-    return Finding(subject, ok=False, detail=f"/{path} is missing", remedy=remedy)
-
-
-def _bpf_file_system(host: HostFeatures) -> Finding:
-    subject = "bpf file system"
-    mounts = [line.split() for line in host.text("proc/mounts").splitlines()]
-    found = next((row[1] for row in mounts if len(row) > 2 and row[2] == "bpf"), None)
-    if found is not None:
-        return Finding(subject, ok=True, detail=found)
-    remedy = "mount it: mount -t bpf bpf /sys/fs/bpf"
-    return Finding(subject, ok=False, detail="not mounted", remedy=remedy)
-
-
-def _headers(host: HostFeatures, package: str) -> Finding:
-    subject = "kernel headers"
-    build = f"lib/modules/{host.release}/build"
-    if host.has(build):
-        return Finding(subject, ok=True, detail=f"/{build}")
-    trees = sorted((host.root / "usr/src").glob("linux-headers-*"))
-    if trees:
-        detail = f"/{trees[-1].relative_to(host.root)} (they need not match the running kernel)"
-        return Finding(subject, ok=True, detail=detail)
-    return Finding(
-        subject,
-        ok=False,
-        detail=f"neither /{build} nor /usr/src/linux-headers-*",
-        remedy=f"install them: apt-get install {package}, or linux-headers-amd64",
     )

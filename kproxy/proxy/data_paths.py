@@ -5,7 +5,9 @@ Only here and in `host` is anything of `backends` imported, and not before it is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -53,4 +55,28 @@ def _iptables(configuration: Configuration) -> DataPath:
     )
 
 
-DATA_PATHS: Mapping[Mode, Callable[[Configuration], DataPath]] = {Mode.IPTABLES: _iptables}
+def _ebpf(configuration: Configuration) -> DataPath:
+    from backends.ebpf.options import EbpfOptions, SocketHooks
+    from backends.ebpf.path import EbpfPath
+
+    own = configuration.kproxy.ebpf
+    caches = os.environ.get("XDG_CACHE_HOME", "/var/cache")
+    return EbpfPath(
+        EbpfOptions(
+            bpffs=Path(own.bpffs),
+            cache=Path(caches, "kproxy", "ebpf"),
+            cgroup=Path(own.cgroup) if own.cgroup else None,
+            socket_hooks=SocketHooks(own.socket_hooks.value),
+            service_entries=own.service_entries,
+            flow_entries=own.flow_entries,
+            affinity_entries=own.affinity_entries,
+            masquerade_bit=configuration.iptables.masquerade_bit,
+            take_over=configuration.kproxy.take_over,
+        )
+    )
+
+
+DATA_PATHS: Mapping[Mode, Callable[[Configuration], DataPath]] = {
+    Mode.IPTABLES: _iptables,
+    Mode.EBPF: _ebpf,
+}

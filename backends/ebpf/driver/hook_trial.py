@@ -125,8 +125,9 @@ def _answer(child: subprocess.Popen[str]) -> str:
     except BrokenPipeError:
         pass  # its stderr says why
     else:
-        readable, _, _ = select.select([child.stdout], [], [], _TIMEOUT_S)
-        line = child.stdout.readline() if readable else ""
+        answer = select.poll()
+        answer.register(child.stdout, select.POLLIN)
+        line = child.stdout.readline() if answer.poll(_TIMEOUT_S * 1000) else ""
         if line:
             return line.rstrip("\n")
     child.kill()

@@ -201,14 +201,20 @@ class TableMaps:
                 self._maps[step.of].delete_many(raw)
 
     def _give_up(self, refused: Refused) -> None:
-        """Have what was refused left out by the next rendering. Raises BackendError."""
-        owners = self.owners(refused)
+        """Have what was refused left out by the next rendering. Raises BackendError.
+
+        But not service ports that are served already: those are to stay as they are, which is for
+        whoever knows how that was.
+        """
+        served = self.owners(key for key, _ in self._entries(TableMap.FRONTENDS))
+        new = {key: why for key, why in refused.items() if served.isdisjoint(self.owners([key]))}
+        owners = self.owners(new)
         lacking = Counter(
             _map_of(key)
             for key in self._image
-            if key in refused or not self.owners([key]).isdisjoint(owners)
+            if key in new or not self.owners([key]).isdisjoint(owners)
         )
-        if self.renderer.refuse(refused):
+        if self.renderer.refuse(new):
             self._lacking.update(lacking)
         key, why = next(iter(refused.items()))
         detail = f"{len(refused)} entries refused, among them {self.describe(key)}: {why}"

@@ -7,10 +7,13 @@ import errno
 import os
 from pathlib import Path
 
+from kproxy.ports.data_path import BackendError
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _MOUNTS = Path("/proc/self/mountinfo")
 _DEVICE_FIELD = 2
+_NO_SUID, _NO_DEVICES, _NO_PROGRAMS = 2, 4, 8  # MS_* in linux/mount.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -27,6 +30,19 @@ def is_bpffs(path: Path) -> bool:
         if mount.split()[_DEVICE_FIELD] == number and kind.startswith("bpf "):
             return True
     return False
+
+
+def provide(path: Path) -> bool:
+    """Mount one at a folder if it is in none; say whether that was needed. Raises BackendError."""
+    if is_bpffs(path):
+        return False
+    doing = f"mounting a BPF file system at {path}"
+    flags = ctypes.c_ulong(_NO_SUID | _NO_DEVICES | _NO_PROGRAMS)
+    if _libc.mount(b"bpf", os.fsencode(path), b"bpf", flags, b"mode=0700"):
+        reason = os.strerror(ctypes.get_errno())
+        detail = f"{reason}; mount it as root: mount -t bpf bpf {path}"
+        raise BackendError(doing, detail, transient=False)
+    return True
 
 
 def exchange(one: Path, other: Path) -> None:

@@ -317,6 +317,8 @@ def test_cleanup_removes_all_of_ours_and_nothing_else(kproxy, node, manifests, v
     assert [line.partition(": removed")[0] for line in stdout.splitlines()] == [
         "iptables IPv4",
         "iptables IPv6",
+        "ebpf IPv4",
+        "ebpf IPv6",
     ]
     assert [line for line in rules() if line.startswith("-A")] == [
         "-A INPUT -j MINE",
@@ -337,13 +339,14 @@ def test_check_says_that_iptables_can_work_here(kproxy, node):
         "iptables, IPv6:",
         "ipvs (not available yet in this version):",
         "nftables (not available yet in this version):",
-        "ebpf (not available yet in this version):",
+        "ebpf, IPv4:",
+        "ebpf, IPv6:",
     ]
     assert code == 0
 
 
 def test_check_of_a_data_path_to_come_is_code_1(kproxy):
-    code, stdout, _ = kproxy("check", "--proxy-mode", "ebpf")
+    code, stdout, _ = kproxy("check", "--proxy-mode", "nftables")
     assert code == 1
     assert "iptables" not in stdout
 

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.kernel
 
 USUAL = EbpfOptions(
     bpffs=Path("/sys/fs/bpf"),
+    cache=Path("/nonexistent"),
     cgroup=None,
     socket_hooks=SocketHooks.ALL,
     service_entries=1024,

@@ -15,7 +15,7 @@ from tests.support.net.plan import in_family
 from tests.support.packets.asking import ASKED, flows_of, listed, table_of, verdict_of
 from tests.support.packets.data_paths import DATA_PATHS
 from tests.support.packets.groups import balancing
-from tests.support.packets.kernel import Kernel, is_as_expected
+from tests.support.packets.kernel import Kernel
 
 pytestmark = pytest.mark.kernel
 
@@ -49,7 +49,7 @@ def test_the_kernel_agrees_with_the_packet_table(kernel, group, family):
         f"{flow}\n  expected {flow.expected}\n  seen     {outcome}"
         f"\n  resolve: {verdict_of(flow).reason}"
         for flow, outcome in outcomes.items()
-        if not is_as_expected(flow, outcome)
+        if not kernel.is_right(flow, outcome)
     ]
     assert not mismatches, listed(mismatches)
 

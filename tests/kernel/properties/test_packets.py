@@ -11,7 +11,7 @@ from tests.kernel.properties import clusters
 from tests.support.effort import examples
 from tests.support.net.observed import Answered
 from tests.support.packets.data_paths import DATA_PATHS
-from tests.support.packets.kernel import Kernel, Outcome, is_as_expected
+from tests.support.packets.kernel import Kernel, Outcome
 from tests.support.packets.table import Flow, ForwardTo
 
 # A failure is made small for up to 300 s before it is shown.
@@ -26,7 +26,7 @@ def kernel(request):
     kernel.close()
 
 
-def is_as_the_reference_says(flow: Flow, outcome: Outcome) -> bool:
+def is_as_the_reference_says(kernel: Kernel, flow: Flow, outcome: Outcome) -> bool:
     """Compare, knowing that nothing can masquerade what is delivered on the node itself."""
     observed, expected = outcome.observed, flow.expected
     if (
@@ -36,7 +36,7 @@ def is_as_the_reference_says(flow: Flow, outcome: Outcome) -> bool:
         and observed.source.startswith((flow.source, f"[{flow.source}]"))
     ):
         return observed.by in expected.targets
-    return is_as_expected(flow, outcome)
+    return kernel.is_right(flow, outcome)
 
 
 @pytest.mark.parametrize("family", Family, ids=lambda family: family.value)
@@ -51,6 +51,6 @@ def test_every_packet_gets_what_the_reference_says(kernel, family, data):
     wrong = [
         f"{flow}\n  expected {flow.expected}: {flow.why}\n  seen     {outcomes[flow]}"
         for flow in flows
-        if not is_as_the_reference_says(flow, outcomes[flow])
+        if not is_as_the_reference_says(kernel, flow, outcomes[flow])
     ]
     assert not wrong, "\n".join(wrong)

@@ -39,8 +39,7 @@ def cgroup() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def bytecode() -> Path:
     """A folder that keeps what was compiled, for all tests on this machine."""
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches, "kproxy", "bytecode")
+    return bytecode_folder()
 
 
 @pytest.fixture
@@ -53,3 +52,9 @@ def cgroup_root() -> Path:
     """Return where control groups of version 2 are mounted."""
     mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
     return next(Path(place) for _, place, kind, *_ in mounts if kind == "cgroup2")
+
+
+def bytecode_folder() -> Path:
+    """Return the folder that keeps what was compiled."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches, "kproxy", "bytecode")

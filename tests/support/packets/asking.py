@@ -73,6 +73,11 @@ def input_interface(source: str) -> str | None:
     return plan.INPUT_INTERFACE[_PLACE[source]]
 
 
+def bridged_interface(source: str) -> str | None:
+    """Return the same where all pods of the node are joined by one bridge."""
+    return "cbr0" if _PLACE[source] in ("pod1", "pod2", "pod3") else input_interface(source)
+
+
 @functools.cache
 def table_of(group_name: str, family: Family) -> ForwardingTable:
     """Return the compiled cluster of a group; besides its objects it holds the control frontend.
@@ -97,12 +102,18 @@ def table_of(group_name: str, family: Family) -> ForwardingTable:
     return compiler.tables[family]
 
 
-def verdict_of(flow: Flow) -> Verdict:
-    """Return what `resolve()` says of a flow."""
-    packet = Packet(
-        flow.source, flow.destination, flow.port, flow.protocol, input_interface(flow.source)
-    )
-    return resolve(table_of(flow.group, flow.family), packet, LOCAL_ADDRESSES)
+def verdict_of(
+    flow: Flow, table: ForwardingTable | None = None, interface: str | None = None
+) -> Verdict:
+    """Return what `resolve()` says of a flow.
+
+    By the table of its group and the interface where it usually comes in, unless others are given.
+    """
+    if table is None:
+        table = table_of(flow.group, flow.family)
+    comes_by = interface or input_interface(flow.source)
+    packet = Packet(flow.source, flow.destination, flow.port, flow.protocol, comes_by)
+    return resolve(table, packet, LOCAL_ADDRESSES)
 
 
 def expectation(verdict: Verdict) -> Expected:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from backends.ebpf.options import SocketHooks
 from backends.iptables.driver.backend import IptablesBackend
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Options
@@ -18,8 +19,11 @@ from backends.kernel.xtables.tools import Variant, program
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import Backend
 from tests.support.commands import output_of
+from tests.support.ebpf.on_node import EbpfNode
 from tests.support.net.namespace import Namespace
 from tests.support.net.network import Pods
+from tests.support.net.observed import Observed
+from tests.support.packets.table import Flow
 
 _LONGEST_S = 30
 
@@ -40,12 +44,20 @@ class OnNode(Protocol):
         """Take away what is not the namespace's."""
 
 
+def _never(flow: Flow, seen: Observed) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class DataPath:
-    """How a data path comes to a node, and how pods are joined to that node."""
+    """How a data path comes to a node, and how pods are joined to that node.
+
+    `differs` says whether something is known to be otherwise in this data path.
+    """
 
     on: Callable[[], OnNode]
     pods: Pods = Pods.ROUTED
+    differs: Callable[[Flow, Observed], bool] = _never
 
 
 class IptablesNode:
@@ -93,8 +105,18 @@ def iptables(variant: Variant, options: Options | None = None) -> DataPath:
     return DataPath(functools.partial(IptablesNode, variant, options or Options(counts=True)))
 
 
+def ebpf(hooks: SocketHooks, pods: Pods = Pods.ROUTED) -> DataPath:
+    """Return eBPF programs, with or without those in sockets."""
+    return DataPath(
+        functools.partial(EbpfNode, hooks), pods, functools.partial(EbpfNode.differs, hooks)
+    )
+
+
 DATA_PATHS: dict[str, DataPath] = {
-    f"iptables-{variant.value}": iptables(variant) for variant in Variant
+    **{f"iptables-{variant.value}": iptables(variant) for variant in Variant},
+    "ebpf": ebpf(SocketHooks.ALL),
+    "ebpf-tc": ebpf(SocketHooks.OFF),
+    "ebpf-tc-bridge": ebpf(SocketHooks.OFF, Pods.BRIDGED),
 }
 
 

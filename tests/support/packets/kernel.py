@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,9 +13,17 @@ from kproxy.core.table import ForwardingTable
 from kproxy.ports.data_path import Backend
 from tests.support.contract import tend
 from tests.support.net import plan
-from tests.support.net.network import Network
+from tests.support.net.network import Network, Pods
 from tests.support.net.observed import Answered, Left, Observed, Probe, Refused, Silent
-from tests.support.packets.asking import ALL_FLOWS, CONTROL, LOCAL_ADDRESSES, place_of
+from tests.support.packets.asking import (
+    ALL_FLOWS,
+    CONTROL,
+    LOCAL_ADDRESSES,
+    bridged_interface,
+    expectation,
+    place_of,
+    verdict_of,
+)
 from tests.support.packets.data_paths import DataPath
 from tests.support.packets.table import Dropped, Flow, ForwardTo, Passed, Rejected
 
@@ -38,7 +47,10 @@ class Kernel:
     """One data path on a node of its own."""
 
     def __init__(self, data_path: DataPath) -> None:
+        self._differs = data_path.differs
+        self._bridged = data_path.pods is Pods.BRIDGED
         self._backends: dict[Family, Backend] = {}
+        self._tables: dict[Family, ForwardingTable] = {}
         self.network = Network(data_path.pods)
         with self.network.node.entered():
             self._data_path = data_path.on()
@@ -49,6 +61,7 @@ class Kernel:
         """Make the node forward by this table, as a process that has just been started does."""
         with self.network.node.entered():
             self._let_go(table.family)
+            self._tables[table.family] = table
             backend = self._data_path.backend(table.family)
             self._backends[table.family] = backend
             rendered = backend.render(table.everything())
@@ -76,6 +89,18 @@ class Kernel:
         answers = self.send([_control(flow, family) for flow in silent])
         controls = dict(zip(silent, answers, strict=True))
         return {flow: Outcome(seen, controls.get(flow)) for flow, seen in outcomes.items()}
+
+    def is_right(self, flow: Flow, outcome: Outcome) -> bool:
+        """Say whether a packet got what it deserves here.
+
+        That is what the packet table says, but for how this network joins its pods, and for what
+        is known to be otherwise in this data path.
+        """
+        if self._bridged:
+            interface = bridged_interface(flow.source)
+            verdict = verdict_of(flow, self._tables[flow.family], interface)
+            flow = dataclasses.replace(flow, expected=expectation(verdict))
+        return is_as_expected(flow, outcome) or self._differs(flow, outcome.observed)
 
     def _let_go(self, family: Family) -> None:
         backend = self._backends.pop(family, None)

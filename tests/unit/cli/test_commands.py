@@ -58,14 +58,28 @@ def test_an_unknown_command_is_one_line_and_code_2(invoke):
     assert result.stderr == "kproxy: No such command 'explode' (see kproxy --help)\n"
 
 
-@pytest.mark.parametrize("mode", ["ipvs", "nftables", "ebpf"])
+@pytest.mark.parametrize("mode", ["ipvs", "nftables"])
 @pytest.mark.parametrize("command", ["run", "render"])
 def test_a_data_path_to_come_is_refused_and_the_others_named(invoke, manifests, command, mode):
     result = invoke(command, "--manifests", manifests, *NODE, "--proxy-mode", mode)
     assert result.exit_code == 2
     assert result.stderr == (
-        f"kproxy: proxy mode {mode} is not available yet in this version; available: iptables\n"
+        f"kproxy: proxy mode {mode} is not available yet in this version; "
+        "available: iptables, ebpf\n"
     )
+
+
+def test_render_of_ebpf_prints_the_entries_of_each_map(invoke, manifests):
+    result = invoke("render", "--manifests", manifests, *NODE, "--proxy-mode", "ebpf")
+    assert result.exit_code == 0
+    assert re.findall(r"^(?:# IP.*|map \w+)", result.stdout, re.MULTILINE) == [
+        *("# IPv4", "map frontends", "map chunks", "map members", "map source_ranges"),
+        *("map unclaimed_networks", "map node_port_networks", "map table_rules"),
+        *("# IPv6", "map frontends", "map chunks", "map members", "map source_ranges"),
+        *("map unclaimed_networks", "map node_port_networks", "map table_rules"),
+    ]
+    assert "10.1.0.9:8080" in result.stdout
+    assert "[fd00:1::9]:8080" in result.stdout
 
 
 def test_render_prints_an_input_for_each_family_and_table(invoke, manifests):

@@ -5,7 +5,6 @@ import pytest
 from kproxy.core.addresses import Family
 from kproxy.node.features import (
     HostFeatures,
-    ebpf,
     families,
     has_net_admin,
     ip_families,
@@ -55,7 +54,6 @@ def test_a_bare_host_lacks_everything_and_each_miss_has_a_remedy(host):
     bare = host(release="4.19.0")
     assert len(missing(ipvs(bare))) == 3
     assert len(missing(nftables(bare))) == 3
-    assert len(missing(ebpf(bare))) == 6
 
 
 @pytest.mark.parametrize(
@@ -83,17 +81,6 @@ def test_nftables_needs_its_tool_and_a_newer_kernel(host):
     assert missing(nftables(host(files, programs=["nft"]))) == []
     assert missing(nftables(host(files, release="5.12.0", programs=["nft"]))) == ["kernel >= 5.13"]
     assert missing(nftables(host(files))) == ["program nft"]
-
-
-def test_ebpf_takes_headers_of_another_kernel(host):
-    files = {
-        "sys/fs/cgroup/cgroup.controllers": "",
-        "sys/kernel/btf/vmlinux": "",
-        "proc/mounts": "bpf /sys/fs/bpf bpf rw 0 0\n",
-        "usr/lib/python3/dist-packages/bcc/__init__.py": "",
-        "usr/src/linux-headers-6.1.0-8-amd64/Makefile": "",
-    }
-    assert missing(ebpf(host(files))) == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from backends.ebpf.driver import counters as of_ebpf
 from backends.iptables.driver import counters
 from kproxy.config.fields import Mode
 from kproxy.core.addresses import Family
@@ -34,6 +35,13 @@ def shapes(mode):
 
 def _told_by(mode):
     """Return samples of every metric that the data path of a mode has."""
+    if mode is Mode.EBPF:
+        labelled = (of_ebpf.OUTCOMES, of_ebpf.ENTRIES, of_ebpf.MOST)
+        plain = (of_ebpf.FLOWS, of_ebpf.EXPIRED)
+        return (
+            *(Sample(metric, ("some",), 1.0) for metric in labelled),
+            *(Sample(metric, (), 1.0) for metric in plain),
+        )
     if mode is not Mode.IPTABLES:
         return ()
     of_tables = [Sample(metric, ("nat",), 1.0) for metric in (counters.RULES, counters.WRITTEN)]

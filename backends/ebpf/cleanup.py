@@ -1,0 +1,39 @@
+"""Removing everything of ours, and nothing else: no compiler and no program is needed for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backends.ebpf.driver import attach, device_layout, forwarding, hooks, host, loader, places
+from backends.ebpf.driver.loopback import Loopback
+from kproxy.core.addresses import Family
+
+
+def clean_up(family: Family, root: Path) -> int:
+    """Detach and unpin all programs of a family; return how many kernel objects there were.
+
+    What is attached goes before what it calls, and the rule that lets packets through last. Raises
+    BackendError.
+    """
+    removed = 0
+    if is_here(family, root):
+        removed += hooks.remove(places.hooks(root, family))
+        removed += attach.clean_up(family, root)
+        removed += Loopback(family, root).close()
+        removed += loader.unload(root, family)
+    return removed + forwarding.remove(family)
+
+
+def is_here(family: Family, root: Path) -> bool:
+    """Say whether a folder of ours below a BPF file system is this network namespace's.
+
+    Containers may share the file system of their machine, and not its network.
+    """
+    if not loader.family_folder(root, family).is_dir():
+        return False
+    settings = loader.published_map(root, family, "host")
+    if settings is None:
+        return True  # it was made and never published: nothing of it is attached
+    with settings:
+        found = device_layout.parse_host(settings.lookup(device_layout.ONLY) or b"")
+    return found.netns_cookie in (0, host.netns_cookie())

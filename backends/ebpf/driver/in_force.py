@@ -1,0 +1,108 @@
+"""Putting the programs of a version in force: after the table, hooks before devices, all at once.
+
+What is attached from an earlier start stays so, and gets the new programs in one step each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from backends.ebpf.driver import hooks as socket_hooks
+from backends.ebpf.driver import places
+from backends.ebpf.driver.claims import Claims
+from backends.ebpf.driver.device_layout import HostFlag, SocketHooks
+from backends.ebpf.driver.devices import Devices
+from backends.ebpf.driver.hand_over import HandOver
+from backends.ebpf.driver.hooks import Hooks
+from backends.ebpf.driver.host import HostSettings
+from backends.ebpf.driver.loader import Version
+from backends.ebpf.driver.sides import Programs
+from backends.kernel.bpf.programs import Code
+from kproxy.core.addresses import Family
+
+# Where an API server allocates NodePorts, unless it is told otherwise. To masquerade by one of them
+# would take it from its Service.
+_NODE_PORTS = (30000, 32767)
+
+_BUDGET_S = 0.1
+
+
+class InForce:
+    """The programs of one family. Any call may raise BackendError.
+
+    `hooks` is None where sockets are left alone; `codes` are those of the socket hooks.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        root: Path,
+        version: Version,
+        *,
+        hooks: Hooks | None,
+        codes: Mapping[str, Code],
+        devices: Devices,
+        claims: Claims,
+        hand_over: HandOver,
+        mark: int,
+        hooked: SocketHooks,
+    ) -> None:
+        self._version = version
+        self._hooks = hooks
+        self._codes = codes
+        self._devices = devices
+        self._claims = claims
+        self._hand_over = hand_over
+        self._host = HostSettings(version.maps["host"])
+        self._mark = mark
+        self._hooked = hooked
+        self._folder = places.hooks(root, family)
+        self._marker = places.in_force(root, family)
+        self._taken_up = False
+        self._retired = False
+
+    def holds(self) -> bool:
+        """Say whether this version has been put in force, by whomever. Never writes."""
+        return self._version.is_published and self._marker.is_dir()
+
+    def begin(self) -> None:
+        """Attach everything; the maps hold the table already.
+
+        All of it, for whoever is asked to take no new connections after this.
+        """
+        first = not self._marker.is_dir()
+        self._write_host()
+        if first:
+            self._hand_over.begin()
+        self._version.publish()
+        self._attach()
+        while self._devices.tend(_BUDGET_S):
+            pass
+        self._host.set(HostFlag.WITHDRAWN, on=False)
+        self._marker.mkdir(exist_ok=True)
+
+    def tend(self) -> None:
+        """Take up what an earlier start attached, and put right what others did to it."""
+        if not self._taken_up:
+            self._write_host()
+            self._attach()
+        self._version.mend()
+        if self._hooks is not None:
+            self._hooks.repair()
+        if not self._retired and self._devices.attached():
+            self._version.retire()
+            self._retired = True
+
+    def _write_host(self) -> None:
+        self._host.write(mark=self._mark, node_ports=_NODE_PORTS, socket_hooks=self._hooked)
+
+    def _attach(self) -> None:
+        programs = self._version.programs
+        if self._hooks is None:
+            socket_hooks.remove(self._folder)
+        else:
+            self._hooks.attach(programs, self._codes)
+        self._devices.attach(Programs(programs["ingress"], programs["egress"]))
+        self._claims.complete()
+        self._taken_up = True

@@ -1,0 +1,125 @@
+"""Opening the data path of one family: programs and maps ready, nothing attached yet."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from backends.ebpf import compiler
+from backends.ebpf.driver import device_layout, loader, places, tcx
+from backends.ebpf.driver.attach import Attacher
+from backends.ebpf.driver.backend import EbpfBackend, Parts
+from backends.ebpf.driver.claims import Claims
+from backends.ebpf.driver.counters import Counters
+from backends.ebpf.driver.devices import Devices
+from backends.ebpf.driver.flows import Flows
+from backends.ebpf.driver.hand_over import HandOver
+from backends.ebpf.driver.hooks import Hooks
+from backends.ebpf.driver.host import HostSettings
+from backends.ebpf.driver.in_force import InForce
+from backends.ebpf.driver.loader import Version
+from backends.ebpf.driver.loopback import Loopback
+from backends.ebpf.driver.namespaces import Namespaces
+from backends.ebpf.driver.pods import Pods
+from backends.ebpf.driver.sockets import UdpSockets
+from backends.ebpf.driver.surroundings import Surroundings
+from backends.ebpf.driver.sweep import Sweep
+from backends.ebpf.driver.table import TableMaps
+from backends.ebpf.driver.trial import try_out
+from backends.ebpf.options import EbpfOptions, SocketHooks
+from backends.ebpf.render.layout import TableMap
+from backends.ebpf.render.renderer import Renderer
+from backends.ebpf.unit import Unit
+from backends.kernel import cgroup
+from backends.kernel.bpf.ring import RingBuffer
+from kproxy.core.addresses import Family
+
+
+def open_backend(family: Family, options: EbpfOptions) -> EbpfBackend:
+    """Return the data path of a family, whose programs the kernel took. Raises BackendError.
+
+    New programs are tried out first, over maps of their own.
+    """
+    hooked = options.socket_hooks is not SocketHooks.OFF
+    at_devices = _unit("tc", family, options)
+    in_sockets = _unit("sock", family, options) if hooked else None
+    group = (options.cgroup or cgroup.root()) if hooked else None
+    units = [each for each in (in_sockets, at_devices) if each is not None]
+    version = loader.open_version(options.bpffs, family, units, options.sizes)
+    try:
+        if not version.is_published:
+            try_out(family, at_devices, in_sockets, group)
+        return _put_together(family, options, version, in_sockets, group)
+    except BaseException:
+        version.close()
+        raise
+
+
+def _unit(name: str, family: Family, options: EbpfOptions) -> Unit:
+    source = compiler.SOURCES / f"{name}.bpf.c"
+    return compiler.load_unit(source, family, cache=options.cache)
+
+
+def _put_together(
+    family: Family,
+    options: EbpfOptions,
+    version: Version,
+    in_sockets: Unit | None,
+    group: Path | None,
+) -> EbpfBackend:
+    maps, root = version.maps, options.bpffs
+    renderer = Renderer(family, {each.map_name: options.sizes[each.map_name] for each in TableMap})
+    claims = Claims(family, maps["claims"])
+    table = TableMaps(maps, renderer, claims)
+    devices = Devices(
+        family,
+        maps,
+        claims=claims,
+        attacher=Attacher(family, root, by_tcx=tcx.supported()),
+        loopback=Loopback(family, root),
+        clock=time.monotonic,
+    )
+    flows, sweep = Flows(family, maps["flows"]), Sweep(maps)
+    hand_over = HandOver(family, HostSettings(maps["host"]), flows.leave_alone)
+    hooks = pods = sockets = None
+    if group is not None:
+        seen = Namespaces()
+        hooks = Hooks(places.hooks(root, family), group)
+        pods = Pods(
+            family,
+            pods=maps["pods"],
+            reports=RingBuffer(maps["pod_reports"]),
+            devices=maps["devices"],
+            clock=time.monotonic,
+            seen=seen,
+        )
+        sockets = UdpSockets(family, sockets=maps["udp_sockets"], clock=time.monotonic, seen=seen)
+    in_force = InForce(
+        family,
+        root,
+        version,
+        hooks=hooks,
+        codes=in_sockets.programs if in_sockets is not None else {},
+        devices=devices,
+        claims=claims,
+        hand_over=hand_over,
+        mark=options.mark,
+        hooked=device_layout.SocketHooks[options.socket_hooks.name],
+    )
+    return EbpfBackend(
+        family,
+        Parts(
+            version=version,
+            renderer=renderer,
+            table=table,
+            in_force=in_force,
+            devices=devices,
+            pods=pods,
+            sockets=sockets,
+            flows=flows,
+            sweep=sweep,
+            hand_over=hand_over,
+            surroundings=Surroundings(family, options.mark),
+            counters=Counters(maps, sweep, table.counts),
+        ),
+    )

@@ -1,0 +1,137 @@
+"""The ebpf data path on a node of namespaces, with a BPF file system and a cgroup of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from backends.ebpf.driver import loader
+from backends.ebpf.options import EbpfOptions, SocketHooks
+from backends.ebpf.path import EbpfPath
+from backends.ebpf.render.layout import TableMap
+from kproxy.core.addresses import Family
+from kproxy.ports.data_path import Backend
+from tests.support.contract import tend
+from tests.support.ebpf.fixtures import bytecode_folder
+from tests.support.ebpf.place import Place
+from tests.support.net.namespace import Namespace
+from tests.support.net.observed import Answered, Observed
+from tests.support.net.plan import in_family
+from tests.support.net.responders import FAMILIES
+from tests.support.packets.asking import CONTROL, place_of
+from tests.support.packets.table import Flow, ForwardTo
+
+MARK_BIT = 14
+_CONNECTED = ("198.51.100.20",)
+"""clusterIPs of the packet table in a network that the node is directly connected to."""
+
+
+def options(place: Place, hooks: SocketHooks) -> EbpfOptions:
+    """Return options by which everything is in a test's own places, and small."""
+    return EbpfOptions(
+        bpffs=place.bpffs,
+        cache=bytecode_folder(),
+        cgroup=place.cgroup,
+        socket_hooks=hooks,
+        service_entries=16384,
+        flow_entries=16384,
+        affinity_entries=1024,
+        masquerade_bit=MARK_BIT,
+        take_over=False,
+    )
+
+
+class EbpfNode:
+    """The data path of one node; clients speak from its cgroup."""
+
+    def __init__(self, hooks: SocketHooks) -> None:
+        self._ends = contextlib.ExitStack()
+        folder = Path(self._ends.enter_context(tempfile.TemporaryDirectory()))
+        self._place = Place(folder)
+        self._ends.callback(self._place.close)
+        self._hooks = hooks
+        self._path = EbpfPath(options(self._place, hooks))
+        self._backends: dict[Family, Backend] = {}
+        self._known: set[Family] = set()
+
+    def backend(self, family: Family) -> Backend:
+        """Return a new backend."""
+        self._backends[family] = self._path.backend(family)
+        return self._backends[family]
+
+    def state(self, family: Family) -> list[str]:
+        """Return the entries that the table's maps have, as their pins show them."""
+        return table_entries(self._place.bpffs, family)
+
+    @contextlib.contextmanager
+    def speaking(self, machines: Mapping[str, Namespace]) -> Iterator[None]:
+        """Let what begins now be in the cgroup, and every machine be known there."""
+        if self._hooks is SocketHooks.OFF:
+            yield
+            return
+        if not self._known:
+            for machine in machines.values():
+                self._ends.enter_context(_inhabited(machine))
+        with self._place.joined():
+            for family in self._backends.keys() - self._known:
+                self._introduce(machines, family)
+            yield
+
+    def close(self) -> None:
+        """Take the places away; programs at devices go with their namespaces."""
+        for family in Family:
+            self._path.clean_up(family)
+        self._ends.close()
+
+    @staticmethod
+    def differs(hooks: SocketHooks, flow: Flow, seen: Observed) -> bool:
+        """Say whether an outcome is one of those by which eBPF differs from the packet table.
+
+        - An endpoint that chooses itself in a socket hook sees its own address.
+        - The node asks for the neighbour before a program meets its packet to a clusterIP in a
+          network that it is directly connected to, where hooks leave the socket to devices.
+        """
+        if isinstance(seen, Answered) and hooks is not SocketHooks.OFF:
+            by, source = (each.rpartition(":")[0].strip("[]") for each in (seen.by, seen.source))
+            return isinstance(flow.expected, ForwardTo) and flow.source == by == source
+        connected = in_family(_CONNECTED, flow.family)
+        return place_of(flow.source) == "node" and flow.destination in connected
+
+    def _introduce(self, machines: Mapping[str, Namespace], family: Family) -> None:
+        """Let every machine call a Service, and the data path look who that was."""
+        address, _, port = CONTROL.rpartition(":")
+        for machine in machines.values():
+            with machine.entered(), socket.socket(FAMILIES[family]) as client:
+                client.setblocking(False)
+                client.connect_ex((in_family(address, family), int(port)))
+        with machines["node"].entered():
+            tend(self._backends[family])
+        self._known.add(family)
+
+
+def table_entries(bpffs: Path, family: Family) -> list[str]:
+    """Return all entries of the maps that follow from the table alone, sorted."""
+    found = []
+    for each in TableMap:
+        table = loader.published_map(bpffs, family, each.map_name)
+        if table is not None:
+            with table:
+                entries = (f"{key.hex()} {value.hex()}" for key, value in table.items())
+                found += [f"{each.map_name} {entry}" for entry in entries]
+    return sorted(found)
+
+
+@contextlib.contextmanager
+def _inhabited(machine: Namespace) -> Iterator[None]:
+    """Have a process of its own in a machine: by it a namespace is found and looked at."""
+    with machine.entered():
+        process = subprocess.Popen(["sleep", "infinity"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()

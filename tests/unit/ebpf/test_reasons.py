@@ -1,0 +1,15 @@
+"""The names of ways out are those of the C, in its order."""
+
+from __future__ import annotations
+
+import re
+
+from backends.ebpf.compiler import SOURCES
+from backends.ebpf.driver.reasons import REASONS
+
+
+def test_names_are_those_of_the_programs():
+    text = (SOURCES / "include/kproxy/reason.h").read_text()
+    found = re.search(r"enum reason \{(.*?)\n\};", text, re.DOTALL)
+    names = re.findall(r"^\t([A-Z_]+),", found[1], re.MULTILINE)
+    assert [each.lower() for each in names] == list(REASONS)
