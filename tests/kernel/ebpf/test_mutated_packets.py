@@ -5,111 +5,16 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6
-from scapy.layers.l2 import ARP, Ether
-from scapy.layers.sctp import SCTP, SCTPChunkData, SCTPChunkInit
-from scapy.packet import Raw
 
-from kproxy.core.addresses import Family
-from tests.support.ebpf.extensions import IPV4_OPTIONS, IPV6_EXTENSIONS, chained
-from tests.support.ebpf.model import ETHERNET_BYTES, Change, Model, change_of, sums_hold
-from tests.support.ebpf.packets import (
-    DROPPED,
-    ETHERNET,
-    TRANSLATED,
-    UNTOUCHED,
-    Ends,
-    Kind,
-    Role,
-    fragments,
-)
+from tests.support.ebpf.model import Model, change_of, error_changes, merged, sums_hold
+from tests.support.ebpf.mutation import corpus, mutated
+from tests.support.ebpf.packets import DROPPED, TRANSLATED, UNTOUCHED, Ends, Kind, Role
 
 pytestmark = pytest.mark.kernel
 
 PACKETS = 50_000  # of each family
 AT_ONCE = 2_000  # then what is kept of fragments is forgotten: nothing is pushed out meanwhile
-SHORTEST = 54  # a test run takes no IPv6 packet without its header
-WITH_PORTS = {6: TCP, 17: UDP, 132: SCTP}
-TELLING_BYTES = (0, 1, 4, 5, 6, 17, 43, 44, 45, 51, 60, 80, 127, 128, 132, 224, 255)
-
-
-def payloads():
-    yield TCP(sport=33000, dport=80, seq=1, flags="S", options=[("MSS", 1460)])
-    yield TCP(sport=33000, dport=80, flags="PA") / Raw(bytes(range(64)))
-    yield UDP(sport=33000, dport=80) / Raw(b"question")
-    yield UDP(sport=33000, dport=80, chksum=0) / Raw(b"odd")
-    yield SCTP(sport=33000, dport=80, tag=0) / SCTPChunkInit(init_tag=7)
-
-
-def headed(packets, source, destination, payload):
-    """Yield the payload behind all that can be before it."""
-    ip = packets.ip(source, destination)
-    if packets.family is Family.IPV6:
-        for extensions in IPV6_EXTENSIONS.values():
-            yield chained(ip, extensions, payload)
-        return
-    for options in IPV4_OPTIONS.values():
-        ip.options = options
-        yield ip.copy() / payload
-
-
-def corpus(packets):
-    """Return frames that are worth mutating."""
-    places = packets.places
-    found = []
-    for payload in payloads():
-        for packet in headed(packets, places.client, places.frontend, payload):
-            found.append(bytes(ETHERNET / packet))
-            sent = packet.__class__(bytes(packet))
-            sent.src, sent.dst = places.node, places.endpoint
-            kind = next(kind for kind in (TCP, UDP, SCTP) if kind in sent)
-            sent[kind].sport, sent[kind].dport = 61000, 8080
-            about = sent.__class__(bytes(sent))
-            errors = packets.ip(places.router, places.node)
-            if packets.family is Family.IPV4:
-                found.append(bytes(ETHERNET / errors / ICMP(type=3, code=3) / Raw(bytes(about))))
-                found.append(bytes(ETHERNET / errors / ICMP(type=11) / Raw(bytes(about)[:28])))
-            else:
-                found.append(bytes(ETHERNET / errors / ICMPv6DestUnreach() / Raw(bytes(about))))
-                found.append(bytes(ETHERNET / errors / ICMPv6PacketTooBig() / Raw(bytes(about))))
-    ip = packets.ip(places.client, places.frontend)
-    for whole in (
-        UDP(sport=33000, dport=80) / Raw(bytes(200)),
-        SCTP(sport=33000, dport=80) / SCTPChunkData(data=bytes(100)),
-    ):
-        found += fragments(ip / whole, 64)
-    for foreign in (
-        *(ARP() / bytes(20), IP() / TCP() / bytes(20), IPv6() / UDP() / bytes(20)),
-        packets.ip(places.frontend, places.client) / TCP(sport=80, dport=33000) / bytes(9),
-    ):
-        found.append(bytes(Ether(src=ETHERNET.src, dst=ETHERNET.dst) / foreign))
-    return found
-
-
-def mutated(chance, frames):
-    """Return a frame with something wrong in it, or nothing."""
-    data = bytearray(chance.choice(frames))
-    for _ in range(chance.choice((0, 1, 1, 1, 2, 3))):
-        at = chance.randrange(min(len(data), 140))
-        if at < ETHERNET_BYTES and chance.random() < 0.8:
-            at += ETHERNET_BYTES
-        what = chance.randrange(6)
-        if what == 0:
-            data[at] ^= 1 << chance.randrange(8)
-        elif what == 1:
-            data[at] = chance.choice(TELLING_BYTES)
-        elif what == 2:
-            data[at] = chance.randrange(256)
-        elif what == 3:
-            del data[max(SHORTEST, chance.randrange(len(data))) :]
-        elif what == 4:
-            data += bytes(chance.randrange(40))
-        else:
-            start = chance.randrange(len(data))
-            part = data[start : start + 8]
-            data[at : at + len(part)] = part[: len(data) - at]
-    return bytes(data + bytes(max(0, SHORTEST - len(data))))
+WITH_PORTS = (6, 17, 132)
 
 
 class Expected:
@@ -150,10 +55,7 @@ class Expected:
         if changes is None:
             assert (verdict, after) == (UNTOUCHED, frame)
             return "untouched"
-        change = Change(
-            {at: value for each in changes for at, value in each.values.items()},
-            frozenset(at for each in changes for at in each.sums),
-        )
+        change = merged(changes)
         assert verdict == TRANSLATED
         assert change.masked(after) == change.applied(frame)
         assert all(sums_hold(model, each, frame, after) for each in parts)
@@ -179,26 +81,18 @@ class Expected:
 
     def _error(self, frame, seen):
         """Return how an error changes, and which parts of it sum up."""
-        model, embedded = self.model, self.model.embedded(frame, seen)
+        embedded = self.model.embedded(frame, seen)
         to = None
         if embedded.kind is Kind.PLAIN:
             to = self.by_embedded_end.get((*embedded.ends[2:], embedded.protocol))
-        if to is None:
-            return None, ()
-        outer = Ends(to.destination, 0, to.source, 0)
-        inner = change_of(model, embedded, to, frame)
-        if embedded.protocol == 132:  # its CRC covers what an error does not embed
-            inner = Change(inner.values, inner.sums - {embedded.l4 + 8, embedded.l4 + 10})
-        around = change_of(model, seen, outer, frame)
-        around = Change(around.values, around.sums | {seen.l4 + 2})
-        return [inner, around], [seen] if embedded.protocol == 132 else [seen, embedded]
+        return (None, ()) if to is None else error_changes(self.model, frame, seen, embedded, to)
 
 
 @pytest.mark.timeout(300)
 def test_no_packet_is_corrupted_and_no_foreign_one_altered(packets):
     chance = random.Random(f"packets of {packets.family.value}")
-    frames = corpus(packets)
-    expected = Expected(packets)
+    places, expected = packets.places, Expected(packets)
+    frames = corpus(packets.family, expected.back, expected.there, places.router)
     became = Counter()
     for number in range(PACKETS):
         if number % AT_ONCE == 0:

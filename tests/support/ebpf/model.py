@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from scapy.layers.sctp import crc32c
@@ -218,6 +218,29 @@ def change_of(model: Model, seen: Seen, to: Ends, frame: bytes) -> Change:
         sums.add(seen.l4 + field)
     if seen.protocol == SCTP and seen.kind is Kind.PLAIN:
         sums |= {seen.l4 + 8, seen.l4 + 10}
+    return Change(values, frozenset(sums))
+
+
+def error_changes(
+    model: Model, frame: bytes, error: Seen, embedded: Seen, to: Ends
+) -> tuple[list[Change], list[Seen]]:
+    """Return how an error changes with what it is about, and what sums up in it."""
+    sender = to.destination if to.destination != embedded.ends.destination else error.ends.source
+    inner = change_of(model, embedded, to, frame)
+    if embedded.protocol == SCTP:  # its CRC covers what an error does not embed
+        inner = Change(inner.values, inner.sums - {embedded.l4 + 8, embedded.l4 + 10})
+    around = change_of(model, error, Ends(sender, 0, to.source, 0), frame)
+    around = Change(around.values, around.sums | {error.l4 + 2})
+    return [inner, around], [error] if embedded.protocol == SCTP else [error, embedded]
+
+
+def merged(changes: Iterable[Change]) -> Change:
+    """Return changes at several places of a frame as one."""
+    values: dict[int, bytes] = {}
+    sums: set[int] = set()
+    for each in changes:
+        values.update(each.values)
+        sums |= each.sums
     return Change(values, frozenset(sums))
 
 
