@@ -64,6 +64,7 @@ class Devices:
         self._waiting = Waiting()
         self._refused: dict[int, str] = {}  # why, by device
         self._loopback_refused = ""
+        self._stale = False
         self._events = RouteEvents(Group.LINKS | Group.TRAFFIC_CONTROL | _GROUPS[family])
         self._read()
 
@@ -110,13 +111,18 @@ class Devices:
         self._events.close()
 
     def _follow(self) -> None:
+        """Take in what was told, or everything where something of that was lost."""
+        stale, self._stale = self._stale, True  # for an error before the end
         try:
-            while events := self._events.read(_EVENTS_AT_ONCE):
+            while not stale and (events := self._events.read(_EVENTS_AT_ONCE)):
                 self._take(events)
         except Overrun:
             log.info("%s: too many changes of devices at once: reading all", self._family.value)
+            stale = True
+        if stale:
             self._events.drain()
             self._read()
+        self._stale = False
 
     def _take(self, events: Iterable[Event]) -> None:
         changed: set[int] = set()

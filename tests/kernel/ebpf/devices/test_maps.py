@@ -9,7 +9,7 @@ from ipaddress import IPv6Network, ip_address
 
 import pytest
 
-from backends.ebpf.driver import device_layout
+from backends.ebpf.driver import addresses, device_layout, entries
 from backends.ebpf.driver.claims import Claims
 from backends.ebpf.driver.device_layout import DeviceFlag, HostFlag, SocketHooks
 from backends.ebpf.driver.entries import Entries
@@ -17,6 +17,7 @@ from backends.ebpf.driver.host import HostSettings, netns_cookie
 from backends.kernel.bpf import programs
 from backends.kernel.links import links
 from kproxy.core.table import FromInterface, FromInterfacePrefix, Undetected
+from kproxy.ports.data_path import BackendError
 from tests.support import waiting
 from tests.support.ebpf.devices import index, ip
 from tests.support.net.namespace import Namespace
@@ -203,6 +204,28 @@ def test_more_changes_than_there_is_room_for_end_in_the_truth(node, caplog):
     assert is_own(node, "192.0.2.1")
     assert not is_own(node, "10.9.0.7")
     assert len(list(node.loaded.maps["devices"].keys())) == len(links())
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [(entries.Map, "update_many"), (addresses, "interface_addresses")]
+)
+def test_what_a_refusal_kept_from_the_maps_is_there_after_the_next_look(
+    node, monkeypatch, place, name
+):
+    devices = node.start()
+    ip("addr add 192.0.2.1/24 dev up0", "link add p0 type veth peer name p1")
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, refused)
+        with pytest.raises(BackendError):
+            devices.tend(1.0)
+    devices.tend(1.0)
+    assert is_own(node, "192.0.2.1")
+    assert masqueraded(node, "up0", "10.0.0.1") == "192.0.2.1"
+    assert told(node, "p0")[0] == DeviceFlag.ETHERNET
+
+
+def refused(*_):
+    raise BackendError("asking", "no", transient=True)
 
 
 def test_masquerade_of_ipv4_is_that_of_the_kernel(node):

@@ -5,7 +5,8 @@ import subprocess
 import pytest
 
 from backends.ebpf.driver import attach, clsact, tcx
-from backends.ebpf.driver.sides import Side
+from backends.ebpf.driver.attach import Attacher
+from backends.ebpf.driver.sides import Programs, Side
 from backends.kernel import traffic_control
 from backends.kernel.bpf.links import Order
 from backends.kernel.traffic_control import Filter, Parent
@@ -133,6 +134,34 @@ def test_filters_of_the_other_family_count_as_ours(node):
     before = traffic_control.filters(index("up0"), Parent.INGRESS)
     node.settle(devices)
     assert traffic_control.filters(index("up0"), Parent.INGRESS) == before
+
+
+def test_both_families_share_a_device_and_neither_moves_the_other(either):
+    devices = either.attached()
+    kin = foreign(either, "kin")
+    other = Attacher(Family.IPV6, either.root, by_tcx=either.by_tcx)
+    other.attach(index("up0"), Programs(kin, kin))
+    either.later(devices)
+    before = everything_at_the_uplink()
+    for _ in range(2):
+        other.attach(index("up0"), Programs(kin, kin))
+        either.later(devices)
+        assert not other.disturbed(index("up0"))
+    assert everything_at_the_uplink() == before
+    assert sorted(either.order(either.come_in)) == ["kin", "ours"]
+
+    attach.clean_up(Family.IPV4, either.root)
+    assert orders(either) == (["kin"], ["kin"])
+    attach.clean_up(Family.IPV6, either.root)
+    assert orders(either) == ([], [])
+    assert traffic_control.devices_with_clsact() == set()
+
+
+def everything_at_the_uplink():
+    return [
+        (link_numbers("up0", side), traffic_control.filters(index("up0"), clsact.PARENTS[side]))
+        for side in Side
+    ]
 
 
 def test_who_insists_on_our_place_gets_it_in_the_end(node, caplog):
