@@ -26,6 +26,7 @@
 #include <kproxy/snat.h>
 #include <kproxy/plan.h>
 #include <kproxy/serve.h>
+#include <kproxy/neighbour.h>
 #include <kproxy/refuse.h>
 #include <kproxy/stage.h>
 #include <kproxy/work.h>
@@ -74,8 +75,12 @@ static __always_inline int enter(struct __sk_buff *skb, int at_egress)
 	struct flow *flow;
 	int forward;
 
-	if (packet.kind > PACKET_ERROR)
+	if (packet.kind > PACKET_ERROR) {
+		if (at_egress && packet.kind == PACKET_NOT_UNICAST &&
+		    packet.protocol == IPPROTO_ICMPV6 && !skb->ingress_ifindex)
+			stages.call(skb, STAGE_NEIGHBOUR);
 		return done(NOT_UNDERSTOOD);
+	}
 	if (packet.kind == PACKET_ERROR)
 		return hand_to(skb, &packet, at_egress, STAGE_ERROR);
 	if (packet.first_fragment)
@@ -94,14 +99,16 @@ static __always_inline int enter(struct __sk_buff *skb, int at_egress)
 	return serve(skb, &packet, NULL, flow, at_egress);
 }
 
-/* What is foreign is not counted: that would cost as much as to find it out. */
+/* What is foreign, or for the other family's programs, is not counted: that costs as much again. */
 int ingress(struct __sk_buff *skb)
 {
+	if (skb->protocol != OWN_ETHERTYPE)
+		return TC_ACT_UNSPEC;
 	if (is_foreign(skb)) {
 		skb->tc_index |= FOREIGN;
 		return TC_ACT_UNSPEC;
 	}
-	if (skb->tc_index & FOREIGN && skb->protocol == OWN_ETHERTYPE)
+	if (skb->tc_index & FOREIGN)
 		skb->tc_index &= ~FOREIGN; /* somebody else's note, from before this device */
 	return enter(skb, 0);
 }
@@ -110,6 +117,10 @@ int egress(struct __sk_buff *skb)
 {
 	/* It stays: a bridge and its port, or a tunnel and its underlay, are left one after the other. */
 	if (skb->tc_index & FOREIGN)
+		return TC_ACT_UNSPEC;
+	if (KPROXY_FAMILY == 4 && skb->protocol == bpf_htons(ETH_P_ARP) && !skb->ingress_ifindex)
+		stages.call(skb, STAGE_NEIGHBOUR);
+	if (skb->protocol != OWN_ETHERTYPE)
 		return TC_ACT_UNSPEC;
 	return enter(skb, 1);
 }
@@ -254,4 +265,12 @@ int stage_refuse(struct __sk_buff *skb)
 	default:
 		return done(REFUSED_TOO_OFTEN);
 	}
+}
+
+/* The node asks for the link address of what may be a clusterIP. */
+int stage_neighbour(struct __sk_buff *skb)
+{
+	if (answer_for_cluster_ip(skb))
+		return done(NOT_UNDERSTOOD);
+	return sent(NEIGHBOUR_ANSWERED, bpf_redirect(skb->ifindex, BPF_F_INGRESS));
 }

@@ -32,6 +32,7 @@ REASONS = (
     "translated_at_once",
     "restored_at_once",
     "error_translated",
+    "neighbour_answered",
     "socket_translated",
     "socket_restored",
     "no_endpoint",

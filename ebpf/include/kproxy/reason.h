@@ -40,6 +40,7 @@ enum reason {
 	TRANSLATED_AT_ONCE, /* the node's own: both ends, and sent on to the endpoint's device */
 	RESTORED_AT_ONCE,
 	ERROR_TRANSLATED, /* an ICMP error and the packet that it is about */
+	NEIGHBOUR_ANSWERED, /* the node's question who has a clusterIP of a network that it is in */
 	SOCKET_TRANSLATED, /* by a socket hook, to the endpoint */
 	SOCKET_RESTORED, /* by a socket hook, to the frontend that was asked */
 

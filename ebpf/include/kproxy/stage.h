@@ -5,7 +5,14 @@
 #include <kproxy/work.h>
 
 /* In the order of the programs in tc.bpf.c. */
-enum stage { STAGE_SERVE, STAGE_ERROR, STAGE_CHOOSE, STAGE_OPEN, STAGE_REFUSE };
+enum stage {
+	STAGE_SERVE,
+	STAGE_ERROR,
+	STAGE_CHOOSE,
+	STAGE_OPEN,
+	STAGE_REFUSE,
+	STAGE_NEIGHBOUR,
+};
 
 BPF_PROG_ARRAY(stages, 16);
 

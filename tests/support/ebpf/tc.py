@@ -124,6 +124,13 @@ class Tc:
         value = struct.pack("=QQ", service, digest) + b"".join(decisions)
         self.maps["frontends"].update(key, value + struct.pack("=IBBxx", affinity_s, 0, 0))
 
+    def cluster_ip(self, address: str) -> None:
+        """Refuse what comes to a clusterIP and meets none of its frontends."""
+        decisions = struct.pack("=HHBBxx", 0, 0, REJECT, False) * 3
+        value = struct.pack("=QQ", 0, 0) + decisions + struct.pack("=IBBxx", 0, 0, 0)
+        self.claims.add([self.packed(address)])
+        self.maps["frontends"].update(self.packed(address) + bytes(4), value)
+
     def attach(self, node: Namespace, *, priority: int, only: str | None = None) -> None:
         """Attach the programs to the devices of a node, and tell them of each."""
         with node.entered(), IPRoute() as netlink:

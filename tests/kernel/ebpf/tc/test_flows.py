@@ -290,3 +290,23 @@ def test_a_client_whose_reset_was_lost_is_not_kept_at_an_endpoint_that_is_gone(
         talker = scene.socket(plan.CLIENT, family, port=port)
         talker.connect((in_family(VIP, family), 80))
         listeners[plan.POD1].accept()[0].close()
+
+
+@pytest.mark.parametrize("protocol", TRANSPORTS)
+def test_the_node_reaches_a_cluster_ip_of_a_network_that_it_is_connected_to(
+    scene: Scene, family: Family, protocol: Protocol
+):
+    near = "192.0.2.77"
+    scene.frontend((near, 80), [plan.FAR1], MASQUERADED)
+    scene.tc[family].cluster_ip(near)
+
+    assert partner(scene, plan.NODE, f"{near}:80", protocol, family) == plan.FAR1
+    assert "refused" in partner(scene, plan.NODE, f"{near}:81", protocol, family)
+
+
+def test_a_port_that_a_cluster_ip_does_not_have_is_refused(scene: Scene, family: Family):
+    scene.frontend((VIP, 80), [plan.FAR1])
+    scene.tc[family].cluster_ip(VIP)
+
+    for client, protocol in itertools.product((plan.CLIENT, plan.POD2, plan.NODE), TRANSPORTS):
+        assert "refused" in partner(scene, client, f"{VIP}:81", protocol, family)
