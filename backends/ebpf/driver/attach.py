@@ -41,12 +41,14 @@ class Attacher:
         self._clsact = ClsactFilters(family, _qdiscs(root, family))
         self._by_tcx = by_tcx
         self._moves: Counter[tuple[int, Side]] = Counter()
+        self._told_of_others = False
 
     def attach(self, device: int, programs: Programs) -> bool:
         """Attach what a device lacks, in the right place; return whether the device is there."""
         try:
             for side in Side:
                 self._attach(device, side, programs.at(side))
+            self._tell_of_others(device)
         except (KernelRefusal, NetlinkRefusal) as refused:
             if refused.number != errno.ENODEV:
                 raise
@@ -111,6 +113,20 @@ class Attacher:
 
     def _is_behind_filters(self, device: int, side: Side) -> bool:
         return side is Side.EGRESS and self._clsact.beside_others(device, side)
+
+    def _tell_of_others(self, device: int) -> None:
+        """Tell once on what ours depend where they are last: it shows nowhere else."""
+        if not self._told_of_others and (
+            self._is_behind_filters(device, Side.EGRESS)
+            or (self._by_tcx and self._tcx.beside_others(device, Side.EGRESS))
+        ):
+            self._told_of_others = True
+            log.info(
+                "%s: programs of others run before ours where packets leave, as at the device"
+                " number %d: they have to pass them on (TC_ACT_UNSPEC), or answers of Services"
+                " stay untranslated there",
+                *(self._family.value, device),
+            )
 
     def _may_move(self, device: int, side: Side, place: Place) -> bool:
         """Say whether a program has to move, and is not to be left where it is."""

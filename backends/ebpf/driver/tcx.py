@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,10 +79,16 @@ class TcxLinks:
         numbers = [each.link for each in found.programs]
         at = numbers.index(ours.link)
         ahead = numbers[:at] if side is Side.INGRESS else numbers[at + 1 :]
-        if ahead and not {*ahead} <= {_number(folder / path.name) for folder in self._kin}:
+        if self._any_foreign(ahead, path.name):
             return Place.OVERTAKEN
         self._seen[device, side] = found
         return Place.RIGHT
+
+    def beside_others(self, device: int, side: Side) -> bool:
+        """Say whether programs of others are there too."""
+        path = self._path(device, side)
+        numbers = {each.link for each in links.attached(device, _TYPES[side]).programs}
+        return self._any_foreign(numbers - {_number(path)}, path.name)
 
     def take_off(self, device: int, side: Side) -> bool:
         """Detach our program; say whether there was one."""
@@ -96,6 +102,9 @@ class TcxLinks:
             link.detach()  # which the end of a pin brings about only later
         path.unlink(missing_ok=True)
         return True
+
+    def _any_foreign(self, numbers: Collection[int], name: str) -> bool:
+        return bool(numbers) and not set(numbers) <= {_number(each / name) for each in self._kin}
 
     def _path(self, device: int, side: Side) -> Path:
         return self._folder / f"{device}-{side.value}"

@@ -36,10 +36,12 @@ def orders(node):
 ONION = (["ours", "foreign"], ["foreign", "ours"])
 
 
-def test_programs_that_were_there_before_run_inside_of_ours(node):
+def test_programs_that_were_there_before_run_inside_of_ours(node, caplog):
+    caplog.set_level("INFO")
     kept = [foreign_link(foreign(node), "up0", side, Order.BEFORE) for side in Side]
     node.attached()
     assert orders(node) == ONION
+    assert caplog.text.count("programs of others run before ours where packets leave") == 1
     for link in kept:
         link.close()
 
@@ -61,11 +63,13 @@ def test_programs_that_come_later_are_put_inside_too(node):
         link.close()
 
 
-def test_filters_that_were_there_before_run_inside_of_ours(either):
+def test_filters_that_were_there_before_run_inside_of_ours(either, caplog):
+    caplog.set_level("INFO")
     for side in Side:
         foreign_filter(foreign(either), "up0", side)
     either.attached()
     assert orders(either) == ONION
+    assert caplog.text.count("programs of others run before ours where packets leave") == 1
 
 
 def test_filters_that_come_later_are_noticed_at_once(either):
@@ -136,7 +140,8 @@ def test_filters_of_the_other_family_count_as_ours(node):
     assert traffic_control.filters(index("up0"), Parent.INGRESS) == before
 
 
-def test_both_families_share_a_device_and_neither_moves_the_other(either):
+def test_both_families_share_a_device_and_neither_moves_the_other(either, caplog):
+    caplog.set_level("INFO")
     devices = either.attached()
     kin = foreign(either, "kin")
     other = Attacher(Family.IPV6, either.root, by_tcx=either.by_tcx)
@@ -149,6 +154,7 @@ def test_both_families_share_a_device_and_neither_moves_the_other(either):
         assert not other.disturbed(index("up0"))
     assert everything_at_the_uplink() == before
     assert sorted(either.order(either.come_in)) == ["kin", "ours"]
+    assert "programs of others" not in caplog.text
 
     attach.clean_up(Family.IPV4, either.root)
     assert orders(either) == (["kin"], ["kin"])
