@@ -34,11 +34,12 @@ class Scene:
         self._of_a_test = ExitStack()
         self.network = Network(pods)
         self.tc = {family: Tc(family, units(family)) for family in Family}
-        self._attach()
+        self.attach_to()
         self.conversations = Conversations(self.network)
         self.conversations.serve(*SERVING)
 
-    def _attach(self, only: str | None = None) -> None:
+    def attach_to(self, only: str | None = None) -> None:
+        """Attach the programs to a device of the node, or to all."""
         for number, tc in enumerate(self.tc.values(), start=1):
             tc.attach(self.network.node, priority=number, only=only)
 
@@ -49,7 +50,7 @@ class Scene:
             (index,) = netlink.link_lookup(ifname=device)
             netlink.tc("del", "clsact", index)
         yield
-        self._attach(only=device)
+        self.attach_to(device)
 
     @contextmanager
     def without_address(self, address: str, family: Family) -> Iterator[None]:

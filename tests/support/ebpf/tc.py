@@ -159,8 +159,8 @@ class Tc:
 
     def _know(self, link, netlink: IPRoute) -> None:
         name, index = link.get_attr("IFLA_IFNAME"), link["index"]
-        mac = bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", ""))
-        flags = _LOOPBACK if name == "lo" else _ETHERNET
+        mac = bytes.fromhex((link.get_attr("IFLA_ADDRESS") or "00" * 6).replace(":", ""))
+        flags = _LOOPBACK if name == "lo" else _ETHERNET if any(mac) else 0
         bridge = link.get_attr("IFLA_MASTER") or 0
         self.maps["devices"].update(_number(index), struct.pack("=II6s2x", flags, bridge, mac))
         family = _AF[self.family]
