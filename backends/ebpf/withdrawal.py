@@ -44,8 +44,10 @@ class FormerPrograms:
             self._take_no_more()
         if self._sweep is None:
             self._sweep = Sweep(self._maps)
-        self._sweep.tend(_BUDGET_S)
-        return self._sweep.flows == 0
+        if self._sweep.tend(_BUDGET_S):
+            return False
+        left, self._sweep = self._sweep.flows, None
+        return left == 0
 
     def clean_up(self) -> int:
         """Remove what is left; return how many kernel objects. Raises BackendError."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from backends.ebpf.driver.device_layout import HostFlag
+from backends.ebpf.driver.flows import Flows
 from backends.ebpf.driver.host import HostSettings
 from backends.kernel import conntrack
 from backends.kernel.translated import Departing
@@ -26,21 +27,18 @@ _ASK_EVERY_S = 5.0  # a look at many connections costs 25 ms
 
 
 class HandOver:
-    """One family's. Any call may raise BackendError.
-
-    `leave_alone` enters flows into the programs' map of flows.
-    """
+    """One family's. Any call may raise BackendError."""
 
     def __init__(
         self,
         family: Family,
         host: HostSettings,
-        leave_alone: Callable[[Iterable[Flow]], object],
+        flows: Flows,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._family = family
         self._host = host
-        self._leave_alone = leave_alone
+        self._flows = flows
         self._clock = clock
         self._departing = Departing(family)
         self._next_s = clock()
@@ -53,16 +51,19 @@ class HandOver:
     def begin(self) -> None:
         """Note what there is, before the programs see a packet."""
         self._host.set(HostFlag.HAND_OVER, on=True)
-        self._leave_alone(self._translated(_EVERYTHING[self._family]))
+        self._flows.leave_alone(self._translated(_EVERYTHING[self._family]))
         self._departing = Departing(self._family)
         self._next_s = self._clock()
 
     def tend(self) -> None:
-        """End it once what there was has ended."""
+        """Let go of flows that ended, and end it once all that there was has ended."""
         if self._clock() < self._next_s:
             return
         self._next_s = self._clock() + _ASK_EVERY_S
-        if self.lasts and self._departing.ended():
+        if not self.lasts:
+            return
+        self._let_go()
+        if self._departing.ended():
             self._host.set(HostFlag.HAND_OVER, on=False)
 
     def flows(self, wanted: Destinations) -> Iterator[Flow]:
@@ -74,8 +75,24 @@ class HandOver:
         """Remove flows from the kernel's tracking; return how many still existed."""
         return conntrack.delete(self._family, flows)
 
+    def _let_go(self) -> None:
+        """Leave alone no longer what the kernel does not track any more.
+
+        Else a client that speaks again after a long silence would be translated by nobody.
+        """
+        left_alone = list(self._flows.left_alone())
+        if left_alone:
+            tracked = set(map(_client_side, self._translated(_EVERYTHING[self._family])))
+            self._flows.forget_flows(
+                flow for flow in left_alone if _client_side(flow) not in tracked
+            )
+
     def _translated(self, wanted: Destinations) -> Iterator[Flow]:
         for flow in conntrack.list_udp(self._family, wanted):
             reached = (flow.destination, flow.destination_port)
             if (flow.reply_source, flow.reply_source_port) != reached:
                 yield flow
+
+
+def _client_side(flow: Flow) -> tuple[str, int, str, int]:
+    return flow.source, flow.source_port, flow.destination, flow.destination_port

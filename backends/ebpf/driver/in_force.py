@@ -84,8 +84,8 @@ class InForce:
 
     def tend(self) -> None:
         """Take up what an earlier start attached, and put right what others did to it."""
+        self._write_host()
         if not self._taken_up:
-            self._write_host()
             self._attach()
         self._version.mend()
         if self._hooks is not None:

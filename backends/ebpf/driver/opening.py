@@ -80,7 +80,7 @@ def _put_together(
         clock=time.monotonic,
     )
     flows, sweep = Flows(family, maps["flows"]), Sweep(maps)
-    hand_over = HandOver(family, HostSettings(maps["host"]), flows.leave_alone)
+    hand_over = HandOver(family, HostSettings(maps["host"]), flows)
     hooks = pods = sockets = None
     if group is not None:
         seen = Namespaces()

@@ -22,12 +22,10 @@ from tests.support.net.namespace import Namespace
 from tests.support.net.observed import Answered, Observed
 from tests.support.net.plan import in_family
 from tests.support.net.responders import FAMILIES
-from tests.support.packets.asking import CONTROL, place_of
+from tests.support.packets.asking import CONTROL
 from tests.support.packets.table import Flow, ForwardTo
 
 MARK_BIT = 14
-_CONNECTED = ("198.51.100.20",)
-"""clusterIPs of the packet table in a network that the node is directly connected to."""
 
 
 def options(place: Place, hooks: SocketHooks) -> EbpfOptions:
@@ -89,17 +87,11 @@ class EbpfNode:
 
     @staticmethod
     def differs(hooks: SocketHooks, flow: Flow, seen: Observed) -> bool:
-        """Say whether an outcome is one of those by which eBPF differs from the packet table.
-
-        - An endpoint that chooses itself in a socket hook sees its own address.
-        - The node asks for the neighbour before a program meets its packet to a clusterIP in a
-          network that it is directly connected to, where hooks leave the socket to devices.
-        """
-        if isinstance(seen, Answered) and hooks is not SocketHooks.OFF:
-            by, source = (each.rpartition(":")[0].strip("[]") for each in (seen.by, seen.source))
-            return isinstance(flow.expected, ForwardTo) and flow.source == by == source
-        connected = in_family(_CONNECTED, flow.family)
-        return place_of(flow.source) == "node" and flow.destination in connected
+        """Say whether an endpoint chose itself in a socket hook: it sees its own address then."""
+        if hooks is SocketHooks.OFF or not isinstance(seen, Answered):
+            return False
+        by, source = (each.rpartition(":")[0].strip("[]") for each in (seen.by, seen.source))
+        return isinstance(flow.expected, ForwardTo) and flow.source == by == source
 
     def _introduce(self, machines: Mapping[str, Namespace], family: Family) -> None:
         """Let every machine call a Service, and the data path look who that was."""
@@ -123,6 +115,12 @@ def table_entries(bpffs: Path, family: Family) -> list[str]:
                 entries = (f"{key.hex()} {value.hex()}" for key, value in table.items())
                 found += [f"{each.map_name} {entry}" for entry in entries]
     return sorted(found)
+
+
+def pins(bpffs: Path, family: Family) -> list[str]:
+    """Return the names of all that is pinned for a family, and of the folders."""
+    folder = loader.family_folder(bpffs, family)
+    return sorted(str(each.relative_to(folder)) for each in folder.rglob("*"))
 
 
 @contextlib.contextmanager

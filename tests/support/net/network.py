@@ -150,6 +150,7 @@ class Network:
             node.connect("eth1", self.namespaces["node2"])
             node.address("eth0", plan.NODE, whole_network=True)
             node.address("eth1", plan.NODE_SECOND, whole_network=True)
+            node.link_local("eth1")
             node.address("lo", plan.NODE_VIP)
             node.address("lo", plan.NODE_DNS)
             if self._pods is Pods.ROUTED:
@@ -242,6 +243,11 @@ class _Links:
         flags = _IFA_F_NODAD
         ipv6 = ipv6_of(address)
         self._netlink.addr("add", index=index, address=ipv6, prefixlen=length, ifa_flags=flags)
+
+    def link_local(self, name: str) -> None:
+        """Add the address by which an interface asks for neighbours on behalf of another one."""
+        index, flags = self._find(name), _IFA_F_NODAD
+        self._netlink.addr("add", index=index, address="fe80::1", prefixlen=64, ifa_flags=flags)
 
     def route(self, name: str, *, to: str, via: str | None = None) -> None:
         """Route an address or a network out of an interface, to a neighbour if `via` names one."""
