@@ -36,6 +36,20 @@ BPF_F_TABLE("hash", struct order_key, struct order, orders, 1024, BPF_F_NO_PREAL
 BPF_TABLE("array", int, struct packet, read, 1); /* the last packet, as it was read */
 BPF_TABLE("array", int, __u64, refusals, 4);
 
+/* What the device summed a packet up to (CHECKSUM_COMPLETE), before and after; else negative. */
+enum moment { BEFORE, AFTER, MOMENTS };
+BPF_TABLE("array", int, __s64, device_sums, MOMENTS);
+
+/* bcc takes the sum for 16 bits, and what is returned for signed 32. */
+static __s64 (*add_to_device_sum)(void *skb, __u32 sum) = (void *)BPF_FUNC_csum_update;
+
+static __always_inline void note_device_sum(struct __sk_buff *skb, int moment)
+{
+	__s64 sum = add_to_device_sum(skb, 0);
+
+	device_sums.update(&moment, &sum);
+}
+
 static __always_inline struct order *order_for(const struct packet *packet, __u8 role)
 {
 	struct order_key key = { .protocol = packet->protocol };
@@ -70,11 +84,15 @@ static __always_inline int translate(struct __sk_buff *skb, struct packet *packe
 {
 	struct order *order = order_for(packet, OF_DESTINATION);
 	struct ends to;
+	int failed;
 
 	if (!order || order->action != REWRITE)
 		return TC_ACT_UNSPEC;
 	to = ordered(order, packet);
-	return rewrite_packet(skb, packet, &to) < 0 ? TC_ACT_SHOT : TC_ACT_OK;
+	note_device_sum(skb, BEFORE);
+	failed = rewrite_packet(skb, packet, &to);
+	note_device_sum(skb, AFTER);
+	return failed ? TC_ACT_SHOT : TC_ACT_OK;
 }
 
 static __always_inline int translate_error(struct __sk_buff *skb, struct packet *error)
@@ -82,6 +100,7 @@ static __always_inline int translate_error(struct __sk_buff *skb, struct packet 
 	struct packet embedded = read_embedded(skb, error);
 	struct order *order;
 	struct ends to;
+	int failed;
 
 	if (embedded.kind != PACKET_PLAIN)
 		return TC_ACT_UNSPEC;
@@ -89,7 +108,10 @@ static __always_inline int translate_error(struct __sk_buff *skb, struct packet 
 	if (!order)
 		return TC_ACT_UNSPEC;
 	to = ordered(order, &embedded);
-	return rewrite_error(skb, error, &embedded, &to) < 0 ? TC_ACT_SHOT : TC_ACT_OK;
+	note_device_sum(skb, BEFORE);
+	failed = rewrite_error(skb, error, &embedded, &to);
+	note_device_sum(skb, AFTER);
+	return failed ? TC_ACT_SHOT : TC_ACT_OK;
 }
 
 int translate_all(struct __sk_buff *skb)
@@ -127,6 +149,7 @@ static __always_inline int refuse_ordered(struct __sk_buff *skb, __u64 flags)
 		refusal = refuse_too_big(skb, &packet, NARROW_MTU);
 	else
 		return TC_ACT_UNSPEC;
+	note_device_sum(skb, AFTER);
 	count = refusals.lookup(&refusal);
 	if (count)
 		__sync_fetch_and_add(count, 1);
