@@ -14,6 +14,8 @@ ROOT_ENV := $(if $(AS_ROOT),$(AS_ROOT) env CI=$(CI) PYTHONDONTWRITEBYTECODE=1 \
 	HYPOTHESIS_STORAGE_DIRECTORY=/tmp/kproxy-hypothesis,)
 ROOT_PYTEST := $(if $(AS_ROOT),-p no:cacheprovider,)
 VENV := .venv/bin
+# The data path of `make demo`: iptables or ebpf.
+MODE := iptables
 # Of pytest. Each makes its own API server and namespaces, and half of the time is waiting.
 PROCESSES := 2
 
@@ -30,8 +32,8 @@ PACKAGES := iproute2 iptables ipset nftables conntrack procps \
 help: ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: setup ## a shop on two nodes, a rollout, and where each request went (20 s)
-	@$(ROOT_ENV) $(VENV)/python -m examples.demo
+demo: setup ## a shop on two nodes, a rollout, and where each request went (20 s; MODE=ebpf)
+	@$(ROOT_ENV) $(VENV)/python -m examples.demo --mode $(MODE)
 
 test: lint programs ## everything: linters, types, layers, all tests (with root)
 	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -n $(PROCESSES)
@@ -49,7 +51,7 @@ lint: setup
 	@$(VENV)/lint-imports
 
 bench: setup programs ## measure, then write bench/results/*.json and the table in README.md
-	@for each in core sync connections api pace; do \
+	@for each in core sync connections forwarding api pace; do \
 		$(ROOT_ENV) $(VENV)/python -m bench.$$each --date "$$(date -u +%F)"; \
 	done
 	@$(VENV)/python -m bench.table

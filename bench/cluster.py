@@ -1,7 +1,8 @@
 """A made-up cluster of any size, the same for the same numbers.
 
-Services have one TCP port each and clusterIPs from anywhere in 10.96.0.0/12, every twentieth has a
-NodePort as well. Endpoints are spread over a thousand nodes, so about one in a thousand is local.
+Services have one TCP port each and clusterIPs from anywhere in 10.96.0.0/12, every twentieth, from
+the first on, has a NodePort as well. Endpoints are spread over a thousand nodes, so about one in a
+thousand is local.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _NODE_PORT_EVERY = 20
 _FIRST_NODE_PORT = 30000
 _FIRST_ENDPOINT = int(ipaddress.IPv4Address("10.128.0.1"))
 _FIRST_SPARE = int(ipaddress.IPv4Address("10.191.0.1"))
+_ADDED = "10.112.0.1"  # a clusterIP beside those of the cluster, which are in SERVICE_RANGE
 _SEED = 20
 
 Document = dict[str, Any]
@@ -52,12 +54,21 @@ class Cluster:
         """Return the clusterIP of a Service."""
         return str(ipaddress.IPv4Address(self._cluster_ips[number]))
 
+    @property
+    def last_with_node_port(self) -> int:
+        """The number of the last Service that has a NodePort."""
+        return (self.services - 1) // _NODE_PORT_EVERY * _NODE_PORT_EVERY
+
+    def node_port(self, number: int) -> int:
+        """Return the NodePort of a Service that has one."""
+        return _FIRST_NODE_PORT + number // _NODE_PORT_EVERY
+
     def service(self, number: int) -> Document:
         """Return one Service as the API server would."""
         port: Document = {"name": "http", "port": SERVICE_PORT, "protocol": "TCP"}
-        has_node_port = number % _NODE_PORT_EVERY == _NODE_PORT_EVERY - 1
+        has_node_port = number % _NODE_PORT_EVERY == 0
         if has_node_port:
-            port["nodePort"] = _FIRST_NODE_PORT + number // _NODE_PORT_EVERY
+            port["nodePort"] = self.node_port(number)
         address = self.cluster_ip(number)
         return {
             "apiVersion": "v1",
@@ -132,6 +143,34 @@ class Cluster:
         new = folder / f".{file.name}.new"
         new.write_text(text)
         new.rename(file)
+
+
+def node_port_service(name: str, node_port: int, pod: tuple[str, int]) -> list[Document]:
+    """Return a Service with a NodePort and one endpoint, a pod of the node under test."""
+    address, port = pod
+    meta = {"namespace": "bench", "name": name}
+    ports = [{"name": "tcp", "port": SERVICE_PORT, "protocol": "TCP", "nodePort": node_port}]
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": meta,
+            "spec": {
+                "type": "NodePort",
+                "clusterIP": _ADDED,
+                "clusterIPs": [_ADDED],
+                "ports": ports,
+            },
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {**meta, "labels": {"kubernetes.io/service-name": name}},
+            "addressType": "IPv4",
+            "ports": [{"name": "tcp", "port": port, "protocol": "TCP"}],
+            "endpoints": [{"addresses": [address], "nodeName": NODE_NAME}],
+        },
+    ]
 
 
 def spare_address(moved: int) -> str:

@@ -1,62 +1,86 @@
 """New connections per second: what a Service costs, and what 10,000 Services cost.
 
-Two nodes stand side by side, one with a single Service and one with many; no agent runs while
-connections are counted. Every round visits all paths in a new order, and what is compared are
-rates of one round, so that a noisy machine disturbs both sides alike. Connection tracking is
-emptied before each visit.
+For each data path two nodes stand side by side, one with a single Service and one with many, and
+beside them all one without kproxy. Every round visits all ways in a new order, and what is
+compared are rates of one round, so that a noisy machine disturbs both sides alike. Connection
+tracking is emptied before each visit.
+
+A pod of the node connects to an address that is no Service's and no endpoint's, straight to an
+endpoint, or to a clusterIP; somebody outside connects to a NodePort, whose endpoints are on other
+nodes. The rules of iptables stand without an agent.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
-import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from bench.cluster import ENDPOINT_PORT, SERVICE_PORT, Cluster
-from bench.record import Row, record, spread
-from bench.stage import Stage, apply_once, build_stage, of_manifests
+from bench.cluster import ENDPOINT_PORT, NODE_ADDRESS, SERVICE_PORT, Cluster, spare_address
+from bench.programmed import UNDISTURBED, compiled, programmed
+from bench.record import Row, ratio, record, spread
+from bench.stage import DATA_PATHS, IPTABLES, Stage, built_stage
+from tests.support.net.namespace import Namespace
 
-_SOURCE = Path(__file__).parent / "connect.c"
 _FIRST_PORT = 10_000
+_FOREIGN = ("no kproxy", "no Service")
+_NOBODYS = spare_address(40_000)  # it answers all the same, as do all in the endpoints' range
 _WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How to reach an endpoint: through which node, and to which address."""
+    """How to reach an endpoint: from whom, through which node, and to which address.
 
-    name: str
+    `baselines` are the names of the ways that it is compared with.
+    """
+
+    data_path: str
+    path: str
     stage: Stage
+    client: Namespace
     address: str
     port: int
+    baselines: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What it is called as a baseline."""
+        return f"{self.data_path}, {self.path}"
 
 
 @click.command()
 @click.option("--services", default=10_000, show_default=True, help="Of the larger node.")
 @click.option("--endpoints", default=10, show_default=True, help="Of each Service.")
 @click.option("--connections", default=2_000, show_default=True, help="In each visit.")
-@click.option("--rounds", default=61, show_default=True)
-@click.option("--variants", default="legacy,nft", show_default=True)
+@click.option("--rounds", default=31, show_default=True)
+@click.option("--data-paths", default=",".join(DATA_PATHS), show_default=True)
 @click.option("--date", required=True, help="Written into the result.")
 def main(
-    *, services: int, endpoints: int, connections: int, rounds: int, variants: str, date: str
+    *, services: int, endpoints: int, connections: int, rounds: int, data_paths: str, date: str
 ) -> None:
     """Measure connections per second through the first and the last Service."""
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch:
-        program = Path(scratch) / "connect"
-        subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-o", program, _SOURCE], check=True)
-        for variant in variants.split(","):
-            click.echo(f"connections: {variant}", err=True)
-            one, many = Cluster(1, endpoints), Cluster(services, endpoints)
-            rows += measure(one, many, variant, program=program, visits=(rounds, connections))
+    with contextlib.ExitStack() as closing:
+        scratch = closing.enter_context(tempfile.TemporaryDirectory(prefix="kproxy-bench-"))
+        program = compiled("connect.c", Path(scratch))
+        bare = closing.enter_context(built_stage())
+        one, many = Cluster(1, endpoints), Cluster(services, endpoints)
+        ways = [Way(*_FOREIGN, bare, bare.client, _NOBODYS, ENDPOINT_PORT)]
+        for data_path in data_paths.split(","):
+            click.echo(f"connections: {data_path}", err=True)
+            small = closing.enter_context(programmed(one, data_path))
+            large = closing.enter_context(programmed(many, data_path))
+            ways += _ways(data_path, (small, one), (large, many))
+        for stage in {id(way.stage): way.stage for way in ways}.values():
+            closing.enter_context(_serving(stage, program))
+        rows = measure(ways, program, rounds=rounds, connections=connections)
     parameters = {
         "services": services,
         "endpoints": endpoints,
@@ -66,60 +90,71 @@ def main(
     record("connections", date=date, parameters=parameters, results=rows)
 
 
-def measure(
-    one: Cluster, many: Cluster, variant: str, *, program: Path, visits: tuple[int, int]
-) -> list[Row]:
-    """Return a row for each path: its rate, and its ratio to the single Service's."""
-    rounds, connections = visits
-    small, large = _programmed(one, variant), _programmed(many, variant)
-    last = many.cluster_ip(many.services - 1)
-    endpoint = one.endpoint_slice(0)["endpoints"][0]["addresses"][0]
-    baseline = Way("1 Service", small, one.cluster_ip(0), SERVICE_PORT)
-    paths = [
-        Way("straight, 1 Service on the node", small, endpoint, ENDPOINT_PORT),
-        baseline,
-        Way("straight, many on the node", large, endpoint, ENDPOINT_PORT),
-        Way("first of many", large, many.cluster_ip(0), SERVICE_PORT),
-        Way("last of many", large, last, SERVICE_PORT),
-    ]
-    rates: dict[str, list[float]] = {path.name: [] for path in paths}
+def _ways(data_path: str, one: tuple[Stage, Cluster], many: tuple[Stage, Cluster]) -> Iterator[Way]:
+    """Return every way through the two nodes of a data path."""
+    foreign = ", ".join(_FOREIGN)
+    to_cluster_ip = f"{data_path}, clusterIP, 1 Service"
+    to_node_port = f"{data_path}, NodePort, 1 Service"
+    reference = f"{IPTABLES[0]}, NodePort, 1 Service"
+    for which, (node, cluster) in {"1 Service": one, "many": many}.items():
+        way = functools.partial(Way, data_path)
+        straight = way(
+            f"straight, {which} on the node",
+            node,
+            node.client,
+            cluster.endpoint_slice(0)["endpoints"][0]["addresses"][0],
+            ENDPOINT_PORT,
+            (foreign,),
+        )
+        yield way(
+            f"no Service, {which} on the node",
+            *(node, node.client, _NOBODYS, ENDPOINT_PORT, (foreign,)),
+        )
+        yield straight
+        last = cluster.last_with_node_port
+        numbers = {which: 0} if last == 0 else {f"first of {which}": 0, f"last of {which}": last}
+        for name, number in numbers.items():
+            yield way(
+                f"clusterIP, {name}",
+                *(node, node.client, cluster.cluster_ip(number), SERVICE_PORT),
+                (straight.name, to_cluster_ip),
+            )
+        yield way(
+            f"NodePort, {name}",
+            *(node, node.outside, NODE_ADDRESS, cluster.node_port(last)),
+            (reference, to_node_port),
+        )
+
+
+def measure(ways: Sequence[Way], program: Path, *, rounds: int, connections: int) -> list[Row]:
+    """Return a row for each way: its rate, and the ratios to its baselines."""
+    rates: dict[str, list[float]] = {way.name: [] for way in ways}
     chance = random.Random(3)
-    with _serving(small, program), _serving(large, program):
-        for path in paths:
-            _visit(path, program, connections)  # warms caches up, not counted
-        for _ in range(rounds):
-            for path in chance.sample(paths, len(paths)):
-                rates[path.name].append(_visit(path, program, connections))
+    for way in ways:
+        _visit(way, program, connections)  # warms caches up, not counted
+    for _ in range(rounds):
+        for way in chance.sample(ways, len(ways)):
+            rates[way.name].append(_visit(way, program, connections))
     return [
         {
-            "variant": variant,
-            "path": path.name,
-            "per_second": spread(rates[path.name], 0),
-            "ratio_to_1_service": _ratio(rates[path.name], rates[baseline.name]),
+            "data_path": way.data_path,
+            "path": way.path,
+            "per_second": spread(rates[way.name], 0),
+            "ratios": {
+                baseline: ratio(rates[way.name], rates[baseline])
+                for baseline in way.baselines
+                if baseline in rates and baseline != way.name
+            },
         }
-        for path in paths
+        for way in ways
     ]
-
-
-def _ratio(rates: list[float], baseline: list[float]) -> float:
-    pairs = zip(rates, baseline, strict=True)
-    return round(statistics.median(rate / base for rate, base in pairs), 3)
-
-
-def _programmed(cluster: Cluster, variant: str) -> Stage:
-    stage = build_stage()
-    with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch:
-        manifests = Path(scratch) / "manifests"
-        cluster.write(manifests)
-        apply_once(stage, of_manifests(manifests), variant)
-    return stage
 
 
 @contextlib.contextmanager
 def _serving(stage: Stage, program: Path) -> Iterator[None]:
     """Accept connections at every endpoint."""
     with stage.far.entered():
-        command = [str(program), "serve", str(ENDPOINT_PORT)]
+        command = [*UNDISTURBED, str(program), "serve", str(ENDPOINT_PORT)]
         server = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert server.stdout is not None
     server.stdout.readline()  # it listens
@@ -131,13 +166,15 @@ def _serving(stage: Stage, program: Path) -> Iterator[None]:
         server.stdout.close()
 
 
-def _visit(path: Way, program: Path, connections: int) -> float:
+def _visit(way: Way, program: Path, connections: int) -> float:
     """Open that many connections; return the rate."""
-    with path.stage.node.entered():
+    with way.stage.node.entered():
         subprocess.run(["conntrack", "-F"], check=True, capture_output=True)
-    command = [str(program), "run", path.address, str(path.port)]
+    command = [*UNDISTURBED, str(program), "run", way.address, str(way.port)]
     command += [str(connections), str(_FIRST_PORT)]
-    with path.stage.client.entered():
+    if way.client is way.stage.client:
+        command = way.stage.place.inside(*command)
+    with way.client.entered():
         done = subprocess.run(
             command, check=True, capture_output=True, text=True, timeout=_WITHIN_S
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterable
+from typing import Any
 
 from tests.support.net.namespace import Namespace
 
@@ -56,3 +58,12 @@ def ip(namespace: Namespace, lines: Iterable[str]) -> None:
     text = "\n".join(lines) + "\n"
     with namespace.entered():
         subprocess.run(["ip", "-batch", "-"], input=text, text=True, check=True)
+
+
+def details(namespace: Namespace, link: str) -> dict[str, Any]:
+    """Return what `ip` tells of a link, with its counters."""
+    command = ["ip", "-json", "-stats", "link", "show", link]
+    with namespace.entered():
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (only,) = json.loads(said)
+    return only

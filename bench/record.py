@@ -37,12 +37,19 @@ def record(name: str, *, date: str, parameters: Row, results: Sequence[Row]) -> 
     print(text, end="")
 
 
+def ratio(values: Sequence[float], baseline: Sequence[float]) -> float:
+    """Return the median of the ratios of two measurements that were taken in the same rounds."""
+    pairs = zip(values, baseline, strict=True)
+    return round(statistics.median(value / base for value, base in pairs), 3)
+
+
 def spread(values: Sequence[float], digits: int = 2) -> Row:
-    """Return median, 90th percentile and largest of several measurements."""
+    """Return median, 90th and 99th percentile and largest of several measurements."""
     ordered = sorted(values)
     return {
         "median": round(statistics.median(ordered), digits),
         "p90": round(ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))], digits),
+        "p99": round(ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))], digits),
         "max": round(ordered[-1], digits),
         "count": len(ordered),
     }

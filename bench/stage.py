@@ -1,10 +1,13 @@
-"""A node under test between a client and everything behind it.
+"""A node under test between clients and everything behind it.
 
 ::
 
-    client 10.254.0.2 ── [ node 192.0.2.1 ] ── far, which answers at every endpoint's address
+    client 10.254.0.2 ────┐
+                          ├── [ node 192.0.2.1 ] ── far, which answers at every endpoint's address
+    outside 203.0.113.2 ──┘
 
-The client's address is a pod's, so its connections to clusterIPs are not masqueraded.
+The client is a pod of the node: its connections to clusterIPs are not masqueraded, and its
+processes are in the node's cgroup.
 """
 
 from __future__ import annotations
@@ -21,15 +24,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backends.ebpf.compiler import CACHE
 from bench.cluster import ENDPOINT_RANGE, NODE_ADDRESS, NODE_NAME, POD_RANGE
 from bench.links import forward_packets, ip, join, prepare
+from tests.support.ebpf.place import Place
 from tests.support.net.namespace import Namespace
 
 CLIENT = "10.254.0.2"
+OUTSIDE = "203.0.113.2"
 _GATEWAY = "10.254.0.1"
 _FAR = "198.18.0.2"
 _NODE_TO_FAR = "198.18.0.1"
+_NODE_TO_OUTSIDE = "203.0.113.1"
+IPTABLES = ("iptables-legacy", "iptables-nft")
+EBPF = "ebpf"
+COMPILING = "ebpf-compiling"  # it finds no bytecode from an earlier start
+DATA_PATHS = (*IPTABLES, EBPF)
+_HIDDEN = f'mkdir -p {CACHE} && mount -t tmpfs tmpfs {CACHE} && exec "$@"'
+_WITHOUT_CACHE = ("unshare", "--mount", "sh", "-c", _HIDDEN, "sh")
 _SAMPLE_EVERY_S = 0.02
+_WITHIN_S = 120.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _CONFIG = f"""\
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
@@ -40,32 +54,56 @@ clusterCIDR: {POD_RANGE}
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Three namespaces, gone when nothing refers to them any more."""
+    """Four namespaces, and where the node's eBPF programs live."""
 
     client: Namespace
+    outside: Namespace
     node: Namespace
     far: Namespace
+    place: Place
+
+    @property
+    def namespaces(self) -> tuple[Namespace, ...]:
+        """All of them."""
+        return (self.client, self.outside, self.node, self.far)
 
 
-def build_stage() -> Stage:
-    """Make the namespaces and connect them."""
-    stage = Stage(Namespace("client"), Namespace("node"), Namespace("far"))
-    for namespace in (stage.client, stage.node, stage.far):
+@contextlib.contextmanager
+def built_stage() -> Iterator[Stage]:
+    """Make the namespaces and connect them; take all of it away at the end."""
+    with contextlib.ExitStack() as closing:
+        scratch = closing.enter_context(tempfile.TemporaryDirectory(prefix="kproxy-bench-"))
+        names = ("client", "outside", "node", "far")
+        stage = Stage(*map(Namespace, names), Place(Path(scratch)))
+        closing.callback(stage.place.close)
+        for each in stage.namespaces:
+            closing.callback(each.close)
+        _connect(stage)
+        yield stage
+
+
+def _connect(stage: Stage) -> None:
+    for namespace in stage.namespaces:
         prepare(namespace)
         namespace.sysctl("net/core/somaxconn", 65535)
     forward_packets(stage.node)
-    join(stage.node, "client", stage.client)
-    join(stage.node, "far", stage.far)
+    for name in ("client", "outside", "far"):
+        join(stage.node, name, getattr(stage, name))
     ip(
         stage.node,
         [
             f"addr add {NODE_ADDRESS}/32 dev lo",
             f"addr add {_GATEWAY}/30 dev client",
+            f"addr add {_NODE_TO_OUTSIDE}/30 dev outside",
             f"addr add {_NODE_TO_FAR}/30 dev far",
             f"route add {ENDPOINT_RANGE} via {_FAR}",
         ],
     )
     ip(stage.client, [f"addr add {CLIENT}/30 dev eth0", f"route add default via {_GATEWAY}"])
+    ip(
+        stage.outside,
+        [f"addr add {OUTSIDE}/30 dev eth0", f"route add default via {_NODE_TO_OUTSIDE}"],
+    )
     ip(
         stage.far,
         [
@@ -74,7 +112,6 @@ def build_stage() -> Stage:
             f"route add local {ENDPOINT_RANGE} dev lo",
         ],
     )
-    return stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +144,16 @@ class Agent:
     def said(self) -> str:
         """Return all that it has logged so far."""
         return self._log.read_text()
+
+    def wait_for(self, words: str) -> float:
+        """Wait until it has logged these words; return the seconds that it took."""
+        began_s = time.monotonic()
+        while words not in self.said():
+            self.check()
+            if time.monotonic() - began_s > _WITHIN_S:
+                raise TimeoutError(f"never said {words!r}:\n{self.said()}")
+            time.sleep(0.002)
+        return time.monotonic() - began_s
 
     def check(self) -> None:
         """Raise RuntimeError with its log if the agent has ended."""
@@ -150,11 +197,11 @@ def of_cluster(kubeconfig: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def running_agent(stage: Stage, source: Sequence[str], variant: str) -> Iterator[Agent]:
+def running_agent(stage: Stage, source: Sequence[str], data_path: str) -> Iterator[Agent]:
     """Run kproxy on the node; `source` are the options that say where its objects come from."""
     with (
         tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch,
-        running(_command(source, variant, scratch), stage.node, scratch) as agent,
+        running(_command(stage, source, data_path, scratch), stage.node, scratch) as agent,
     ):
         yield agent
 
@@ -178,20 +225,22 @@ def running(command: Sequence[str], where: Namespace | None, scratch: str) -> It
         agent.stop()
 
 
-def apply_once(stage: Stage, source: Sequence[str], variant: str) -> None:
+def apply_once(stage: Stage, source: Sequence[str], data_path: str) -> None:
     """Program the node and leave the rules without an agent. Raises CalledProcessError."""
     with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch, stage.node.entered():
-        command = [*_command(source, variant, scratch), "--once"]
+        command = [*_command(stage, source, data_path, scratch), "--once"]
         subprocess.run(command, env=_environment(scratch), check=True, stderr=subprocess.DEVNULL)
 
 
-def _command(source: Sequence[str], variant: str, scratch: str) -> list[str]:
+def _command(stage: Stage, source: Sequence[str], data_path: str, scratch: str) -> list[str]:
     config = Path(scratch) / "config.yaml"
     config.write_text(_CONFIG)
+    mode, _, variant = data_path.partition("-")
     return [
-        *(sys.executable, "-m", "kproxy", "run", "--proxy-mode", "iptables"),
-        *(*source, "--config", str(config)),
-        *("--node-name", NODE_NAME, "--iptables-variant", variant),
+        *(_WITHOUT_CACHE if data_path == COMPILING else ()),
+        *(sys.executable, "-m", "kproxy", "run", "--proxy-mode", mode),
+        *(*source, "--config", str(config), "--node-name", NODE_NAME),
+        *(("--iptables-variant", variant) if mode == "iptables" else stage.place.options),
     ]
 
 

@@ -21,7 +21,7 @@ from bench.cluster import (
     spare_address,
 )
 from bench.record import Row, record, spread
-from bench.stage import Agent, Stage, build_stage, of_manifests, running_agent
+from bench.stage import DATA_PATHS, Agent, Stage, built_stage, of_manifests, running_agent
 
 _FOLLOWED_WITHIN_S = 60.0
 _BETWEEN_PROBES_S = 0.0005
@@ -31,16 +31,16 @@ _BETWEEN_CHANGES_S = (1.2, 1.8)  # so that no change waits for the last
 @click.command()
 @click.option("--sizes", default="100,1000,10000", show_default=True, help="Numbers of Services.")
 @click.option("--endpoints", default=10, show_default=True, help="Of each Service.")
-@click.option("--changes", default=15, show_default=True)
-@click.option("--variants", default="legacy,nft", show_default=True)
+@click.option("--changes", default=7, show_default=True)
+@click.option("--data-paths", default=",".join(DATA_PATHS), show_default=True)
 @click.option("--date", required=True, help="Written into the result.")
-def main(sizes: str, endpoints: int, changes: int, variants: str, date: str) -> None:
+def main(sizes: str, endpoints: int, changes: int, data_paths: str, date: str) -> None:
     """Measure first sync, the delay of one change, CPU and memory."""
     rows = []
-    for variant in variants.split(","):
+    for data_path in data_paths.split(","):
         for size in map(int, sizes.split(",")):
-            click.echo(f"sync: {variant}, {size} Services", err=True)
-            rows.append(measure(Cluster(size, endpoints), variant, changes))
+            click.echo(f"sync: {data_path}, {size} Services", err=True)
+            rows.append(measure(Cluster(size, endpoints), data_path, changes))
     parameters = {
         "endpoints": endpoints,
         "changes": changes,
@@ -49,21 +49,25 @@ def main(sizes: str, endpoints: int, changes: int, variants: str, date: str) -> 
     record("sync", date=date, parameters=parameters, results=rows)
 
 
-def measure(cluster: Cluster, variant: str, changes: int) -> Row:
+def measure(cluster: Cluster, data_path: str, changes: int) -> Row:
     """Start an agent on a cluster, move an endpoint several times, and return what that cost."""
-    stage = build_stage()
-    with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch, answering(stage):
+    with (
+        built_stage() as stage,
+        stage.place.joined(),
+        tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch,
+        answering(stage),
+    ):
         manifests = Path(scratch) / "manifests"
         cluster.write(manifests)
         began_s = time.monotonic()
-        with running_agent(stage, of_manifests(manifests), variant) as agent:
+        with running_agent(stage, of_manifests(manifests), data_path) as agent:
             wait_for_every_service(cluster, stage, agent)
             first_sync_s = time.monotonic() - began_s
             first_cpu_s = agent.cpu_s()
             delays_ms, cpu_s = _change(cluster, stage, agent, manifests=manifests, times=changes)
             memory = agent.memory()
     return {
-        "variant": variant,
+        "data_path": data_path,
         "services": cluster.services,
         "first_sync_s": round(first_sync_s, 2),
         "first_sync_cpu_s": round(first_cpu_s, 2),

@@ -35,18 +35,17 @@ def main() -> None:
 
 def sections() -> Iterator[str]:
     """Return the lines of all tables."""
-    names = ("sync", "api", "pace", "connections", "core")
-    sync, api, pace, connections, core = (_read(name) for name in names)
-    if sync:
-        yield from _sync(sync)
-    if api:
-        yield from _api(api)
-    if pace:
-        yield from _pace(pace)
-    if connections:
-        yield from _connections(connections)
-    if core:
-        yield from _core(core)
+    tables = {
+        "sync": _sync,
+        "api": _api,
+        "pace": _pace,
+        "connections": _connections,
+        "forwarding": _forwarding,
+        "core": _core,
+    }
+    for name, table in tables.items():
+        if document := _read(name):
+            yield from table(document)
 
 
 def _sync(document: Row) -> Iterator[str]:
@@ -59,7 +58,7 @@ def _sync(document: Row) -> Iterator[str]:
     yield ""
     yield from _table(
         (
-            "iptables variant",
+            "data path",
             "Services",
             "first sync, s",
             "one change, ms (median, max)",
@@ -69,7 +68,7 @@ def _sync(document: Row) -> Iterator[str]:
         ),
         [
             (
-                row["variant"],
+                _title(row["data_path"]),
                 f"{row['services']:,}",
                 row["first_sync_s"],
                 f"{row['change_ms']['median']:.0f}, {row['change_ms']['max']:.0f}",
@@ -87,26 +86,23 @@ def _api(document: Row) -> Iterator[str]:
     parameters = document["parameters"]
     yield (
         f"The agent of a cluster: {parameters['services']:,} Services with "
-        f"{parameters['endpoints']} endpoints each from a real API server, which shares its cores. "
-        "A change is over when packets reach an address that was stored at its beginning."
+        f"{parameters['endpoints']} endpoints each from a real API server, which shares its cores."
     )
     yield ""
     alone, *agents = document["results"]
     yield from _table(
         (
-            "iptables variant",
+            "data path",
             "all in hand, s",
             "first sync, s",
-            "one change, ms (median, max)",
             "memory, MB (RSS, PSS)",
             "peak with children, MB (PSS)",
         ),
         [
             (
-                row["what"],
-                row["in_hand_s"],
-                row["first_sync_s"],
-                f"{row['change_ms']['median']:.0f}, {row['change_ms']['max']:.0f}",
+                _title(row["what"]),
+                row["in_hand_s"]["median"],
+                row["first_sync_s"]["median"],
                 f"{row['steady_rss_mb']:.0f}, {row['steady_pss_mb']:.0f}",
                 f"{row['peak_with_children_pss_mb']:.0f}",
             )
@@ -124,25 +120,25 @@ def _api(document: Row) -> Iterator[str]:
 
 def _pace(document: Row) -> Iterator[str]:
     parameters = document["parameters"]
-    soonest_s, latest_s = parameters["between_s"]
+    soonest_s, latest_s = parameters["alone_s"]
     yield (
-        f"Changes that come {soonest_s} to {latest_s} s after one another, at random, and 1,000 of "
-        f"them at 100 a second, with {parameters['endpoints']} endpoints a Service, from a real "
-        "API server:"
+        f"One change of {parameters['services']:,} Services with {parameters['endpoints']} "
+        "endpoints each, from its being stored in a real API server until packets follow: alone, "
+        f"{soonest_s} to {latest_s} s after the last, and while 100 others a second come:"
     )
     yield ""
     yield from _table(
         (
-            "iptables variant",
-            "Services",
-            "one change, ms (median, 90 %, max)",
+            "data path",
+            "alone, ms (median, 99 %)",
+            "at 100 a second, ms (median, 99 %)",
             "CPU for 1,000 changes, s",
         ),
         [
             (
-                row["variant"],
-                f"{row['services']:,}",
-                ", ".join(f"{row['change_ms'][each]:.0f}" for each in ("median", "p90", "max")),
+                _title(row["data_path"]),
+                _median_and_p99(row["change_ms"]),
+                _median_and_p99(row["storm_change_ms"]),
                 row["storm_cpu_s"],
             )
             for row in document["results"]
@@ -151,23 +147,66 @@ def _pace(document: Row) -> Iterator[str]:
     yield from _source(document)
 
 
+def _median_and_p99(values: Row) -> str:
+    return f"{values['median']:.0f}, {values['p99']:.0f}"
+
+
 def _connections(document: Row) -> Iterator[str]:
     many = f"{document['parameters']['services']:,} Services"
-    yield "New TCP connections, forwarded by the node, one client without a pause:"
+    yield (
+        "New TCP connections, one client without a pause: from a pod of the node straight to an "
+        "endpoint or to a clusterIP, from outside to a NodePort whose endpoints are remote:"
+    )
     yield ""
     yield from _table(
-        ("iptables variant", "path", "connections/s, median", "ratio to a single Service"),
+        ("data path", "way", "connections/s, median", "ratio"),
         [
             (
-                row["variant"],
+                _title(row["data_path"]),
                 row["path"].replace("many", many),
                 f"{row['per_second']['median']:,.0f}",
-                f"{row['ratio_to_1_service']:.2f}",
+                "; ".join(
+                    f"{ratio:.2f} of {_baseline(name, row['data_path']).replace('many', many)}"
+                    for name, ratio in row["ratios"].items()
+                ),
             )
             for row in document["results"]
         ],
     )
     yield from _source(document)
+
+
+def _forwarding(document: Row) -> Iterator[str]:
+    parameters = document["parameters"]
+    yield (
+        f"What a node with {parameters['services']:,} Services forwards from one sender: UDP of "
+        f"64 bytes in {parameters['flows']:,} flows that are no Service's, and one TCP stream to a "
+        "pod of the node, through a NodePort; without kproxy straight to the pod:"
+    )
+    yield ""
+    yield from _table(
+        ("what", "data path", "rate, median", "ratio to a node without kproxy"),
+        [
+            (
+                row["what"],
+                _title(row["data_path"]),
+                f"{row['rate']['median']:,.0f}",
+                f"{row['ratio_to_no_kproxy']:.2f}",
+            )
+            for row in document["results"]
+        ],
+    )
+    yield from _source(document)
+
+
+def _title(data_path: str) -> str:
+    """Return what the page calls a data path."""
+    return data_path.replace("-nft", ", nf_tables").replace("-", ", ")
+
+
+def _baseline(name: str, seen_from: str) -> str:
+    data_path, _, path = name.partition(", ")
+    return path if data_path == seen_from else f"{path} ({_title(data_path)})"
 
 
 def _core(document: Row) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ebpf.place import cgroup_root
 from tests.support.ebpf.sources import Sources
 
 
@@ -46,12 +47,6 @@ def bytecode() -> Path:
 def sources(tmp_path: Path, bytecode: Path) -> Sources:
     """C that a test writes itself, compiled."""
     return Sources(tmp_path, bytecode)
-
-
-def cgroup_root() -> Path:
-    """Return where control groups of version 2 are mounted."""
-    mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
-    return next(Path(place) for _, place, kind, *_ in mounts if kind == "cgroup2")
 
 
 def bytecode_folder() -> Path:
