@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import shutil
@@ -16,26 +17,36 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import click
+
 from examples.demo import traffic
 from examples.demo.board import Board
 from examples.demo.network import build
 from examples.demo.plan import CONFIG, NODE_A, SHOP, Pod, read_pods
 from examples.demo.rollout import ENDS_AFTER_S, NEW, OLD, Rollout, events
 from examples.demo.screen import Screen
+from tests.support.ebpf.place import Place
 from tests.support.net.namespace import Namespace
 
-_READY_WITHIN_S = 30.0
-# One of each family: they are programmed one after the other.
+_READY_WITHIN_S = 60.0
+# One of each family: they are programmed apart.
 _SIGNS_OF_LIFE = (("10.96.10.1", 80), ("fd00:10:96::a03", 80))
 _ASKED_FROM = "orders-1"  # a pod with addresses of both families
-_TITLE = "kproxy: a shop on two nodes, node-a forwards with iptables"
+_TITLE = "kproxy: a shop on two nodes, node-a forwards with {mode}"
 
 
 class AgentFailed(Exception):
     """kproxy ended, or did not get ready in time."""
 
 
-def main() -> int:
+@click.command()
+@click.option("--mode", type=click.Choice(["iptables", "ebpf"]), default="iptables")
+def main(mode: str) -> None:
+    """Show what kproxy does with a rollout, by one of its data paths."""
+    sys.exit(show(mode))
+
+
+def show(mode: str) -> int:
     """Build, run and tear down; return the exit code."""
     if os.geteuid() != 0:
         print("demo: making network namespaces needs root: sudo make demo", file=sys.stderr)
@@ -46,7 +57,8 @@ def main() -> int:
         manifests = Path(folder) / "shop"
         shutil.copytree(SHOP, manifests)
         try:
-            return _show(manifests, Path(folder) / "kproxy.log")
+            with _place(mode, Path(folder)) as place:
+                return _show(mode, place, manifests, Path(folder) / "kproxy.log")
         except KeyboardInterrupt:
             return 130
         except AgentFailed as error:
@@ -54,15 +66,28 @@ def main() -> int:
             return 1
 
 
-def _show(manifests: Path, log: Path) -> int:
+@contextlib.contextmanager
+def _place(mode: str, folder: Path) -> Iterator[Place | None]:
+    """Yield where the programs of the eBPF data path live, None for one that has none."""
+    if mode != "ebpf":
+        yield None
+        return
+    with contextlib.closing(Place(folder)) as place:
+        yield place
+
+
+def _show(mode: str, place: Place | None, manifests: Path, log: Path) -> int:
     pods = read_pods(manifests)
     everybody = pods | {pod.name: pod for pod in NEW}
     board = Board()
     rollout = Rollout(manifests, pods, board)
-    screen = Screen(board, everybody, _TITLE)
+    screen = Screen(board, everybody, _TITLE.format(mode=mode))
     with screen.waiting(f"{len(everybody) + 4} network namespaces"):
         machines = build(everybody.values())
-    with _traffic(machines) as orders, _agent(manifests, machines[NODE_A], log) as agent:
+    command = [sys.executable, "-m", "kproxy", "run", "--manifests", str(manifests)]
+    command += ["--config", str(CONFIG), "--proxy-mode", mode, "--node-name", NODE_A]
+    command += place.options if place else ()
+    with _traffic(machines, place) as orders, _agent(command, machines[NODE_A], log) as agent:
         for pod in pods.values():
             orders.send(traffic.Start(pod))
         with screen.waiting("kproxy run, until the first packets pass"):
@@ -100,12 +125,13 @@ def _play(
 
 
 @contextlib.contextmanager
-def _traffic(machines: dict[str, Namespace]) -> Iterator[Connection]:
-    """Run the traffic process; yield the line to it."""
+def _traffic(machines: dict[str, Namespace], place: Place | None) -> Iterator[Connection]:
+    """Run the traffic process, in the cgroup of the place; yield the line to it."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(target=_run_traffic, args=(machines, ours, theirs))
-    process.start()
+    with place.joined() if place else contextlib.nullcontext():
+        process.start()
     theirs.close()
     try:
         yield ours
@@ -120,10 +146,8 @@ def _run_traffic(machines: dict[str, Namespace], ours: Connection, theirs: Conne
 
 
 @contextlib.contextmanager
-def _agent(manifests: Path, node: Namespace, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _agent(command: list[str], node: Namespace, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run kproxy on node-a, as an operator would; end it by SIGTERM."""
-    command = [sys.executable, "-m", "kproxy", "run", "--manifests", str(manifests)]
-    command += ["--config", str(CONFIG), "--proxy-mode", "iptables", "--node-name", NODE_A]
     with log.open("wb") as output, node.entered():
         agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
@@ -134,16 +158,26 @@ def _agent(manifests: Path, node: Namespace, log: Path) -> Iterator[subprocess.P
 
 
 def _wait_until_ready(agent: subprocess.Popen[bytes], machine: Namespace, log: Path) -> None:
-    """Return as soon as packets pass. Raises AgentFailed."""
+    """Return when kproxy says so, and packets pass. Raises AgentFailed."""
+    signs = [
+        functools.partial(_says, log, "ready: "),
+        *(functools.partial(_passes, machine, *sign) for sign in _SIGNS_OF_LIFE),
+    ]
     deadline_s = time.monotonic() + _READY_WITHIN_S
-    for address, port in _SIGNS_OF_LIFE:
-        while not _passes(machine, address, port):
-            if agent.poll() is not None:
-                said = log.read_text()
-                raise AgentFailed(f"kproxy ended with exit code {agent.returncode}:\n{said}")
-            if time.monotonic() > deadline_s:
-                raise AgentFailed(f"nothing passes {address}:{port}:\n{log.read_text()}")
-            time.sleep(0.02)
+    while signs:
+        if signs[0]():
+            signs.pop(0)
+            continue
+        if agent.poll() is not None:
+            said = log.read_text()
+            raise AgentFailed(f"kproxy ended with exit code {agent.returncode}:\n{said}")
+        if time.monotonic() > deadline_s:
+            raise AgentFailed(f"it is not ready, or nothing passes:\n{log.read_text()}")
+        time.sleep(0.02)
+
+
+def _says(log: Path, words: str) -> bool:
+    return words in log.read_text()
 
 
 def _passes(machine: Namespace, address: str, port: int) -> bool:
@@ -156,4 +190,4 @@ def _passes(machine: Namespace, address: str, port: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
