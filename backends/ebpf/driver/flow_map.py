@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from backends.ebpf.driver.flow_layout import LAYOUTS, Entry
 from backends.kernel.bpf.maps import Map
 
@@ -19,27 +21,19 @@ class FlowMap:
         entry = None if value is None else self.layout.entry(value)
         return entry if entry is not None and entry.id == id_ else None
 
-    def last_seen(self, entry: Entry, protocol: int) -> int:
-        """Return the latest stamp of all entries of a flow."""
-        keys = self.layout.keys(entry, protocol)
-        found = [self.find(key, entry.id) for key in keys]
-        return max(each.stamp for each in (entry, *found) if each is not None)
+    def whole(self, entry: Entry, protocol: int) -> dict[bytes, Entry]:
+        """Return all entries of a flow as they are now, by key; its client side first."""
+        found = {}
+        for key in self.layout.keys(entry, protocol):
+            now = self.find(key, entry.id)
+            if now is not None:
+                found[key] = now
+        return found
 
-    def remove(self, entry: Entry, protocol: int) -> bool:
-        """Remove a flow, its client side first; say whether that was there.
+    def remove(self, whole: Mapping[bytes, Entry]) -> bool:
+        """Remove the entries of a flow, in their order; say whether any was there.
 
-        So a flow that the client opens meanwhile finds the ports of this one taken, and loses
-        nothing when the rest of this one goes.
+        While its client side goes first, a flow that the client opens meanwhile finds the ports of
+        this one taken, and loses nothing when the rest of this one goes.
         """
-        client_side, *others = self.layout.keys(entry, protocol)
-        existed = self._remove(client_side, entry.id)
-        for key in others:
-            self._remove(key, entry.id)
-        return existed
-
-    def remove_alone(self, key: bytes, id_: int) -> bool:
-        """Remove one entry that has no flow; say whether it was there."""
-        return self._remove(key, id_)
-
-    def _remove(self, key: bytes, id_: int) -> bool:
-        return self.find(key, id_) is not None and self.entries.delete(key)
+        return any([self.entries.delete(key) for key in whole])

@@ -51,7 +51,8 @@ class Flows:
         for flow in flows:
             key, id_ = flow.handle[:-_ID_BYTES], int.from_bytes(flow.handle[-_ID_BYTES:])
             entry = self._map.find(key, id_)
-            removed += entry is not None and self._map.remove(entry, socket.IPPROTO_UDP)
+            if entry is not None:
+                removed += self._map.remove(self._map.whole(entry, socket.IPPROTO_UDP))
         return removed
 
     def leave_alone(self, flows: Iterable[Flow]) -> int:

@@ -19,8 +19,6 @@ _LEAST_PAUSES = 20  # a round is followed by a pause of so many times its length
 _ORPHAN_TICKS = 2400  # ten minutes: no flow is born that slowly
 _ORPHANS_EVERY = 60  # rounds
 
-_Part = tuple[bytearray, bytearray]
-
 
 class Sweep:
     """Goes round the map of flows of one family again and again.
@@ -41,7 +39,7 @@ class Sweep:
         self._clock = clock
         self._timeouts = timeouts
         self._limits: Limits = {}
-        self._round: Iterator[_Part] | None = None
+        self._round: Iterator[None] | None = None
         self._rounds = 0
         self._next_s = clock()
         self._spent_s = 0.0
@@ -67,7 +65,7 @@ class Sweep:
         return not finished
 
     def _begin(self) -> None:
-        self._round = self._map.entries.raw_parts()
+        self._round = self._steps()
         self._limits = self._timeouts().limits()
         self._counted = 0
         self._spent_s = 0.0
@@ -75,11 +73,13 @@ class Sweep:
     def _go_on(self, until_s: float) -> bool:
         """Return whether the round is over."""
         assert self._round is not None
-        for keys, values in self._round:
-            self._judge(keys, values)
-            if self._clock() >= until_s:
-                return False
-        return True
+        return not any(self._clock() >= until_s for _ in self._round)
+
+    def _steps(self) -> Iterator[None]:
+        """Do a whole round, a little each time that the next item is asked for."""
+        for keys, values in self._map.entries.raw_parts():
+            yield from self._judge(keys, values)
+            yield
 
     def _end(self) -> None:
         self._round = None
@@ -87,7 +87,7 @@ class Sweep:
         self.flows = self._counted
         self._next_s = self._clock() + max(_EVERY_S, _LEAST_PAUSES * self._spent_s)
 
-    def _judge(self, keys: bytearray, values: bytearray) -> None:
+    def _judge(self, keys: bytearray, values: bytearray) -> Iterator[None]:
         now, limits = int(self._clock() * 1e9) // TICK_NS, self._limits
         silent: list[tuple[int, int]] = []
         lost: list[tuple[int, int]] = []
@@ -102,16 +102,19 @@ class Sweep:
                 lost.append((number, protocol))
         for number, protocol in silent:
             self._let_go(values, number, protocol, now)
+            yield
         if self._rounds % _ORPHANS_EVERY == 0:
             for number, protocol in lost:
                 self._look_for_flow(keys, values, number, protocol)
+                yield
 
     def _let_go(self, values: bytearray, number: int, protocol: int, now: int) -> None:
         """Remove a flow unless any of its entries saw a packet, as late as by now."""
         entry = self._map.layout.entry(values, number)
-        silence = now - self._map.last_seen(entry, protocol)
+        whole = self._map.whole(entry, protocol)
+        silence = now - max((each.stamp for each in whole.values()), default=now)
         if silence > self._limits[protocol][entry.state % STATES]:
-            self.expired += self._map.remove(entry, protocol)
+            self.expired += self._map.remove(whole)
             self._counted -= not entry.flags & FlowFlag.KERNELS
 
     def _look_for_flow(
@@ -121,4 +124,4 @@ class Sweep:
         client_side = self._map.layout.keys(entry, protocol)[0]
         if self._map.find(client_side, entry.id) is None:
             key = self._map.layout.key_of(keys, number)
-            self.orphans += self._map.remove_alone(key, entry.id)
+            self.orphans += self._map.remove({key: entry})
