@@ -208,14 +208,8 @@ class TableMaps:
         """
         served = self.owners(key for key, _ in self._entries(TableMap.FRONTENDS))
         new = {key: why for key, why in refused.items() if served.isdisjoint(self.owners([key]))}
-        owners = self.owners(new)
-        lacking = Counter(
-            _map_of(key)
-            for key in self._image
-            if key in new or not self.owners([key]).isdisjoint(owners)
-        )
         if self.renderer.refuse(new):
-            self._lacking.update(lacking)
+            self._lacking.update(map(_map_of, new))
         key, why = next(iter(refused.items()))
         detail = f"{len(refused)} entries refused, among them {self.describe(key)}: {why}"
         raise BackendError("filling the maps", detail, transient=True)

@@ -7,6 +7,7 @@
  * errors (IP_RECVERR), and many an application gives up a socket on which sending fails.
  */
 
+#include <kproxy/flow.h>
 #include <kproxy/judge.h>
 #include <kproxy/reason.h>
 #include <kproxy/socket.h>
@@ -29,8 +30,8 @@ static __always_inline __u16 write_slot(struct slots *slots, const struct fronte
 		number = free_slot(slots);
 	if (number >= SLOTS)
 		return LEFT_SOCKET_FULL;
-	if (sharing != SLOTS && sharing != number) {
-		slot->pair.endpoint_port = 0;
+	if (slot->list && sharing != SLOTS && sharing != number) {
+		slot->list = 0;
 		reason = LEFT_SHARED_ENDPOINT;
 	}
 	slots->slot[number] = *slot;
@@ -60,8 +61,67 @@ static __always_inline int is_still_target(const struct slot *slot, const struct
 	return is_member(frontend, decision, &slot->pair.endpoint, slot->pair.endpoint_port);
 }
 
+/* How this socket's packets to an endpoint look, if it is known from where it sends. */
+static __always_inline struct ends ends_of(struct bpf_sock_addr *ctx, const struct caller *caller,
+					   const struct pair *pair)
+{
+	struct ends ends = { .source = caller->client.address,
+			     .source_port = bpf_htons(ctx->sk->src_port),
+			     .destination = pair->endpoint,
+			     .destination_port = pair->endpoint_port };
+
+	return ends;
+}
+
+/* Whether tc has a flow that looks the same: answers would show that one's frontend. */
+static __always_inline int is_translated_by_tc(struct bpf_sock_addr *ctx,
+					       const struct caller *caller,
+					       const struct pair *pair)
+{
+	struct ends ends = ends_of(ctx, caller, pair);
+	const struct flow *flow = flow_at(&ends, IPPROTO_UDP);
+
+	return flow && !(flow->flags & FLOW_KERNELS);
+}
+
+/* Let tc know what looks like this, so that it gives no flow of its own the same looks. */
+static __always_inline void claim(struct bpf_sock_addr *ctx, const struct caller *caller,
+				  const struct pair *pair)
+{
+	struct ends ends = ends_of(ctx, caller, pair);
+	struct flow_key key = flow_key_of(&ends, IPPROTO_UDP);
+	struct flow flow = { .stamp = now(),
+			     .id = bpf_get_prandom_u32(),
+			     .client = ends.source,
+			     .client_port = ends.source_port,
+			     .stack_port = ends.source_port,
+			     .frontend = ends.destination,
+			     .frontend_port = ends.destination_port,
+			     .side = CLIENT_SIDE,
+			     .flags = FLOW_KERNELS };
+
+	flows.insert(&key, &flow);
+}
+
+/*
+ * Claim all that a socket sends or sent straight to endpoints, before tc sees any of its other
+ * datagrams: it might translate them to one of these.
+ */
+static __always_inline void claim_all(struct bpf_sock_addr *ctx, const struct slots *slots,
+				      const struct caller *caller)
+{
+	__u32 n;
+
+	if (!caller->address_known)
+		return;
+	for (n = 0; n < SLOTS; n++)
+		if (slots->slot[n & (SLOTS - 1)].pair.endpoint_port)
+			claim(ctx, caller, &slots->slot[n & (SLOTS - 1)].pair);
+}
+
 /* Where the datagram goes, by the socket's slots or by a new one. */
-static __always_inline struct sending send_by_slots(struct slots *slots,
+static __always_inline struct sending send_by_slots(struct bpf_sock_addr *ctx,
+						    struct slots *slots,
 						    const struct judgement *judgement,
 						    const struct frontend_key *frontend)
 {
@@ -71,13 +131,14 @@ static __always_inline struct sending send_by_slots(struct slots *slots,
 	__u32 number = slot_of(slots, frontend);
 	struct sending sending = { .reason = LEFT_BUSY };
 	struct choice choice;
+	__u16 kept;
 
 	if (number < SLOTS)
 		slot = slots->slot[number];
 	if (version_of(slots) != seen || (seen & 1))
 		return sending;
 	sending.reason = LEFT_SHARED_ENDPOINT;
-	if (number < SLOTS && !slot.pair.endpoint_port)
+	if (number < SLOTS && !slot.list)
 		return sending;
 	if (number == SLOTS || !is_still_target(&slot, judgement)) {
 		choice = pick(judgement->met.frontend, &judgement->decision,
@@ -87,6 +148,7 @@ static __always_inline struct sending send_by_slots(struct slots *slots,
 			return sending;
 		slot.pair.endpoint = choice.target.address;
 		slot.pair.endpoint_port = choice.target.port;
+		slot.list = 0;
 	}
 	sending.to.address = slot.pair.endpoint;
 	sending.to.port = slot.pair.endpoint_port;
@@ -94,10 +156,15 @@ static __always_inline struct sending send_by_slots(struct slots *slots,
 	if (slot.list == judgement->met.frontend->list && slot.base == judgement->decision.base &&
 	    slot.count == judgement->decision.count)
 		return sending;
-	slot.list = judgement->met.frontend->list;
+	if (slot.list || !is_translated_by_tc(ctx, &judgement->caller, &slot.pair))
+		slot.list = judgement->met.frontend->list;
+	else
+		sending.reason = LEFT_SHARED_ENDPOINT;
 	slot.base = judgement->decision.base;
 	slot.count = judgement->decision.count;
-	sending.reason = keep(slots, seen, frontend, &slot);
+	kept = keep(slots, seen, frontend, &slot);
+	if (sending.reason == CHOSEN)
+		sending.reason = kept;
 	return sending;
 }
 
@@ -136,7 +203,7 @@ static __always_inline void forget_endpoint(struct bpf_sock_addr *ctx,
 	number = slot_answering(slots, &endpoint->address, endpoint->port);
 	if (number >= SLOTS || !begin_writing(slots, seen))
 		return;
-	slots->slot[number].pair.endpoint_port = 0;
+	slots->slot[number].list = 0;
 	end_writing(slots);
 }
 
@@ -146,6 +213,7 @@ static __always_inline struct sending on_call_from_datagram(struct bpf_sock_addr
 {
 	struct judgement judgement = judge(ctx, call, source);
 	struct sending sending = { .reason = judgement.reason };
+	int remembers = judgement.reason == CHOSEN || judgement.reason == LEFT_UNKNOWN_POD;
 	struct slots *slots;
 
 	if (!judgement.met.frontend) {
@@ -154,22 +222,23 @@ static __always_inline struct sending on_call_from_datagram(struct bpf_sock_addr
 	}
 	if (judgement.reason == NO_ENDPOINT || judgement.reason == UNKNOWN_PORT)
 		sending.reason = LEFT_TO_TC;
-	if (judgement.reason != CHOSEN && judgement.reason != LEFT_UNKNOWN_POD)
-		return sending;
-	slots = datagrams.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	slots = datagrams.sk_storage_get(ctx->sk, 0, remembers ? BPF_SK_STORAGE_GET_F_CREATE : 0);
 	if (!slots) {
-		sending.reason = LEFT_NO_MEMORY;
+		if (remembers)
+			sending.reason = LEFT_NO_MEMORY;
 		return sending;
 	}
 	if (judgement.reason == CHOSEN && may_have_a_flow(slots, call))
 		sending.reason = HAND_OVER;
-	if (sending.reason != CHOSEN) {
+	if (sending.reason == LEFT_UNKNOWN_POD || sending.reason == HAND_OVER)
 		leave_frontend(slots, call);
-		return sending;
+	if (sending.reason == CHOSEN) {
+		sending = send_by_slots(ctx, slots, &judgement, call);
+		if (!is_current(&judgement.met))
+			sending.reason = TABLE_CHANGED;
 	}
-	sending = send_by_slots(slots, &judgement, call);
-	if (!is_current(&judgement.met))
-		sending.reason = TABLE_CHANGED;
+	if (sending.reason != CHOSEN)
+		claim_all(ctx, slots, &judgement.caller);
 	return sending;
 }
 

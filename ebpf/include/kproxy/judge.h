@@ -122,15 +122,15 @@ static __always_inline struct judgement judge(struct bpf_sock_addr *ctx,
 	frontend = judgement.met.frontend;
 	if (!frontend)
 		return judgement;
+	judgement.caller = is_host ? host_caller(source) : pod_caller(netns_cookie, source);
+	judgement.reason = judgement.caller.reason;
+	if (judgement.reason != CHOSEN)
+		return judgement;
 	judgement.reason = LEFT_SOURCE_RANGES;
 	if (frontend->flags & FRONTEND_SOURCES)
 		return judgement;
 	judgement.reason = LEFT_BOUND_DEVICE;
 	if (ctx->sk->bound_dev_if)
-		return judgement;
-	judgement.caller = is_host ? host_caller(source) : pod_caller(netns_cookie, source);
-	judgement.reason = judgement.caller.reason;
-	if (judgement.reason != CHOSEN)
 		return judgement;
 	judgement.decision = *decision_for(frontend, judgement.caller.client.origin);
 	judgement.reason = may_translate(frontend, &judgement.decision, &judgement.caller);

@@ -11,7 +11,7 @@ struct pair {
 	struct address frontend;
 	struct address endpoint;
 	__be16 frontend_port; /* 0: this is none */
-	__be16 endpoint_port; /* 0: tc serves this frontend's datagrams */
+	__be16 endpoint_port;
 };
 
 BPF_SK_STORAGE(peers, struct pair); /* of connected sockets */
@@ -33,7 +33,7 @@ struct slot {
 	struct pair pair;
 	__u16 base;
 	__u16 count;
-	__u64 list;
+	__u64 list; /* 0: tc serves this frontend's datagrams */
 };
 
 #define SLOTS 8
@@ -76,7 +76,7 @@ static __always_inline __u32 slot_answering(const struct slots *slots,
 
 #pragma unroll
 	for (n = 0; n < SLOTS; n++)
-		if (is_endpoint(&slots->slot[n].pair, address, port))
+		if (slots->slot[n].list && is_endpoint(&slots->slot[n].pair, address, port))
 			return n;
 	return SLOTS;
 }

@@ -162,7 +162,7 @@ class Entries:
                 source = packed(packet.source)
                 return bytes(s & m for s, m in zip(source, mask, strict=True)) == network
             case LocalPodsBy.DEVICE:
-                return _is_flagged(self.renderer.local_pods, packet.in_interface)
+                return is_flagged(self.renderer.local_pods, packet.in_interface)
             case LocalPodsBy.UNDETECTED:
                 return False
 
@@ -177,7 +177,7 @@ class Entries:
         return found
 
 
-def _is_flagged(local_pods: LocalPods, name: str | None) -> bool:
+def is_flagged(local_pods: LocalPods, name: str | None) -> bool:
     """Say whether the driver of devices would flag an interface as one of local pods."""
     match local_pods:
         case FromInterface(wanted):

@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -33,6 +33,7 @@ from backends.kernel.bpf.programs import AttachType
 from backends.kernel.bpf.ring import RingBuffer
 from kproxy.core.addresses import Family, family_of
 from kproxy.core.table import ForwardingTable, FromInterface, FromInterfacePrefix, LocalPods
+from tests.support.ebpf.control_groups import joined
 from tests.support.ebpf.fixtures import cgroup_root
 from tests.support.ebpf.sources import Loaded
 from tests.support.net.namespace import Namespace
@@ -185,15 +186,9 @@ class HookedNetwork:
             seen=self.namespaces,
         )
 
-    @contextmanager
-    def joined(self) -> Iterator[None]:
+    def joined(self) -> AbstractContextManager[None]:
         """Have sockets that this process makes in the body meet the hooks."""
-        home = cgroup_root() / _own_group()
-        (self.cgroup / "cgroup.procs").write_text("0")
-        try:
-            yield
-        finally:
-            (home / "cgroup.procs").write_text("0")
+        return joined(self.cgroup)
 
     @contextmanager
     def client(self, name: str) -> Iterator[None]:
@@ -252,9 +247,3 @@ def _is_pod(name: str, local_pods: LocalPods) -> bool:
             return name.startswith(prefix)
         case _:
             return False
-
-
-def _own_group() -> str:
-    lines = Path("/proc/self/cgroup").read_text().splitlines()
-    name = next(line.removeprefix("0::") for line in lines if line.startswith("0::"))
-    return name.lstrip("/")
