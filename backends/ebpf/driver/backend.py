@@ -18,7 +18,6 @@ from backends.ebpf.driver.sockets import UdpSockets
 from backends.ebpf.driver.surroundings import Surroundings
 from backends.ebpf.driver.sweep import Sweep
 from backends.ebpf.driver.table import TableMaps
-from backends.ebpf.render.renderer import Renderer
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
@@ -40,7 +39,6 @@ class Parts:
     """
 
     version: Version
-    renderer: Renderer
     table: TableMaps
     in_force: InForce
     devices: Devices
@@ -90,7 +88,7 @@ class EbpfBackend:
             {key: value for key, value in changes.put.items() if key != PROGRAMS},
             changes.drop - {PROGRAMS},
         )
-        self._parts.devices.detect_pods(self._parts.renderer.local_pods)
+        self._parts.devices.detect_pods(self._parts.table.local_pods)
         if entries:
             self._parts.table.commit(entries)
         if PROGRAMS in changes.put:
@@ -110,17 +108,17 @@ class EbpfBackend:
 
     def unheld(self) -> Mapping[ServicePortKey, str]:
         """Return the service ports that are left out, and why."""
-        return self._parts.renderer.unheld()
+        return self._parts.table.unheld()
 
     def owners(self, keys: Iterable[Key]) -> frozenset[ServicePortKey]:
         """Return the service ports that these entries are made for."""
-        return self._parts.renderer.owners(key for key in keys if key != PROGRAMS)
+        return self._parts.table.owners(key for key in keys if key != PROGRAMS)
 
     def describe(self, key: Key) -> str:
         """Return what an object is, for logs."""
         if key == PROGRAMS:
             return "the programs, attached to sockets and devices"
-        return self._parts.renderer.describe(key)
+        return self._parts.table.describe(key)
 
     def flows(self, wanted: Destinations) -> Iterator[Flow]:
         """Yield the UDP flows to `wanted`, whoever tracks them."""
@@ -148,7 +146,7 @@ class EbpfBackend:
     def tend(self, budget_s: float) -> bool:
         """Follow devices and pods, let flows expire, put right what others did."""
         parts, until = self._parts, self._clock() + budget_s
-        parts.devices.detect_pods(parts.renderer.local_pods)
+        parts.devices.detect_pods(parts.table.local_pods)
         if self._clock() >= self._next_look_s:
             self._next_look_s = self._clock() + _LOOK_EVERY_S
             self._look()

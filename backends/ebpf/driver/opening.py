@@ -110,7 +110,6 @@ def _put_together(
         family,
         Parts(
             version=version,
-            renderer=renderer,
             table=table,
             in_force=in_force,
             devices=devices,

@@ -20,7 +20,7 @@ from backends.ebpf.render.renderer import Renderer
 from backends.kernel.bpf.maps import BatchRefusal, Map
 from backends.kernel.bpf.syscall import KernelRefusal
 from kproxy.core.image import Changes, Key
-from kproxy.core.table import ServicePortKey, TableChanges
+from kproxy.core.table import LocalPods, ServicePortKey, TableChanges
 from kproxy.ports.data_path import BackendError
 
 # What a map says that has no room: a hash, an LPM trie, either without memory.
@@ -40,7 +40,7 @@ class TableMaps:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._maps = {each: maps[each.map_name] for each in TableMap}
-        self.renderer = renderer
+        self._renderer = renderer
         self._claims = claims
         self.family = renderer.layout.family
         self._layout = renderer.layout
@@ -52,7 +52,7 @@ class TableMaps:
 
     def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
         """Take table changes in; return the image entries that they alter."""
-        patch = self.renderer.update(changes)
+        patch = self._renderer.update(changes)
         for key, value in patch.items():
             of = _map_of(key)
             self._comparison.expect_anew(of)
@@ -97,7 +97,7 @@ class TableMaps:
         """Let what was refused be rendered again, if there is room for it by now."""
         if self._lacking and all(self._has_room(of, n) for of, n in self._lacking.items()):
             self._lacking.clear()
-            self.renderer.reopen()
+            self._renderer.reopen()
 
     def disturbed(self) -> bool:
         """Say whether somebody altered entries, as far as it looked; it costs little to ask."""
@@ -105,7 +105,12 @@ class TableMaps:
 
     def unheld(self) -> Mapping[ServicePortKey, str]:
         """Return the service ports that are left out, and why."""
-        return self.renderer.unheld()
+        return self._renderer.unheld()
+
+    @property
+    def local_pods(self) -> LocalPods:
+        """How local pods are recognised; by which device, the entries do not tell."""
+        return self._renderer.local_pods
 
     def counts(self) -> Mapping[str, int]:
         """Return how many entries were rendered for each map, by its name."""
@@ -113,11 +118,11 @@ class TableMaps:
 
     def owners(self, keys: Iterable[Key]) -> frozenset[ServicePortKey]:
         """Return the service ports that these entries are made for."""
-        return self.renderer.owners(keys)
+        return self._renderer.owners(keys)
 
     def describe(self, key: Key) -> str:
         """Return what an entry is, for logs."""
-        return self.renderer.describe(key)
+        return self._renderer.describe(key)
 
     def _entries(self, of: TableMap) -> Iterator[tuple[Key, bytes]]:
         prefix = of.prefix
@@ -208,7 +213,7 @@ class TableMaps:
         """
         served = self.owners(key for key, _ in self._entries(TableMap.FRONTENDS))
         new = {key: why for key, why in refused.items() if served.isdisjoint(self.owners([key]))}
-        if self.renderer.refuse(new):
+        if self._renderer.refuse(new):
             self._lacking.update(map(_map_of, new))
         key, why = next(iter(refused.items()))
         detail = f"{len(refused)} entries refused, among them {self.describe(key)}: {why}"

@@ -84,7 +84,7 @@ class Choosing:
 
     def answer(self, packet: Packet) -> Answer:
         """Return what is chosen: one endpoint, and whether it sees the node's address."""
-        from_pod = is_flagged(self._tables.renderer.local_pods, packet.in_interface)
+        from_pod = is_flagged(self._tables.local_pods, packet.in_interface)
         question = self._question.pack(
             packed(packet.source),
             packed(packet.destination),
