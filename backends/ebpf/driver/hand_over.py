@@ -2,7 +2,7 @@
 
 What that one translates it goes on translating. So as long as any of it is open, a TCP segment of
 no flow of ours passes, which is reset otherwise; and UDP flows, of which no packet says that it is
-the first, are entered as left alone before the programs are attached.
+the first, are entered as left alone before the programs take new ones.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class HandOver:
         return HostFlag.HAND_OVER in self._host.read().flags
 
     def begin(self) -> None:
-        """Note what there is, before the programs see a packet."""
+        """Note what there is, before the programs take new connections."""
         self._host.set(HostFlag.HAND_OVER, on=True)
         self._flows.leave_alone(self._translated(_EVERYTHING[self._family]))
         self._departing = Departing(self._family)

@@ -69,16 +69,19 @@ class InForce:
     def begin(self) -> None:
         """Attach everything; the maps hold the table already.
 
-        All of it, for whoever is asked to take no new connections after this.
+        Until all is attached new connections pass, for whoever serves them so far: one that met
+        our programs at one device and not at the next would be lost.
         """
         first = not self._marker.is_dir()
-        self._write_host()
         if first:
-            self._hand_over.begin()
+            self._host.set(HostFlag.WITHDRAWN, on=True)
+        self._write_host()
         self._version.publish()
         self._attach()
         while self._devices.tend(_BUDGET_S):
             pass
+        if first:
+            self._hand_over.begin()
         self._host.set(HostFlag.WITHDRAWN, on=False)
         self._marker.mkdir(exist_ok=True)
 

@@ -1,4 +1,4 @@
-"""A start in the other variant of iptables: no connection is cut, none is refused."""
+"""A start in another data path, or variant of one: no connection is cut, none is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.kernel.faults.flowing import Flowing
 from tests.kernel.faults.test_connections import FRONTENDS, SOURCES, web
 from tests.support.net.plan import CLIENT, POD1, POD2, POD3
 from tests.support.node.cluster import both
-from tests.support.node.node import Node, is_ours
+from tests.support.node.node import EBPF, Node, is_ours
 from tests.support.node.proxy import Proxy
 from tests.support.node.tools import KILL_AFTER
 from tests.support.waiting import LONGEST_S, until
@@ -38,7 +38,10 @@ def flowing(node, ways):
     """Conversations with the only endpoint, under rules of a proxy that has ended."""
     node.manifests.put("web", web(POD1))
     proxy = node.ready()
-    with Flowing(node.network, (POD1, POD2, POD3), ways) as flowing:
+    with (
+        node.place.joined(),
+        Flowing(node.network, (POD1, POD2, POD3), ways) as flowing,
+    ):
         assert proxy.stop() == 0
         yield flowing
 
@@ -58,9 +61,9 @@ to_and_fro = pytest.mark.parametrize("variant", ["nft"], indirect=True)  # then 
 
 def left(node: Node, variant: str) -> list[str]:
     """Return what the proxy has in a variant: chains, their rules and jumps to them."""
-    used, node.variant = node.variant, variant
+    used, node.data_path = node.data_path, variant
     lines = [line for family in Family for line in node.saved(family) if is_ours(line)]
-    node.variant = used
+    node.data_path = used
     return lines
 
 
@@ -71,7 +74,7 @@ def takes_new_ones(node: Node, variant: str) -> list[str]:
 
 def switched(node: Node) -> tuple[Proxy, str]:
     """Start in the other variant; return that process and the name of the old variant."""
-    old, node.variant = node.variant, OTHER[node.variant]
+    old, node.data_path = node.data_path, OTHER[node.data_path]
     proxy = node.ready()
     for family in Family:
         proxy.wait_for(f"{family.value}: iptables {old} takes no new connections")
@@ -121,7 +124,7 @@ def test_what_is_open_outlives_starts_to_and_fro(node, flowing):
 
 
 def test_a_single_apply_lets_the_old_rules_take_no_new_connections(node, flowing):
-    old, node.variant = node.variant, OTHER[node.variant]
+    old, node.data_path = node.data_path, OTHER[node.data_path]
     node.once()
     assert flowing.flow(2).silenced == []
     assert left(node, old)
@@ -144,14 +147,14 @@ def test_clean_up_in_between_removes_both(node, flowing):
 
 def cut_short(node: Node, call: int) -> None:
     """Apply in the other variant, and be killed after one restore."""
-    node.variant = OTHER[node.variant]
+    node.data_path = OTHER[node.data_path]
     node.tools.forget()
     node.tools.at(call, KILL_AFTER)
     assert node.start("--once").ended() == -signal.SIGKILL
 
 
 def change_back(node: Node) -> None:
-    node.variant = OTHER[node.variant]
+    node.data_path = OTHER[node.data_path]
     node.once()
 
 
@@ -186,7 +189,7 @@ def test_killed_after_each_step_of_the_end_a_start_removes_the_rest(node, varian
 def test_killed_at_any_moment_nobody_is_cut_and_a_start_finishes(node, flowing):
     """From nf_tables rules are removed without a program that a test could stand before."""
     for step in range(6):
-        old, node.variant = node.variant, OTHER[node.variant]
+        old, node.data_path = node.data_path, OTHER[node.data_path]
         proxy = node.start("--once")
         proxy.wait_for("writing rules with")
         time.sleep(step * STEP_S)
@@ -203,7 +206,7 @@ def test_a_set_that_the_old_rules_refer_to_keeps_nobody_waiting(node):
     node.manifests.put("web", both("web", "10.96.0.20", POD1, POD3, **sticky))
     node.once()
     node.manifests.put("web", both("web", "10.96.0.20", POD1, POD2, **sticky))
-    node.variant = OTHER[node.variant]
+    node.data_path = OTHER[node.data_path]
     node.once()
     assert node.answers({"10.96.0.20:80": frozenset({POD1, POD2})}) == []
     node.once()
@@ -211,3 +214,29 @@ def test_a_set_that_the_old_rules_refer_to_keeps_nobody_waiting(node):
     node.kproxy("cleanup").ended()
     node.once()
     assert node.ours() == left_over
+
+
+@pytest.mark.parametrize("variant", ["nft"])
+def test_into_ebpf_open_ones_go_on_and_new_ones_begin(node, flowing):
+    node.data_path = EBPF
+    proxy = node.ready()
+    for family in Family:
+        proxy.wait_for(f"{family.value}: iptables nft takes no new connections")
+    assert flowing.flow(3).silenced == []
+    assert flowing.lasting_met == flowing.new_met == {POD1}
+    node.manifests.put("web", web(POD1, POD2))
+    until(
+        lambda: POD2 in flowing.flow(3).new_met, within_s=LONGEST_S, what="new ones meet programs"
+    )
+    assert flowing.silenced == []
+
+
+@pytest.mark.parametrize("variant", [EBPF])
+def test_out_of_ebpf_open_ones_go_on(node, flowing):
+    node.data_path = "nft"
+    proxy = node.ready()
+    for family in Family:
+        proxy.wait_for(f"{family.value}: ebpf takes no new connections")
+    assert flowing.flow(3).lasting_met == {POD1}
+    assert POD1 in flowing.new_met
+    assert [line for line in flowing.silenced if "goes on" in line] == []

@@ -13,6 +13,9 @@ from backends.kernel import nft
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from tests.support.commands import output_of
+from tests.support.ebpf.fixtures import bytecode_folder
+from tests.support.ebpf.on_node import table_entries
+from tests.support.ebpf.place import Place
 from tests.support.net import plan
 from tests.support.net.network import Network
 from tests.support.net.observed import Answered, Failed, Left, Observed, Probe, Refused, Silent
@@ -28,6 +31,7 @@ STEM = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 
 _JUMP = re.compile(r"-[jg] KPROXY-\S+$")
 
+EBPF = "ebpf"
 REFUSED, SILENT, LEFT = "refused", "silent", "left"
 
 Word = str
@@ -35,14 +39,19 @@ Word = str
 
 
 class Node:
-    """The network, the manifests, and the proxies that were started in the node's namespace."""
+    """The network, the manifests, and the proxies that were started in the node's namespace.
 
-    def __init__(self, folder: Path, variant: str) -> None:
+    `data_path` is what the next proxy is started with: a variant of iptables, or ebpf. Others on
+    the node use that variant, or nf_tables.
+    """
+
+    def __init__(self, folder: Path, data_path: str) -> None:
         folder.mkdir(exist_ok=True)
-        self.variant = variant
+        self.data_path = data_path
         self.folder = folder
         self.manifests = Manifests(folder / "manifests")
-        self.tools = Tools(folder / "tools", variant)
+        self.tools = Tools(folder / "tools", self.variant)
+        self.place = Place(folder)
         self.lock = folder / "xtables.lock"
         self.network = Network()
         self.network.serve([POD_PORT])
@@ -51,11 +60,17 @@ class Node:
         self.configure()
 
     @property
+    def variant(self) -> str:
+        """The variant of iptables that is written, by the proxy or by others alone."""
+        return "nft" if self.data_path == EBPF else self.data_path
+
+    @property
     def environment(self) -> dict[str, str]:
         """The environment of the proxy and of whoever writes rules beside it."""
         return {
             "PATH": f"{self.tools.folder}:{os.environ['PATH']}",
             "XTABLES_LOCKFILE": str(self.lock),
+            "XDG_CACHE_HOME": str(bytecode_folder().parents[1]),
         }
 
     def configure(self, **fields: object) -> None:
@@ -65,7 +80,11 @@ class Node:
     def start(self, *options: str, prefix: Sequence[str] = ()) -> Proxy:
         """Start `kproxy run` on the manifests."""
         arguments = ["run", "--manifests", str(self.manifests.path), "--node-name", NODE_NAME]
-        arguments += ["--config", str(self._configuration), "--iptables-variant", self.variant]
+        arguments += ["--config", str(self._configuration), *self.place.options]
+        if self.data_path == EBPF:
+            arguments += ["--proxy-mode", EBPF]
+        else:
+            arguments += ["--iptables-variant", self.data_path]
         return self.kproxy(*arguments, *options, prefix=prefix)
 
     def ready(self, *options: str) -> Proxy:
@@ -84,6 +103,8 @@ class Node:
     def kproxy(self, *arguments: str, prefix: Sequence[str] = ()) -> Proxy:
         """Start any command of the command line on the node."""
         log = self.folder / f"log.{len(self.started)}"
+        if arguments[0] == "cleanup":
+            arguments += ("--ebpf-bpffs", str(self.place.bpffs))
         with self.network.node.entered():
             proxy = Proxy(arguments, log=log, environment=self.environment, prefix=prefix)
         self.started.append(proxy)
@@ -110,7 +131,9 @@ class Node:
         return [line.split(" [")[0] if line[0] == ":" else line for line in lines if line[0] != "#"]
 
     def ours(self) -> list[str]:
-        """Return the proxy's rules and chains of both families, sorted, and its ipsets."""
+        """Return what the proxy has in the kernel, of both families."""
+        if self.data_path == EBPF:
+            return [line for family in Family for line in table_entries(self.place.bpffs, family)]
         lines = [line.partition("] ")[2] or line for f in Family for line in self.saved(f)]
         sets = [f"set {name}" for name in self.run("ipset list -n").split() if "kproxy" in name]
         return sorted(filter(is_ours, lines)) + sorted(sets)
@@ -149,6 +172,7 @@ class Node:
         for proxy in self.started:
             proxy.kill()
         self.network.close()
+        self.place.close()
 
 
 def is_ours(line: str) -> bool:
