@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from backends.ebpf.driver import attach, device_layout, forwarding, hooks, host, loader, places
 from backends.ebpf.driver.loopback import Loopback
 from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
+
+log = logging.getLogger(__name__)
 
 
 def clean_up(family: Family, root: Path) -> int:
@@ -19,9 +23,18 @@ def clean_up(family: Family, root: Path) -> int:
     if is_here(family, root):
         removed += hooks.remove(places.hooks(root, family))
         removed += attach.clean_up(family, root)
-        removed += Loopback(family, root).close()
+        removed += _close_loopback(family, root)
         removed += loader.unload(root, family)
     return removed + forwarding.remove(family)
+
+
+def _close_loopback(family: Family, root: Path) -> int:
+    """Turn off what was turned on for loopback; a container may not, and nothing else waits."""
+    try:
+        return Loopback(family, root).close()
+    except BackendError as error:
+        log.warning("%s: %s; going on without", family.value, error)
+        return 0
 
 
 def is_here(family: Family, root: Path) -> bool:
