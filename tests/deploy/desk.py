@@ -1,4 +1,4 @@
-"""The commands of the operator's page, typed as they stand there."""
+"""The commands of the operator's pages, typed as they stand there."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _SHELL = ("bash", "-o", "pipefail", "-c")
 _LONGEST_S = 60
 
 
-def command(words: str) -> str:
-    """Return the only command of the page that has these words, without the comment after it."""
-    (only,) = {each for each in _commands() if words in each}
+def command(words: str, page: Path = PAGE) -> str:
+    """Return the only command of a page that has these words, without the comment after it."""
+    (only,) = {each for each in _commands(page) if words in each}
     return only
 
 
-def block(language: str, words: str) -> str:
-    """Return the only block of the page in this language that has these words."""
-    blocks = re.findall(rf"^( *)```{language}\n(.*?)^ *```", PAGE.read_text(), re.DOTALL | re.M)
+def block(language: str, words: str, page: Path = PAGE) -> str:
+    """Return the only block of a page in this language that has these words."""
+    blocks = re.findall(rf"^( *)```{language}\n(.*?)^ *```", page.read_text(), re.DOTALL | re.M)
     (only,) = ((indent, text) for indent, text in blocks if words in text)
     indent, text = only
     return "".join(line.removeprefix(indent) for line in text.splitlines(keepends=True))
@@ -48,9 +48,9 @@ class Desk:
             "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
 
-    def types(self, words: str, more: str = "") -> str:
-        """Run the only command of the page that has these words, and return what it printed."""
-        return self.runs(f"{command(words)} {more}")
+    def types(self, words: str, more: str = "", page: Path = PAGE) -> str:
+        """Run the only command of a page that has these words, and return what it printed."""
+        return self.runs(f"{command(words, page)} {more}")
 
     def runs(self, line: str, **environment: str) -> str:
         """Run a line of shell and return what it printed."""
@@ -70,8 +70,8 @@ class Desk:
         path.write_text(text.replace(old, new))
 
 
-def _commands() -> Iterator[str]:
-    lines = iter(PAGE.read_text().splitlines())
+def _commands(page: Path) -> Iterator[str]:
+    lines = iter(page.read_text().splitlines())
     for line in lines:
         prompt = re.match(r" *\$ (.+)", line)
         if prompt is None:

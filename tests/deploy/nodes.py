@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import yaml
+
 from tests.deploy.shipped import Object
 from tests.support.cluster.control_plane import ControlPlane
 from tests.support.waiting import until
 
+_CONFIG_MAPS = "/api/v1/namespaces/kube-system/configmaps"
 _PODS = "/api/v1/namespaces/kube-system/pods"
 _MERGE = "application/merge-patch+json"
 _LONGEST_S = 60.0
@@ -19,11 +24,38 @@ def node(name: str) -> Object:
 
 def until_images(cluster: ControlPlane, expected: dict[str, list[str]]) -> None:
     """Play the nodes until the containers that run on each have these images."""
-    until(lambda: _play(cluster) == expected, within_s=_LONGEST_S, what=f"{expected}")
+    _until(cluster, expected, _image)
 
 
-def _play(cluster: ControlPlane) -> dict[str, list[str]]:
-    """Take every pod one step on, and return the images that run on each node."""
+def until_modes(cluster: ControlPlane, expected: dict[str, list[str]]) -> None:
+    """Play the nodes until the pods of kproxy on each have these modes and privileges."""
+    config_maps = {
+        each["metadata"]["name"]: each["data"] for each in cluster.api.list(_CONFIG_MAPS)
+    }
+
+    def mode(pod: Object) -> str:
+        (name,) = (
+            each["configMap"]["name"] for each in pod["spec"]["volumes"] if "configMap" in each
+        )
+        config = yaml.safe_load(config_maps[name]["config.conf"])
+        return config["mode"] + (", privileges of ebpf" if pod["spec"].get("hostPID") else "")
+
+    _until(cluster, expected, mode)
+
+
+def _image(pod: Object) -> str:
+    (container,) = pod["spec"]["containers"]
+    return str(container["image"])
+
+
+def _until(
+    cluster: ControlPlane, expected: dict[str, list[str]], tell: Callable[[Object], str]
+) -> None:
+    until(lambda: _play(cluster, tell) == expected, within_s=_LONGEST_S, what=f"{expected}")
+
+
+def _play(cluster: ControlPlane, tell: Callable[[Object], str]) -> dict[str, list[str]]:
+    """Take every pod one step on, and return what is to be told of those on each node."""
     running: dict[str, list[str]] = {}
     for pod in cluster.api.list(_PODS):
         path = f"{_PODS}/{pod['metadata']['name']}"
@@ -46,9 +78,8 @@ def _play(cluster: ControlPlane) -> dict[str, list[str]]:
             status = {"status": {"phase": "Running", "conditions": [ready]}}
             cluster.api.call("PATCH", f"{path}/status", status, content_type=_MERGE)
         else:
-            (container,) = pod["spec"]["containers"]
-            running.setdefault(pod["spec"]["nodeName"], []).append(container["image"])
-    return {name: sorted(images) for name, images in running.items()}
+            running.setdefault(pod["spec"]["nodeName"], []).append(tell(pod))
+    return {name: sorted(told) for name, told in running.items()}
 
 
 def _wanted_node(pod: Object) -> str:

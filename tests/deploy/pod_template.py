@@ -67,11 +67,12 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One volume where the container sees it."""
+    """One volume where the container sees it; `shared`: the node sees what is mounted there."""
 
     source: HostPath | ConfigMap | EmptyDir | Token
     target: str
     read_only: bool
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,12 @@ def _container(
     security = spec.get("securityContext", {})
     privileged = security.get("privileged", False)
     mounts = [
-        Mount(volumes[each["name"]], each["mountPath"], _read_only(each, volumes[each["name"]]))
+        Mount(
+            volumes[each["name"]],
+            each["mountPath"],
+            read_only=_read_only(each, volumes[each["name"]]),
+            shared=each.get("mountPropagation") == "Bidirectional",
+        )
         for each in spec.get("volumeMounts", ())
     ]
     if token:

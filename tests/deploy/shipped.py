@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,11 +20,14 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 BASE = DEPLOY / "kustomize/base"
 EXAMPLE = DEPLOY / "kustomize/example"
 CLEANUP = DEPLOY / "kustomize/cleanup"
+EBPF = DEPLOY / "kustomize/ebpf"
 CHART = DEPLOY / "helm/kproxy"
 KUBEADM_PATCH = DEPLOY / "kubeadm/patches/kubeproxydaemonset+strategic.yaml"
 ALERTS = DEPLOY / "monitoring/alerts.yaml"
 DASHBOARD = DEPLOY / "monitoring/dashboard.json"
 PAGE = DEPLOY / "README.md"
+EBPF_PAGE = DEPLOY / "ebpf.md"
+PAGES = (PAGE, EBPF_PAGE)
 KUBEADM = Path(__file__).with_name("kubeadm")
 
 # What the chart must be told; the same as in the base.
@@ -38,6 +43,23 @@ class Refused(Exception):
 def kustomized(folder: Path) -> list[Object]:
     """Return what `kubectl apply -k` would send."""
     return _objects(_said("kubectl", "kustomize", str(folder)))
+
+
+def kustomized_for(mode: str) -> list[Object]:
+    """Return what the base comes to in a mode, as the operator's page says it is chosen."""
+    if mode == "iptables":
+        return kustomized(BASE)
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "kustomize")
+        shutil.copytree(BASE.parent, tree)
+        config = tree / "base/config.conf"
+        config.write_text(config.read_text().replace("mode: iptables", f"mode: {mode}"))
+        cluster = tree / "cluster"
+        cluster.mkdir()
+        (cluster / "kustomization.yaml").write_text(
+            f"resources: [../base]\ncomponents: [../{mode}]\n"
+        )
+        return kustomized(cluster)
 
 
 def templated(*settings: str, release: str = "kproxy") -> list[Object]:

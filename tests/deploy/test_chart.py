@@ -46,7 +46,7 @@ DAEMON_SET = {
         (("apiServer=https://Kubernetes.default",), "without Services"),
         ((API_SERVER, "image.tag=latest"), "tag"),
         ((API_SERVER, "image.digest=sha256:12"), "digest"),
-        ((API_SERVER, "config.mode=ebpf"), "mode"),
+        ((API_SERVER, "config.mode=ipvs"), "mode"),
         ((API_SERVER, "config.healthzBindAddress=192.0.2.1:10256"), "healthzBindAddress"),
         ((API_SERVER, "config.healthzBindAddress=0.0.0.0:0"), "healthzBindAddress"),
         ((API_SERVER, "config.metricsBindAddress=0.0.0.0:65536"), "metricsBindAddress.*65535"),
@@ -105,6 +105,34 @@ def test_the_chart_hands_every_value_on():
     assert selector.items() <= template["metadata"]["labels"].items()
     assert of_kind(objects, "PrometheusRule")["spec"]["groups"]
     assert any("kproxy.json" in each.get("data", {}) for each in objects)
+
+
+@pytest.mark.parametrize(
+    ("settings", "capabilities", "host_pid"),
+    [
+        (("config.mode=iptables",), {"NET_ADMIN", "NET_RAW"}, False),
+        (("config.mode=ebpf",), {"NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"}, True),
+        (
+            ("config.mode=iptables", "keepEbpf=true"),
+            {"NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"},
+            True,
+        ),
+        *(
+            (
+                ("config.mode=ebpf", f"config.kproxy.ebpf.socketHooks={hooks}"),
+                {"NET_ADMIN", "NET_RAW", "BPF", "PERFMON"},
+                False,
+            )
+            for hooks in ("host", "off")
+        ),
+    ],
+)
+def test_the_privileges_are_those_of_the_data_path(settings, capabilities, host_pid):
+    template = pod_template(of_kind(templated(API_SERVER, *settings), "DaemonSet"), FIELDS)
+
+    (proxy,) = template.main
+    assert proxy.capabilities == capabilities
+    assert template.host_pid == host_pid
 
 
 def test_a_digest_names_the_image_whatever_the_tag_is():

@@ -20,6 +20,7 @@ from tests.deploy.shipped import (
     Object,
     kubeadm,
     kustomized,
+    kustomized_for,
     of_kind,
     one,
     patched,
@@ -29,6 +30,11 @@ from tests.deploy.shipped import (
 pytestmark = pytest.mark.cluster
 
 FIELDS = {"spec.nodeName": "node-a"}
+IN_EBPF_MODE = "config.mode=ebpf"
+IPTABLES = frozenset({"NET_ADMIN", "NET_RAW"})
+EBPF = IPTABLES | {"SYS_ADMIN", "SYS_PTRACE"}
+BPFFS = HostPath("/sys/fs/bpf", "Directory")
+CGROUP = HostPath("/sys/fs/cgroup", "Directory")
 XTABLES_LOCK = HostPath("/run/xtables.lock", "FileOrCreate")
 COMMAND = (
     "/usr/local/bin/kube-proxy",
@@ -37,10 +43,16 @@ COMMAND = (
 )
 
 
-@pytest.fixture(params=["base", "example", "chart", "kubeadm patch"])
+@pytest.fixture(
+    params=["base", "base in ebpf mode", "example", "chart", "chart in ebpf mode", "kubeadm patch"]
+)
 def workload(request: pytest.FixtureRequest) -> Object:
     """Every DaemonSet of ours that runs kproxy."""
     match request.param:
+        case "base in ebpf mode":
+            return of_kind(kustomized_for("ebpf"), "DaemonSet")
+        case "chart in ebpf mode":
+            return of_kind(templated(API_SERVER, IN_EBPF_MODE), "DaemonSet")
         case "base":
             return of_kind(kustomized(BASE), "DaemonSet")
         case "example":
@@ -56,7 +68,7 @@ def test_the_proxy_has_no_privilege_beyond_its_data_path(workload):
     assert not proxy.privileged
     assert not proxy.may_gain_privileges
     assert proxy.read_only_root
-    assert proxy.capabilities == {"NET_ADMIN", "NET_RAW"}
+    assert proxy.capabilities == (EBPF if is_ebpf(workload) else IPTABLES)
     assert security(workload, "containers")["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
@@ -64,7 +76,8 @@ def test_nothing_of_the_node_can_be_written_but_through_the_kernel(workload):
     template = pod_template(workload, FIELDS)
 
     for container in (*template.init, *template.main):
-        assert all(mount.read_only for mount in container.mounts), container.name
+        written = {mount.source for mount in container.mounts if not mount.read_only}
+        assert written <= ({BPFFS, CGROUP} if is_ebpf(workload) else set()), container.name
         assert container.read_only_root, container.name
         assert XTABLES_LOCK in [mount.source for mount in container.mounts], container.name
 
@@ -118,8 +131,25 @@ def test_a_restart_takes_minutes_of_trouble_and_unreadiness_seconds(workload):
         assert ports.get(probe["httpGet"]["port"], probe["httpGet"]["port"]) == 10256
 
 
-def test_the_chart_makes_what_the_base_makes():
-    assert comparable(templated(API_SERVER)) == comparable(kustomized(BASE))
+@pytest.mark.parametrize("mode", ["iptables", "ebpf"])
+def test_the_chart_makes_what_the_base_makes(mode):
+    chart = templated(API_SERVER, f"config.mode={mode}")
+    assert comparable(chart) == comparable(kustomized_for(mode))
+
+
+def test_only_the_ebpf_data_path_sees_the_nodes_processes(workload):
+    template = pod_template(workload, FIELDS)
+
+    assert template.host_pid == is_ebpf(workload)
+
+
+def test_what_init_mounts_for_the_ebpf_data_path_is_seen_by_the_node_and_the_proxy():
+    template = pod_template(of_kind(kustomized_for("ebpf"), "DaemonSet"), FIELDS)
+    settings, proxy = one_container(template.init), one_container(template.main)
+
+    assert Mount(BPFFS, "/sys/fs/bpf", read_only=False, shared=True) in settings.mounts
+    assert Mount(BPFFS, "/sys/fs/bpf", read_only=False) in proxy.mounts
+    assert settings.privileged, "nobody else may share what it mounts"
 
 
 @pytest.mark.parametrize("tool", ["kustomize", "helm"])
@@ -149,9 +179,17 @@ def test_a_changed_configuration_is_a_rolling_update(tool, tmp_path):
     assert one_name[0] != another[0]
 
 
-@pytest.mark.parametrize("name", ["base", "example", "chart"])
+@pytest.mark.parametrize("name", ["base", "ebpf", "example", "chart", "chart, ebpf"])
 def test_kproxy_reads_the_shipped_configuration_without_a_remark(name, tmp_path):
-    objects = templated(API_SERVER) if name == "chart" else kustomized(BASE.parent / name)
+    match name:
+        case "ebpf":
+            objects = kustomized_for("ebpf")
+        case "chart":
+            objects = templated(API_SERVER)
+        case "chart, ebpf":
+            objects = templated(API_SERVER, IN_EBPF_MODE)
+        case _:
+            objects = kustomized(BASE.parent / name)
     files = of_kind(objects, "ConfigMap")["data"]
     (tmp_path / "config.conf").write_text(files["config.conf"])
 
@@ -168,7 +206,7 @@ def test_kproxy_reads_the_shipped_configuration_without_a_remark(name, tmp_path)
 def test_clean_up_asks_for_no_more_than_the_proxy():
     daemon_set = of_kind(kustomized(CLEANUP), "DaemonSet")
     template = pod_template(daemon_set, FIELDS)
-    proxy = the_proxy(of_kind(kustomized(BASE), "DaemonSet"))
+    proxy = the_proxy(of_kind(kustomized_for("ebpf"), "DaemonSet"))
 
     for container in (*template.init, *template.main):
         assert not container.privileged
@@ -206,6 +244,11 @@ def test_metrics_are_open_to_the_node_only_until_somebody_asks_for_more(name):
     assert config["metricsBindAddress"] == "127.0.0.1:10249"
 
 
+def is_ebpf(workload: Object) -> bool:
+    """Say whether this is for the ebpf data path."""
+    return "bpffs" in [each["name"] for each in workload["spec"]["template"]["spec"]["volumes"]]
+
+
 def the_proxy(workload: Object) -> Container:
     return one_container(pod_template(workload, FIELDS).main)
 
@@ -236,6 +279,10 @@ def _comparable(each: Object) -> Iterator[tuple[str, object]]:
     if each["kind"] == "DaemonSet":
         each["spec"].pop("selector")
         each["spec"]["template"].pop("metadata")
+        pod = each["spec"]["template"]["spec"]
+        for container in (pod, *pod["initContainers"], *pod["containers"]):
+            for key in {"volumes", "volumeMounts"} & set(container):  # in no order
+                container[key].sort(key=lambda one: (one["name"], one.get("mountPath")))
     for key, value in each.items():
         is_files = each["kind"] == "ConfigMap" and key == "data"
         yield key, {k: yaml.safe_load(v) for k, v in value.items()} if is_files else value

@@ -1,33 +1,40 @@
-"""The operator's page: what it points at exists. Its commands run in test_page_commands.py."""
+"""The operator's pages: what they point at exists. Their commands run in test_page_commands.py."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from tests.deploy.shipped import DEPLOY, PAGE
+from tests.deploy.shipped import DEPLOY, PAGE, PAGES
 
-_LINK = re.compile(r"\]\(#([^)]+)\)")
+_LINK = re.compile(r"\]\((README\.md|ebpf\.md)?#([^)]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _PATH = re.compile(r"\bdeploy/[\w./+-]+")
 
 
-def test_every_link_leads_to_a_section():
-    page = PAGE.read_text()
-    sections = {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings(page)}
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_section(page):
+    links = set(_LINK.findall(page.read_text()))
 
-    links = set(_LINK.findall(page))
     assert links
-    assert links <= sections
+    for file, section in links:
+        assert section in sections(page.with_name(file) if file else page), section
 
 
-def test_every_file_that_it_names_is_there():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_it_names_is_there(page):
+    named = {each.rstrip(".") for each in _PATH.findall(page.read_text())}
+
+    assert {each for each in named if not (DEPLOY.parent / each).exists()} == set()
+
+
+def test_every_file_that_it_lists_is_there():
     page = PAGE.read_text()
     table = page.partition("| here | what |")[2].partition("\n\n")[0]
     firsts = [row.split("|")[1] for row in table.strip().splitlines()[1:]]
     named = {f"deploy/{name}" for cell in firsts for name in re.findall(r"`([^`]+)`", cell)}
-    named |= {each.rstrip(".") for each in _PATH.findall(page)}
 
     assert {"deploy/kustomize/base", "deploy/helm/kproxy"} <= named
     missing = {each for each in named if not (DEPLOY.parent / each).exists()}
@@ -52,6 +59,12 @@ def test_what_it_quotes_is_what_kproxy_says(message):
 
     assert message in PAGE.read_text()
     assert any(message in file.read_text() for file in sources)
+
+
+def sections(page: Path) -> set[str]:
+    """Return the names by which links call the sections of a page."""
+    text = page.read_text()
+    return {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings(text)}
 
 
 def headings(page: str) -> list[str]:

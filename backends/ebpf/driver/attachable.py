@@ -48,14 +48,9 @@ def suits(link: Link) -> bool:
     A dummy device may have the route of a service network, and then the node's own packets are
     translated at it.
     """
-    if link.kind in _PASSED_TWICE or link.port_kind in _MASTERS_OF_MEMBERS:
+    if link.hardware not in _ETHERNET | _BARE or link.kind in _PASSED_TWICE:
         return False
-    return not link.flags & LinkFlag.MEMBER and is_legible(link)
-
-
-def is_legible(link: Link) -> bool:
-    """Say whether programs can read the packets of a device."""
-    if link.hardware not in _ETHERNET | _BARE:
+    if link.flags & LinkFlag.MEMBER or link.port_kind in _MASTERS_OF_MEMBERS:
         return False
     return link.hardware not in (Hardware.GRE, Hardware.GRE6) or _has_one_peer(link)
 

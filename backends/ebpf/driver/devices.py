@@ -63,7 +63,6 @@ class Devices:
         self._local_pods: LocalPods = Undetected("not told yet")
         self._waiting = Waiting()
         self._refused: dict[int, str] = {}  # why, by device
-        self._illegible: set[str] = set()
         self._loopback_refused = ""
         self._stale = False
         self._events = RouteEvents(Group.LINKS | Group.TRAFFIC_CONTROL | _GROUPS[family])
@@ -207,7 +206,6 @@ class Devices:
             self._attacher.forget(device)
             self._attached.discard(device)
         elif not attachable.suits(link):
-            self._tell_if_illegible(link)
             if device in self._attached:
                 self._attacher.detach(device)
                 self._attached.discard(device)
@@ -216,17 +214,6 @@ class Devices:
         ):
             self._attached.add(device)
         self._refused.pop(device, None)
-
-    def _tell_if_illegible(self, link: Link) -> None:
-        """Tell once of a device that the node is reached by, and programs are not at."""
-        if self._addresses.at(link.device) and not attachable.is_legible(link):
-            if link.name not in self._illegible:
-                log.warning(
-                    "%s: %s: programs cannot read its packets (hardware type %d): Services are not"
-                    " served there",
-                    *(self._family.value, link.name, link.hardware),
-                )
-            self._illegible.add(link.name)
 
     def _look(self) -> None:
         """Find what others did of which nobody tells, and try again what was refused."""

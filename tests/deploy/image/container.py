@@ -113,8 +113,10 @@ class RunningContainer:
         ended = self._process.poll() is not None
         known = any((self._folder / "state").iterdir())
         if known:
-            delete = [*self._crun, "delete", "--force", self._name]
-            subprocess.run(delete, check=False, capture_output=True, timeout=LONGEST_S)
+            # To delete is not enough where it shares the machine's processes.
+            for step in (("kill", self._name, "KILL"), ("delete", "--force", self._name)):
+                command = [*self._crun, *step]
+                subprocess.run(command, check=False, capture_output=True, timeout=LONGEST_S)
         return ended and not known
 
 

@@ -12,17 +12,19 @@ import yaml
 from kproxy.core.addresses import Family
 from tests.deploy.image.runtime_config import Volumes
 from tests.deploy.pod_template import ConfigMap, HostPath, PodTemplate, Token, pod_template
-from tests.deploy.shipped import BASE, Object, kubeadm, kustomized, of_kind
+from tests.deploy.shipped import Object, kubeadm, kustomized_for, of_kind
 from tests.support.cluster.control_plane import ControlPlane
+from tests.support.ebpf.place import Place
 from tests.support.net import plan
 from tests.support.node.node import Node
 from tests.support.packets.table import NODE_NAME
 
-# What the operator of this cluster fills in, and that the size of connection tracking stays as it
-# is: it is not the test node's own.
+# What the operator of this cluster fills in, and that the size of connection tracking and the root
+# of all control groups stay as they are: they are not the test node's own.
 _CONFIGURATION = {
     "clusterCIDR": f"{plan.CLUSTER_CIDR},{plan.in_family(plan.CLUSTER_CIDR, Family.IPV6)}",
     "conntrack": {"maxPerCore": 0},
+    "kproxy": {"ebpf": {"cgroup": "/sys/fs/cgroup"}},
 }
 
 
@@ -40,9 +42,9 @@ def kubeadms() -> Installed:
     return _installed([*kubeadm("rbac"), *kubeadm("configmap"), *kubeadm("daemonset")])
 
 
-def ours() -> Installed:
+def ours(mode: str = "iptables") -> Installed:
     """Return what our manifests make."""
-    return _installed(kustomized(BASE))
+    return _installed(kustomized_for(mode))
 
 
 def _installed(objects: Sequence[Object]) -> Installed:
@@ -52,7 +54,13 @@ def _installed(objects: Sequence[Object]) -> Installed:
 
 
 def volumes(
-    installed: Installed, plane: ControlPlane, node: Node, folder: Path, *, port: int
+    installed: Installed,
+    plane: ControlPlane,
+    node: Node,
+    place: Place,
+    folder: Path,
+    *,
+    port: int,
 ) -> Volumes:
     """Fill a pod's volumes; `port` of the node's loopback leads to the API server.
 
@@ -75,6 +83,9 @@ def volumes(
         Token(): token,
         HostPath("/run/xtables.lock", "FileOrCreate"): node.lock,
         HostPath("/lib/modules", ""): modules,
+        HostPath("/sys/fs/bpf", "Directory"): place.bpffs,
+        # Where the container's mounts are made, the tree of version 2 is there (container.py).
+        HostPath("/sys/fs/cgroup", "Directory"): Path("/sys/fs/cgroup", place.cgroup.name),
     }
 
 

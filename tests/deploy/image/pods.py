@@ -20,12 +20,21 @@ from tests.support.net.namespace import Namespace
 class Pod:
     """Containers that share a network namespace and volumes, gone with `close`.
 
-    `host` is the network that the template means by the host's; `volumes` tells where on this
-    machine the content of each of its volumes is.
+    `host` is the network that the template means by the host's; with `host_pid` they see all
+    processes of this machine. `volumes` tells where on it the content of each of its volumes is.
     """
 
-    def __init__(self, image: Image, folder: Path, *, host: Namespace, volumes: Volumes) -> None:
+    def __init__(
+        self,
+        image: Image,
+        folder: Path,
+        *,
+        host: Namespace,
+        volumes: Volumes,
+        host_pid: bool = False,
+    ) -> None:
         self._image = image
+        self._host_pid = host_pid
         self._folder = folder
         self._host = host
         self._volumes = volumes
@@ -42,6 +51,7 @@ class Pod:
             root=folder / "root",
             image_env=self._image.config["Env"],
             network=Path(f"/proc/{os.getpid()}/fd/{self._host.fd}"),
+            host_pid=self._host_pid,
             volumes=self._volumes,
             capabilities=granted,
             seccomp=runtime_default(granted, platform.machine()),

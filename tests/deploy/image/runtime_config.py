@@ -38,6 +38,7 @@ def runtime_config(
     root: Path,
     image_env: Iterable[str],
     network: Path,
+    host_pid: bool,
     volumes: Volumes,
     capabilities: Iterable[str],
     seccomp: Mapping[str, Any],
@@ -65,7 +66,7 @@ def runtime_config(
         ],
         "linux": {
             "namespaces": [
-                {"type": "pid"},
+                *([] if host_pid else [{"type": "pid"}]),
                 {"type": "ipc"},
                 {"type": "mount"},
                 {"type": "network", "path": str(network)},
@@ -111,6 +112,8 @@ def _mount(mount: Mount, volumes: Volumes) -> dict[str, Any]:
             "options": ["nosuid", "nodev", "mode=777"],
         }
     spread = "rslave" if isinstance(mount.source, HostPath) else "rprivate"
+    if mount.shared:
+        spread = "rshared"
     return {
         "destination": mount.target,
         "type": "bind",

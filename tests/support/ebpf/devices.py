@@ -115,7 +115,6 @@ FRAME = b"\xff" * 6 + bytes.fromhex("02000000aaaa") + struct.pack("!H", _ETHERTY
 TUN_PACKET = struct.pack("!HH", 0, _ETHERTYPE) + PACKET
 """What comes in by a tun device that tells flags and ethertype before each packet."""
 
-_TUNSETLINK = 0x400454CD
 _TUNSETIFF, _TUN, _TAP, _NO_INFORMATION = 0x400454CA, 1, 2, 0x1000
 
 
@@ -299,16 +298,11 @@ def received(sock: socket.socket) -> bool:
 
 
 @contextmanager
-def tunnel(name: str, *, tap: bool, hardware: int | None = None) -> Iterator[int]:
-    """Give the other end of a tun or tap device: what is written to it comes in by the device.
-
-    `hardware` is what it claims to be, a number of ARPHRD_*.
-    """
+def tunnel(name: str, *, tap: bool) -> Iterator[int]:
+    """Give the other end of a tun or tap device: what is written to it comes in by the device."""
     fd = os.open("/dev/net/tun", os.O_RDWR)
     flags = _TAP | _NO_INFORMATION if tap else _TUN
     fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH14x", name.encode(), flags))
-    if hardware is not None:
-        fcntl.ioctl(fd, _TUNSETLINK, hardware)
     try:
         yield fd
     finally:

@@ -57,7 +57,24 @@ other, and a wrong one stops at the first nodes instead of reaching all of them 
 {{ .Release.Name }}-{{ include "kproxy.files" . | sha256sum | trunc 10 }}
 {{- end }}
 
-{{/* What each data path needs beyond CAP_NET_ADMIN. */}}
+{{/* Not empty: the pod gets what the eBPF data path needs. */}}
+{{- define "kproxy.ebpf" -}}
+{{- if or .Values.keepEbpf (eq .Values.config.mode "ebpf") }}true{{ end }}
+{{- end }}
+
+{{/* Not empty: it also looks into pods' network namespaces. */}}
+{{- define "kproxy.looksIntoPods" -}}
+{{- $own := dig "kproxy" "ebpf" dict .Values.config }}
+{{- if and (include "kproxy.ebpf" .) (eq "all" (get $own "socketHooks" | default "all")) }}true{{ end }}
+{{- end }}
+
+{{/* What each data path needs. CAP_SYS_ADMIN holds CAP_BPF and CAP_PERFMON. */}}
 {{- define "kproxy.capabilities" -}}
-{{- get (dict "iptables" (list "NET_ADMIN" "NET_RAW")) .Values.config.mode | toYaml }}
+{{- $all := list "NET_ADMIN" "NET_RAW" }}
+{{- if include "kproxy.looksIntoPods" . }}
+{{- $all = concat $all (list "SYS_ADMIN" "SYS_PTRACE") }}
+{{- else if include "kproxy.ebpf" . }}
+{{- $all = concat $all (list "BPF" "PERFMON") }}
+{{- end }}
+{{- toYaml $all }}
 {{- end }}

@@ -25,7 +25,6 @@ from tests.support.ebpf.devices import (
 pytestmark = pytest.mark.kernel
 
 IN, OUT = Side.INGRESS, Side.EGRESS
-INFINIBAND, CAN = 32, 280  # linux/if_arp.h
 
 
 def test_an_uplink_and_loopback_are_attached_at_once(either):
@@ -252,21 +251,6 @@ def test_what_would_see_packets_twice_runs_no_program(node, kind):
         ip("link set x0 up")
         assert node.attached().attached()
         assert not has_programs(node, "x0")
-
-
-def test_a_device_that_programs_cannot_read_is_told_of_if_the_node_has_an_address_there(
-    node, caplog
-):
-    with tunnel("ib0", tap=False, hardware=INFINIBAND), tunnel("can0", tap=False, hardware=CAN):
-        ip("addr add 192.0.2.1/24 dev ib0", "link set ib0 up", "link set can0 up")
-        devices = node.attached()
-        ip("link set ib0 down", "link set ib0 up")
-        node.settle(devices)
-
-        assert devices.attached()
-        assert not has_programs(node, "ib0")
-    told = [each for each in caplog.messages if "programs cannot read its packets" in each]
-    assert [each.split(": ")[1] for each in told] == ["ib0"]
 
 
 def has_programs(node, name):
