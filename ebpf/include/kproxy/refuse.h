@@ -6,9 +6,9 @@
  * packets) to its ingress.
  *
  * Where the stack left the checksum to the device (CHECKSUM_PARTIAL) that stays so, and no program
- * can undo it: whoever sends the answer still sums up all from the start of the old L4 header on and
- * writes what comes out there. So a reset keeps its place and holds the sum of its pseudo header
- * only, and an ICMP error counts on that field becoming what makes the rest cancel out.
+ * can undo it: whoever sends the answer still sums up all from the old L4 header on and writes what
+ * comes out there. So a reset keeps its place and holds the sum of its pseudo header only, and an
+ * ICMP error counts on that field becoming what makes the rest cancel out.
  */
 
 #include <kproxy/answer.h>

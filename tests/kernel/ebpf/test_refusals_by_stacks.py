@@ -9,7 +9,7 @@ from scapy.layers.l2 import Ether
 
 from kproxy.core.addresses import Family
 from tests.support.ebpf.packets import NARROW_MTU, recomputed
-from tests.support.ebpf.stacks import PORTS, Stacks, refused
+from tests.support.ebpf.stacks import PORTS, Stacks, refused, until_heard
 
 pytestmark = pytest.mark.kernel
 
@@ -34,6 +34,16 @@ def answers(packets):
     return int.from_bytes(packets.maps["refusals"].lookup(bytes(4)), "little")
 
 
+def refused_at_once(stacks, place, protocol, address):
+    """Say whether one answer does: a stack that does not take the first one asks again."""
+    for _ in range(3):  # the answer may be lost between namespaces
+        before = answers(stacks.packets)
+        sock = stacks.socket(place, protocol)
+        if refused(sock, (address, 80)) and answers(stacks.packets) == before + 1:
+            return True
+    return False
+
+
 @pytest.mark.parametrize(("client", "node"), OFFLOADS, ids=OFFLOAD_NAMES)
 @pytest.mark.parametrize("protocol", PORTS)
 def test_a_client_elsewhere_is_refused_at_once(stacks, protocol, client, node):
@@ -41,11 +51,9 @@ def test_a_client_elsewhere_is_refused_at_once(stacks, protocol, client, node):
     stacks.offload(stacks.client, "eth0", wanted=client)
     stacks.offload(stacks.node, "near", wanted=node)
     frames = stacks.tap(stacks.client, "eth0")
-    before = answers(stacks.packets)
 
-    assert refused(stacks.socket(stacks.client, protocol), (stacks.plan.frontend, 80))
+    assert refused_at_once(stacks, stacks.client, protocol, stacks.plan.frontend)
 
-    assert answers(stacks.packets) == before + 1
     if not node:
         frame = answer_in(frames, stacks)
         assert bytes(frame).hex() == recomputed(frame).hex()
@@ -127,11 +135,8 @@ def test_an_open_connection_is_reset_by_an_answer_to_its_data(stacks, client, no
 def test_the_node_itself_is_refused_at_the_device_that_leads_there(stacks, protocol, offload):
     stacks.attach("refuse_egress", "near", "egress")
     stacks.offload(stacks.node, "near", wanted=offload)
-    before = answers(stacks.packets)
 
-    assert refused(stacks.socket(stacks.node, protocol), (stacks.plan.frontend, 80))
-
-    assert answers(stacks.packets) == before + 1
+    assert refused_at_once(stacks, stacks.node, protocol, stacks.plan.frontend)
 
 
 @pytest.mark.parametrize("size", [10, 1400, 4000, 60000])
@@ -145,16 +150,13 @@ def test_the_node_itself_is_refused_whatever_the_size(stacks, size):
 def test_the_node_itself_is_refused_at_its_own_addresses(stacks, protocol):
     loopback = "127.0.0.1" if stacks.family is Family.IPV4 else "::1"
     stacks.attach("refuse_egress", "lo", "egress")
-    before = answers(stacks.packets)
     for address in (loopback, stacks.plan.node, stacks.plan.node_far):
         listener = stacks.socket(stacks.node, protocol, (address, 80))
         if protocol == "tcp":
             listener.listen()
         stacks.packets.refuse(address, 80, PORTS[protocol])
 
-        assert refused(stacks.socket(stacks.node, protocol), (address, 80))
-
-    assert answers(stacks.packets) == before + 3
+        assert refused_at_once(stacks, stacks.node, protocol, address)
 
 
 def test_the_node_itself_learns_what_size_to_keep_to(stacks):
@@ -170,8 +172,6 @@ def test_the_node_itself_learns_what_size_to_keep_to(stacks):
     sock.connect((stacks.plan.frontend, 80))
     assert sock.getsockopt(level, size) == 1500
 
-    sock.send(bytes(1400))
-
     with pytest.raises(OSError, match="Message too long"):
-        sock.recv(1)
+        until_heard(sock, lambda: sock.send(bytes(1400)))
     assert sock.getsockopt(level, size) == NARROW_MTU
