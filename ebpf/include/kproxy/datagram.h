@@ -12,6 +12,8 @@
 #include <kproxy/reason.h>
 #include <kproxy/socket.h>
 
+#define COUNTED REASONS
+
 /* What is to be done with a datagram: `to` has port 0 unless it is translated. */
 struct sending {
 	struct target to;
@@ -237,8 +239,12 @@ static __always_inline struct sending on_call_from_datagram(struct bpf_sock_addr
 		if (!is_current(&judgement.met))
 			sending.reason = TABLE_CHANGED;
 	}
-	if (sending.reason != CHOSEN)
-		claim_all(ctx, slots, &judgement.caller);
+	if (sending.reason == CHOSEN)
+		return sending;
+	/* Counted here, the reason is of no interest to the loop: it keeps the verifier short. */
+	count_reason(sending.reason);
+	sending.reason = COUNTED;
+	claim_all(ctx, slots, &judgement.caller);
 	return sending;
 }
 
@@ -252,7 +258,8 @@ static __always_inline struct target on_send(struct bpf_sock_addr *ctx, struct f
 	if (call->protocol == IPPROTO_UDP)
 		sending = on_call_from_datagram(ctx, call, source);
 	if (sending.reason != CHOSEN) {
-		count_reason(sending.reason);
+		if (sending.reason != COUNTED)
+			count_reason(sending.reason);
 		return untouched;
 	}
 	count_reason(SOCKET_TRANSLATED);

@@ -36,7 +36,7 @@ struct slot {
 	__u64 list; /* 0: tc serves this frontend's datagrams */
 };
 
-#define SLOTS 8
+#define SLOTS 4
 
 /* `version` is odd while one thread writes; others then leave the socket's datagram to tc. */
 struct slots {

@@ -23,6 +23,7 @@ from tests.support.ebpf.talking import (
 from tests.support.tables import pod, service_port, table, vip
 
 UDP, TCP = Protocol.UDP, Protocol.TCP
+_SLOTS = 4
 
 pytestmark = pytest.mark.kernel
 
@@ -204,13 +205,13 @@ def test_an_endpoint_called_straight_answers_as_itself(hooked, hooks, servers, w
 
 
 def test_more_frontends_than_a_socket_remembers_are_left_to_tc(hooked, hooks, wire):
-    numbers = range(1, 12)  # slots are eight
+    numbers = range(1, 12)
     program(hooks, *(udp_service(hooks, number, [20 + number]) for number in numbers))
     before = hooks.reasons["LEFT_SOCKET_FULL"]
     with hooked.client("pod1"), udp(wire) as caller:
         for number in numbers:
             caller.sendto(b"question", wire.vip(number))
-    assert hooks.reasons["LEFT_SOCKET_FULL"] == before + len(numbers) - 8
+    assert hooks.reasons["LEFT_SOCKET_FULL"] == before + len(numbers) - _SLOTS
 
 
 @pytest.mark.parametrize("kind", [tcp, udp])
