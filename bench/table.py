@@ -41,6 +41,7 @@ def sections() -> Iterator[str]:
         "pace": _pace,
         "connections": _connections,
         "forwarding": _forwarding,
+        "programs": _programs,
         "core": _core,
     }
     for name, table in tables.items():
@@ -197,6 +198,27 @@ def _forwarding(document: Row) -> Iterator[str]:
         ],
     )
     yield from _source(document)
+
+
+def _programs(document: Row) -> Iterator[str]:
+    parameters = document["parameters"]
+    yield (
+        f"The eBPF programs by themselves, at {parameters['services']:,} Services: one run at "
+        "ingress by test run, and what the kernel charges for the maps of IPv4:"
+    )
+    yield ""
+    yield from _table(
+        ("what", "median"),
+        [
+            (row["what"], f"{row['ns']['median']:,.0f} ns" if "ns" in row else _size(row["bytes"]))
+            for row in document["results"]
+        ],
+    )
+    yield from _source(document)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count:.0f} bytes"
 
 
 def _title(data_path: str) -> str:
