@@ -18,7 +18,11 @@ from tests.support.packets.table import Flow, ForwardTo
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(420)]
 
 
-@pytest.fixture(scope="module", params=DATA_PATHS)
+# That the same programs see the same packets by other devices is for the packet table to show.
+WAYS = [name for name in DATA_PATHS if not name.endswith("-bridge")]
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def kernel(request):
     kernel = Kernel(DATA_PATHS[request.param])
     kernel.network.serve(clusters.PORTS)

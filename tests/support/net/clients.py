@@ -72,10 +72,13 @@ class Attempt:
         self._end(decode_answer(message) if message else Failed("closed without an answer"))
 
     def _check(self, code: int) -> None:
-        """Report an error; EPERM is a rule in the node's output that dropped the packet."""
+        """Report an error.
+
+        EPERM is a rule in the node's output that dropped the packet, ENOBUFS a program.
+        """
         if code == errno.ECONNREFUSED:
             self._end(Refused())
-        elif code not in (0, errno.EINPROGRESS, errno.EPERM):
+        elif code not in (0, errno.EINPROGRESS, errno.EPERM, errno.ENOBUFS):
             self._end(Failed(os.strerror(code)))
 
     def _end(self, observed: Observed) -> None:

@@ -31,6 +31,10 @@ _tags = itertools.count(0x10000)
 Report = Callable[[Observed], None]
 
 
+# What the node's own sender hears of a rule, or of a program at a device, that drops its packet.
+_DROPPED = (errno.EPERM, errno.ENOBUFS)
+
+
 class SctpPeer:
     """All of one namespace's SCTP over one family: it answers INITs and sends them.
 
@@ -64,7 +68,7 @@ class SctpPeer:
         except OSError as error:
             if error.errno == errno.ECONNREFUSED:  # the error of an earlier packet
                 self._socket.sendmsg([packet.encode()], [from_address(source)], 0, to)
-            elif error.errno != errno.EPERM:  # a rule in the node's output dropped it
+            elif error.errno not in _DROPPED:
                 raise
 
     def _receive(self) -> None:
