@@ -25,7 +25,8 @@ class Sweep:
 
     `flows` is how many there were in the last whole round, None before its end; those that the
     kernel's own tracking translates do not count. `expired` and `orphans` are totals: flows that
-    had their time, and entries without a flow, of which there should be none.
+    had their time, and entries without a flow or of a protocol that programs do not
+    track, of which there should be none.
     """
 
     def __init__(
@@ -91,15 +92,21 @@ class Sweep:
         now, limits = int(self._clock() * 1e9) // TICK_NS, self._limits
         silent: list[tuple[int, int]] = []
         lost: list[tuple[int, int]] = []
+        unknown: list[int] = []
         for number, (stamp, state, side, flags, protocol) in enumerate(
             self._map.layout.columns(keys, values)
         ):
-            if side == Side.CLIENT:
+            if protocol not in limits:
+                unknown.append(number)
+            elif side == Side.CLIENT:
                 self._counted += not flags & FlowFlag.KERNELS
                 if now - stamp > limits[protocol][state % STATES]:
                     silent.append((number, protocol))
             elif now - stamp > _ORPHAN_TICKS:
                 lost.append((number, protocol))
+        for number in unknown:
+            self._remove_alone(keys, values, number)
+            yield
         for number, protocol in silent:
             self._let_go(values, number, protocol, now)
             yield
@@ -123,5 +130,8 @@ class Sweep:
         entry = self._map.layout.entry(values, number)
         client_side = self._map.layout.keys(entry, protocol)[0]
         if self._map.find(client_side, entry.id) is None:
-            key = self._map.layout.key_of(keys, number)
-            self.orphans += self._map.remove({key: entry})
+            self._remove_alone(keys, values, number)
+
+    def _remove_alone(self, keys: bytearray, values: bytearray, number: int) -> None:
+        key, entry = self._map.layout.key_of(keys, number), self._map.layout.entry(values, number)
+        self.orphans += self._map.remove({key: entry})

@@ -135,6 +135,20 @@ def test_what_is_left_of_a_flow_without_its_client_side_goes(scene: Scene, famil
     assert tc.flow_count() == 0
 
 
+def test_an_entry_that_no_program_wrote_goes_and_stops_no_sweep(scene: Scene, family: Family):
+    tc = scene.tc[family]
+    layout = FlowMap(tc.maps["flows"]).layout
+    scene.frontend((VIP, 80), [plan.FAR1])
+    assert scene.open(plan.CLIENT, f"{VIP}:80", Protocol.UDP, family).partner() == plan.FAR1
+    count = tc.flow_count()
+    (value,) = (v for _, v in tc.maps["flows"].items() if layout.entry(v).side == Side.CLIENT)
+    entry = layout.entry(value)
+    tc.maps["flows"].update(layout.key(entry.client, entry.frontend, socket.IPPROTO_GRE), value)
+
+    sweep = swept(tc, 10)
+    assert (sweep.orphans, sweep.expired, tc.flow_count()) == (1, 0, count)
+
+
 def test_a_sweep_ends_soon_after_its_budget(scene: Scene, family: Family):
     tc = scene.tc[family]
     layout = FlowMap(tc.maps["flows"]).layout
