@@ -67,6 +67,7 @@ class Hooks:
         if self._update(pin, program, cgroup):
             return
         _remove(pin)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with links.attach_to_cgroup(program, cgroup, attach_type) as link:
             objects.pin(link, pin)
 

@@ -112,6 +112,16 @@ def test_what_somebody_took_is_put_back(unit, held, folder, cgroup, harm):
     hooks.remove(folder)
 
 
+def test_links_are_put_back_whose_folder_somebody_removed(unit, held, folder, cgroup):
+    own = Hooks(folder, cgroup)
+    own.attach(held.programs, unit.programs)
+    want = attached(cgroup).keys()
+    hooks.remove(folder)
+    assert own.repair() == len(unit.programs)
+    assert attached(cgroup).keys() == want
+    hooks.remove(folder)
+
+
 def test_removal_leaves_nothing_attached_at_once(unit, held, folder, cgroup):
     Hooks(folder, cgroup).attach(held.programs, unit.programs)
     assert hooks.remove(folder) == len(unit.programs)
