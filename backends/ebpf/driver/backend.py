@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import select
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +23,9 @@ from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
 from kproxy.core.table import ServicePortKey, TableChanges
-from kproxy.ports.data_path import Sample
+from kproxy.ports.data_path import BackendError, Sample
+
+log = logging.getLogger(__name__)
 
 PROGRAMS = "programs"
 """The key of the one object that is no map's entry: the programs, in force."""
@@ -62,6 +65,7 @@ class EbpfBackend:
         self._clock = clock
         self._next_look_s = clock()
         self._rendered = False
+        self._refused: dict[str, str] = {}  # what was said of a part that could not be tended
         self._events = select.epoll()
         self._events.register(parts.devices.fileno(), select.EPOLLIN)
         if parts.pods is not None:
@@ -164,13 +168,19 @@ class EbpfBackend:
                 each.close()
 
     def _look(self) -> None:
-        """Do what is due once a second and takes little."""
+        """Do what is due once a second and takes little; what is refused holds up nothing else."""
         parts = self._parts
-        parts.in_force.tend()
-        parts.surroundings.tend()
-        parts.hand_over.tend()
-        if parts.sockets is not None:
-            parts.sockets.tend()
+        for each in (parts.in_force, parts.surroundings, parts.hand_over, parts.sockets):
+            if each is None:
+                continue
+            name = type(each).__name__
+            try:
+                each.tend()
+                self._refused.pop(name, None)
+            except BackendError as error:
+                if self._refused.get(name) != str(error):
+                    log.warning("%s: %s; trying again", self.family.value, error)
+                self._refused[name] = str(error)
 
     def _trackers(self) -> dict[bytes, Flows | UdpSockets | HandOver]:
         """Return who knows flows, by what its handles begin with here."""

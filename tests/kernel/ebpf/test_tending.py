@@ -1,0 +1,60 @@
+"""The ebpf data path looks after itself, whatever of it the kernel refuses."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from backends.ebpf.driver import places
+from backends.ebpf.driver.sides import Side
+from backends.ebpf.options import SocketHooks
+from backends.ebpf.path import EbpfPath
+from backends.kernel.bpf import links
+from kproxy.core.addresses import Family
+from tests.support.contract import Follower, tend
+from tests.support.ebpf.devices import ip, link_numbers
+from tests.support.ebpf.on_node import options
+from tests.support.ebpf.place import Place
+from tests.support.net.namespace import Namespace
+from tests.support.tables import table
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(tmp_path)
+    yield place
+    place.cgroup.mkdir(exist_ok=True)
+    place.close()
+
+
+@pytest.fixture
+def node():
+    node = Namespace("node")
+    with node.entered():
+        ip("link set lo up")
+        yield node
+    node.close()
+
+
+@pytest.fixture
+def backend(node, place):
+    del node  # is entered
+    backend = EbpfPath(options(place, SocketHooks.ALL)).backend(Family.IPV4)
+    Follower(backend).apply(table(Family.IPV4))
+    yield backend
+    backend.close()
+
+
+def test_devices_are_followed_while_hooks_cannot_be_attached(backend, place, caplog):
+    with links.pinned(places.hooks(place.bpffs, Family.IPV4) / "connect4") as link:
+        link.detach()
+    place.cgroup.rmdir()
+
+    ip("link add pod type veth peer name eth0", "link set pod up")
+    with caplog.at_level(logging.WARNING):
+        tend(backend)
+    assert all(link_numbers("pod", side) for side in Side)
+    assert "opening the control group" in caplog.text
