@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backends.ebpf import compiler, headers
 from backends.ebpf.options import EbpfOptions, SocketHooks
-from backends.kernel import cgroup, mounts, node
+from backends.kernel import cgroup, node
 from backends.kernel.bpf import bpffs, links, maps
 from backends.kernel.bpf.maps import MapType, Shape
 from backends.kernel.bpf.programs import AttachType
@@ -131,18 +131,13 @@ def _bpffs(path: Path) -> Finding:
     subject = "BPF file system"
     if bpffs.is_bpffs(path):
         return Finding(subject, True, str(path))
-    remedy = f"mount -t bpf bpf {path}, or name another one by --ebpf-bpffs"
+    remedy = f"{bpffs.by_hand(path)}, or name another one by --ebpf-bpffs"
     return Finding(subject, False, f"none at {path}", remedy)
 
 
 def _cgroup(path: Path | None) -> Finding:
     subject = "cgroup v2"
-    remedy = "mount -t cgroup2 none /sys/fs/cgroup/unified, or name a group by --ebpf-cgroup"
-    if path is not None:
-        if path.is_dir() and mounts.file_system(path) == "cgroup2":
-            return Finding(subject, True, str(path))
-        return Finding(subject, False, f"{path} is no group of version 2", remedy)
     try:
-        return Finding(subject, True, str(cgroup.root()))
+        return Finding(subject, True, str(cgroup.root() if path is None else cgroup.at(path)))
     except BackendError as error:
-        return Finding(subject, False, error.detail, remedy)
+        return Finding(subject, False, "none to attach socket hooks to", error.detail)

@@ -41,9 +41,9 @@ def open_backend(family: Family, options: EbpfOptions) -> EbpfBackend:
     New programs are tried out first, over maps of their own.
     """
     hooked = options.socket_hooks is not SocketHooks.OFF
+    group = _group(options.cgroup) if hooked else None
     at_devices = _unit("tc", family, options)
     in_sockets = _unit("sock", family, options) if hooked else None
-    group = (options.cgroup or cgroup.root()) if hooked else None
     units = [each for each in (in_sockets, at_devices) if each is not None]
     version = loader.open_version(options.bpffs, family, units, options.sizes)
     try:
@@ -53,6 +53,10 @@ def open_backend(family: Family, options: EbpfOptions) -> EbpfBackend:
     except BaseException:
         version.close()
         raise
+
+
+def _group(path: Path | None) -> Path:
+    return cgroup.root() if path is None else cgroup.at(path)
 
 
 def _unit(name: str, family: Family, options: EbpfOptions) -> Unit:

@@ -40,9 +40,15 @@ def provide(path: Path) -> bool:
     flags = ctypes.c_ulong(_NO_SUID | _NO_DEVICES | _NO_PROGRAMS)
     if _libc.mount(b"bpf", os.fsencode(path), b"bpf", flags, b"mode=0700"):
         reason = os.strerror(ctypes.get_errno())
-        detail = f"{reason}; mount it as root: mount -t bpf bpf {path}"
+        detail = f"{reason}; mount it as root: {by_hand(path)}"
         raise BackendError(doing, detail, transient=False)
     return True
+
+
+def by_hand(path: Path) -> str:
+    """Return the command that mounts one at a place."""
+    mount = f"mount -t bpf bpf {path}"
+    return mount if path.is_dir() else f"mkdir -p {path} && {mount}"
 
 
 def exchange(one: Path, other: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from backends.ebpf import compiler
 from backends.ebpf.check import check
+from backends.ebpf.driver.opening import open_backend
 from backends.ebpf.options import EbpfOptions, SocketHooks
 from backends.kernel.cgroup import root
 from kproxy.core.addresses import Family
@@ -66,6 +67,13 @@ def test_a_folder_is_no_bpf_file_system_and_no_group(found, tmp_path):
     findings = found(bpffs=tmp_path, cgroup=tmp_path)
     assert missing(findings) == {"default route", "BPF file system", "cgroup v2"}
     assert f"mount -t bpf bpf {tmp_path}" in findings["BPF file system"].remedy
+    assert f"{tmp_path} is no group of version 2" in findings["cgroup v2"].remedy
+
+
+def test_a_start_names_the_group_that_is_none(tmp_path):
+    for place in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(BackendError, match=f"{place} is no group of version 2.*--ebpf-cgroup"):
+            open_backend(Family.IPV4, dataclasses.replace(USUAL, cgroup=place))
 
 
 def test_a_group_is_needed_for_hooks_alone(found, cgroup, tmp_path):

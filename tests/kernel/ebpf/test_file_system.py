@@ -29,5 +29,8 @@ def test_it_is_mounted_once_and_found_again(tmp_path):
 
 def test_a_folder_that_is_missing_is_named_with_the_remedy(tmp_path):
     nowhere = tmp_path / "nowhere"
-    with pytest.raises(BackendError, match=f"at {nowhere}: No such file.*mount -t bpf"):
+    with pytest.raises(
+        BackendError,
+        match=f"at {nowhere}: No such file.*mkdir -p {nowhere} && mount -t bpf bpf {nowhere}",
+    ):
         bpffs.provide(nowhere)
