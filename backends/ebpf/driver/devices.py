@@ -241,7 +241,9 @@ class Devices:
     def _open_loopback(self) -> None:
         """Set what loopback needs; all else works without it."""
         try:
-            self._loopback.open()
+            made = self._loopback.open()
+            if made:
+                log.info("%s: turned %d settings of lo on", self._family.value, made)
             self._loopback_refused = ""
         except BackendError as error:
             if self._loopback_refused != str(error):

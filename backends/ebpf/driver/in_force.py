@@ -5,6 +5,7 @@ What is attached from an earlier start stays so, and gets the new programs in on
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from backends.ebpf.driver.loader import Version
 from backends.ebpf.driver.sides import Programs
 from backends.kernel.bpf.programs import Code
 from kproxy.core.addresses import Family
+
+log = logging.getLogger(__name__)
 
 # Where an API server allocates NodePorts, unless it is told otherwise. To masquerade by one of them
 # would take it from its Service.
@@ -48,6 +51,7 @@ class InForce:
         mark: int,
         hooked: SocketHooks,
     ) -> None:
+        self._family = family
         self._version = version
         self._hooks = hooks
         self._codes = codes
@@ -90,9 +94,14 @@ class InForce:
         self._write_host()
         if not self._taken_up:
             self._attach()
-        self._version.mend()
-        if self._hooks is not None:
-            self._hooks.repair()
+        mended = self._version.mend()
+        if mended:
+            log.info(
+                "%s: put back %d pins or constants of our programs", self._family.value, mended
+            )
+        repaired = self._hooks.repair() if self._hooks is not None else 0
+        if repaired:
+            log.info("%s: attached %d socket hooks again", self._family.value, repaired)
         if not self._retired and self._devices.attached():
             self._version.retire()
             self._retired = True

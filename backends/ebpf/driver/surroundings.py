@@ -38,7 +38,13 @@ class Surroundings:
         """Put right what others changed."""
         try:
             if self._refused or not sysctl.forwards(self._family) or self._rule.missing():
-                self.ensure()
+                made = self.ensure()
+                if made:
+                    log.info(
+                        "%s: others changed FORWARD or turned forwarding off: put %d right",
+                        self._family.value,
+                        made,
+                    )
         except BackendError as error:
             if str(error) != self._refused:
                 log.warning("%s: %s; trying again", self._family.value, error)

@@ -6,6 +6,7 @@ import pytest
 
 from backends.ebpf.driver import forwarding
 from backends.ebpf.driver.forwarding import ForwardingRule
+from backends.ebpf.driver.surroundings import Surroundings
 from backends.kernel.xtables import legacy
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
@@ -85,6 +86,20 @@ def test_a_rule_for_another_mark_is_replaced(tables):
     tables("-P FORWARD DROP")
     ForwardingRule(tables.family, 0x8000).ensure()
     ForwardingRule(tables.family, MARK).ensure()
+    assert tables.forward() == [RULE]
+
+
+def test_the_log_says_that_it_was_put_back(tables, caplog):
+    caplog.set_level("INFO")
+    tables("-P FORWARD DROP")
+    around = Surroundings(tables.family, MARK)
+    around.ensure()
+    around.tend()
+    assert caplog.messages == []
+    tables("-F FORWARD")
+    around.tend()
+    told = "others changed FORWARD or turned forwarding off: put 1 right"
+    assert caplog.messages == [f"{tables.family.value}: {told}"]
     assert tables.forward() == [RULE]
 
 

@@ -154,11 +154,13 @@ def test_entries_that_somebody_edited_removed_or_added(node, name):
     assert dict(kernel_map.items()) == right
 
 
-def test_settings_of_loopback_are_turned_on_again(node):
+def test_settings_of_loopback_are_turned_on_again(node, caplog):
+    caplog.set_level("INFO")
     devices = node.attached()
     sysctl.set_loopback("accept_local", "0")
     node.later(devices)
     assert all(map(sysctl.loopback, sysctl.LOOPBACK_SETTINGS))
+    assert "IPv4: turned 1 settings of lo on" in caplog.messages
 
 
 def test_clean_up_leaves_nothing_of_us_and_everything_of_others(either):
