@@ -104,13 +104,14 @@ def build(
 
     A family that the host cannot serve is logged and left out. Raises BackendError if none is left.
     """
+    started = time.monotonic()
     opened = _open(path, families, around.executors)
     core_settings = to_settings(configuration, node_name)
     compiler = Compiler(core_settings, opened)
     connected = _connected()
     compiler.apply((Connected(connected),))
     settings = loop_settings(configuration)
-    telling = _Telling(compiler, core_settings, around)
+    telling = _Telling(compiler, core_settings, around, started)
     paths = [path, *others(configuration)]
     handover = Handover(
         lambda family: (former for each in paths for former in each.former(family)),
@@ -245,14 +246,16 @@ async def _only(changes: tuple[Change, ...]) -> AsyncIterator[tuple[Change, ...]
 class _Telling:
     """Tells the log and the health ports what becomes of the loop's work, each thing once."""
 
-    def __init__(self, compiler: Compiler, settings: Settings, around: Around) -> None:
+    def __init__(
+        self, compiler: Compiler, settings: Settings, around: Around, started: float
+    ) -> None:
         self.in_force: Callable[[Mapping[Family, TableChanges]], None] = lambda changes: None
         self.tables_changed: Callable[[Mapping[Family, TableChanges]], None] = lambda changes: None
         self._compiler = compiler
         self._settings = settings
         self._around = around
         self._unserved = around.unserved(compiler)
-        self._started = time.monotonic()
+        self._started = started  # before the data path was opened, which may take seconds
         self._listed = False
         self._any_written = False
         self._conflicts: frozenset[Conflict] = frozenset()
