@@ -54,7 +54,7 @@ LONG = (
     (METRICS, "/flagz"),
 )
 # Ours: one of kproxy's own, and what kube-proxy had up to 1.36.
-OWN_FLAGS = {"take-over", "boot-id-file", "machine-id-file"}
+OWN_FLAGS = {"take-over", "boot-id-file", "machine-id-file", "ebpf-cgroup", "ebpf-bpffs"}
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _FLAG = re.compile(r"([a-z0-9-]+)[:= ]+(.*)")
