@@ -7,7 +7,7 @@ there is no such chain, there is no such policy, and none is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from backends.kernel import nft
@@ -20,7 +20,9 @@ from kproxy.ports.data_path import BackendError
 
 _CHAIN = "FORWARD"
 _COMMENT = "kproxy ebpf"
-_KUBE_PROXYS = "KUBE-FORWARD"
+# Of kube-proxy, and of kproxy where it uses iptables. They drop what conntrack calls invalid, as it
+# does where it sees one direction alone: pods on one bridge answer each other past the node.
+_OTHER_PROXYS = frozenset({"KUBE-FORWARD", "KPROXY-FORWARD"})
 
 Look = int | legacy.Info | None
 
@@ -67,13 +69,14 @@ class ForwardingRule:
             ours = _ours(table)
             right = [rule for rule in ours if rule.comment == self._comment]
             wrong = [rule for rule in ours if rule.comment != self._comment]
+            behind = bool(right) and _is_behind(table, right[0])
             place = _place(table) + 1
-        if right and not wrong:
+        if right and not wrong and not behind:
             return 0
         text = f'-m comment --comment "{self._comment}" {self._rule} -j ACCEPT'
-        lines = ["*filter", f"-I {_CHAIN} {place} {text}", "COMMIT"]
-        if not right:
-            tools.restore(self._family, variant, lines)
+        lines = [f"-D {_CHAIN} {text}"] * behind + [f"-I {_CHAIN} {place} {text}"]
+        if behind or not right:
+            tools.restore(self._family, variant, ["*filter", *lines, "COMMIT"])
         if wrong:
             rulesets.remove(self._family, variant, "filter", rules=wrong, chains=())
         return 1
@@ -110,9 +113,21 @@ def _ours(table: Table) -> list[BaseRule]:
 
 
 def _place(table: Table) -> int:
-    """Return how many rules stay before ours: those before kube-proxy's, else policy engines'."""
+    """Return how many rules stay before ours: those before a proxy's, else policy engines'."""
     rules = table.built_in[_CHAIN]
-    targets = [rule.step.chain for rule in rules]
-    if _KUBE_PROXYS in targets:
-        return targets.index(_KUBE_PROXYS)
+    proxys = _proxys(rules)
+    if proxys is not None:
+        return proxys
     return placement.leading([rule.step for rule in rules], table.steps, is_kube_proxys)
+
+
+def _is_behind(table: Table, rule: BaseRule) -> bool:
+    """Say whether a rule stands behind a proxy's."""
+    rules = table.built_in[_CHAIN]
+    proxys = _proxys(rules)
+    return proxys is not None and proxys < rules.index(rule)
+
+
+def _proxys(rules: Sequence[BaseRule]) -> int | None:
+    """Return how many rules are before the first of a proxy, None where there is none."""
+    return next((at for at, each in enumerate(rules) if each.step.chain in _OTHER_PROXYS), None)

@@ -69,6 +69,25 @@ def test_it_stands_behind_a_policy_engine_and_before_what_ends_the_chain(tables)
     assert len(tables.forward()) == 3
 
 
+@pytest.mark.parametrize("chain", ["KUBE-FORWARD", "KPROXY-FORWARD"])
+def test_it_stands_before_a_proxy_that_drops_what_is_invalid(tables, chain):
+    tables(f"-N {chain}")
+    tables(f"-A {chain} -m conntrack --ctstate INVALID -j DROP")
+    tables("-A FORWARD -p tcp --dport 9 -j DROP")
+    tables(f"-A FORWARD -j {chain}")
+    rule = ForwardingRule(tables.family, MARK)
+    assert rule.ensure() == 1
+    assert tables.forward()[1] == RULE
+
+    tables(f"-D FORWARD -j {chain}")
+    tables(f"-I FORWARD -j {chain}")
+    assert rule.missing()
+    assert rule.ensure() == 1
+    assert tables.forward()[0] == RULE
+    assert len(tables.forward()) == 3
+    assert rule.ensure() == 0
+
+
 def test_what_others_do_to_it_is_noticed_and_put_right(tables):
     tables("-P FORWARD DROP")
     rule = ForwardingRule(tables.family, MARK)
