@@ -21,6 +21,7 @@ _OLDEST = (6, 1)
 # Numbers in linux/capability.h. SYS_ADMIN holds BPF and PERFMON as well.
 _SYS_ADMIN = 21
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_OF_PODS = {"CAP_SYS_ADMIN": _SYS_ADMIN, "CAP_SYS_PTRACE": 19}  # to enter their namespaces
 _JIT = Path("/proc/sys/net/core/bpf_jit_enable")
 _SYMBOLS = Path("/proc/kallsyms")
 _CLSACT = {"sch_ingress": "clsact_init", "cls_bpf": "cls_bpf_classify"}
@@ -37,6 +38,8 @@ def check(family: Family, options: EbpfOptions) -> list[Finding]:
     findings += [_bytecode(family, options.cache), _jit(), _bpffs(options.bpffs)]
     if options.socket_hooks is not SocketHooks.OFF:
         findings.append(_cgroup(options.cgroup))
+    if options.socket_hooks is SocketHooks.ALL:
+        findings.append(_pods())
     return [*findings, node.forwarding(family), node.default_route(family)]
 
 
@@ -49,14 +52,29 @@ def _kernel(release: str) -> Finding:
 
 
 def _capabilities() -> Finding:
-    found = re.search(r"^CapEff:\s*(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    effective = int(found[1], 16) if found is not None else 0
+    effective = _effective()
     missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
     if effective >> _SYS_ADMIN & 1:
         missing = [name for name in missing if name == "CAP_NET_ADMIN"]
     if missing:
         return Finding("capabilities", False, f"{', '.join(missing)} not held", _AS_ROOT)
     return Finding("capabilities", True, ", ".join(_CAPABILITIES))
+
+
+def _pods() -> Finding:
+    """Return whether pods' namespaces can be looked into; tc serves their calls otherwise."""
+    subject = "socket hooks of pods"
+    effective = _effective()
+    missing = [name for name, bit in _OF_PODS.items() if not effective >> bit & 1]
+    if not missing:
+        return Finding(subject, True, f"{', '.join(_OF_PODS)} held")
+    detail = f"{', '.join(missing)} not held: tc serves the connections of pods, at a higher cost"
+    return Finding(subject, False, detail, _AS_ROOT, blocking=False)
+
+
+def _effective() -> int:
+    found = re.search(r"^CapEff:\s*(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1], 16) if found is not None else 0
 
 
 def _bpf() -> Finding:

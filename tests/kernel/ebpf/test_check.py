@@ -76,6 +76,21 @@ def test_a_start_names_the_group_that_is_none(tmp_path):
             open_backend(Family.IPV4, dataclasses.replace(USUAL, cgroup=place))
 
 
+@pytest.mark.parametrize("hooks", SocketHooks)
+def test_what_only_pods_need_is_noted_where_hooks_serve_pods(found, monkeypatch, hooks):
+    few = 1 << 12 | 1 << 38 | 1 << 39  # NET_ADMIN, PERFMON and BPF
+    monkeypatch.setattr("backends.ebpf.check._effective", lambda: few)
+    findings = found(socket_hooks=hooks)
+    assert findings["capabilities"].ok
+    if hooks is SocketHooks.ALL:
+        noted = findings["socket hooks of pods"]
+        assert not noted.ok
+        assert not noted.blocking
+        assert "CAP_SYS_ADMIN, CAP_SYS_PTRACE not held" in noted.detail
+    else:
+        assert "socket hooks of pods" not in findings
+
+
 def test_a_group_is_needed_for_hooks_alone(found, cgroup, tmp_path):
     assert found(cgroup=cgroup)["cgroup v2"].ok
     assert "cgroup v2" not in found(cgroup=tmp_path, socket_hooks=SocketHooks.OFF)
