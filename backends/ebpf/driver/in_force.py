@@ -111,10 +111,12 @@ class InForce:
 
     def _attach(self) -> None:
         programs = self._version.programs
-        if self._hooks is None:
-            socket_hooks.remove(self._folder)
-        else:
-            self._hooks.attach(programs, self._codes)
-        self._devices.attach(Programs(programs["ingress"], programs["egress"]))
-        self._claims.complete()
+        try:
+            if self._hooks is None:
+                socket_hooks.remove(self._folder)
+            else:
+                self._hooks.attach(programs, self._codes)
+        finally:  # what no hook translates, programs at devices do
+            self._devices.attach(Programs(programs["ingress"], programs["egress"]))
+            self._claims.complete()
         self._taken_up = True

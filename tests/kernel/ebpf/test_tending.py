@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import pytest
@@ -39,22 +40,28 @@ def node():
     node.close()
 
 
+def opened(place):
+    return EbpfPath(options(place, SocketHooks.ALL)).backend(Family.IPV4)
+
+
 @pytest.fixture
 def backend(node, place):
     del node  # is entered
-    backend = EbpfPath(options(place, SocketHooks.ALL)).backend(Family.IPV4)
+    backend = opened(place)
     Follower(backend).apply(table(Family.IPV4))
     yield backend
     backend.close()
 
 
-def test_devices_are_followed_while_hooks_cannot_be_attached(backend, place, caplog):
-    with links.pinned(places.hooks(place.bpffs, Family.IPV4) / "connect4") as link:
-        link.detach()
-    place.cgroup.rmdir()
+@pytest.mark.parametrize("restarted", [False, True])
+def test_devices_are_followed_while_hooks_cannot_be_attached(backend, place, caplog, restarted):
+    with contextlib.closing(opened(place) if restarted else backend) as serving:
+        with links.pinned(places.hooks(place.bpffs, Family.IPV4) / "connect4") as link:
+            link.detach()
+        place.cgroup.rmdir()
 
-    ip("link add pod type veth peer name eth0", "link set pod up")
-    with caplog.at_level(logging.WARNING):
-        tend(backend)
+        ip("link add pod type veth peer name eth0", "link set pod up")
+        with caplog.at_level(logging.WARNING):
+            tend(serving)
     assert all(link_numbers("pod", side) for side in Side)
     assert "opening the control group" in caplog.text
