@@ -100,7 +100,8 @@ class Addresses:
 
     def audit(self) -> int:
         """Undo what others did to the maps; return how many entries that took."""
-        return sum(each.audit() for each in (self._own, self._networks, self._masquerade))
+        audited = (self._claims, self._own, self._networks, self._masquerade)
+        return sum(each.audit() for each in audited)
 
     def _local(self, prefixes: Iterable[_Prefix]) -> tuple[dict[bytes, bytes | None], ...]:
         """Return the entries of single addresses, and those of larger networks; None where gone."""

@@ -50,6 +50,20 @@ class Claims:
         """Let the programs take for foreign what is not claimed."""
         self._set([(_COMPLETE, 0)])
 
+    def audit(self) -> int:
+        """Set again what somebody took back; return how many words lacked a bit."""
+        lacking = {
+            _INDEX.pack(number): _WORD.pack(self._words[number])
+            for keys, values in self._map.raw_parts()
+            for number, word in zip(
+                memoryview(keys).cast("I"), memoryview(values).cast("Q"), strict=True
+            )
+            if self._words[number] & ~word
+        }
+        if lacking:
+            self._map.update_many(lacking)
+        return len(lacking)
+
     def _prefixes(self, address: bytes, count: int) -> Iterable[tuple[int, int]]:
         if self._prefix_bits == 16:
             first = int.from_bytes(address[:2]) & ~(count - 1)

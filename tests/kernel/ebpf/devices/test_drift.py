@@ -136,6 +136,17 @@ def test_foreign_programs_are_not_touched_by_repairs(node):
         link.close()
 
 
+def test_claims_that_somebody_took_back_are_set_again(node):
+    ip("addr add 192.0.2.1/24 dev up0")
+    devices = node.attached()
+    claims = node.loaded.maps["claims"]
+    before = dict(claims.items())
+    assert any(map(any, before.values()))
+    claims.update_many({key: bytes(len(value)) for key, value in before.items()})
+    node.later(devices)
+    assert dict(claims.items()) == before
+
+
 @pytest.mark.parametrize(
     "name", ["devices", "own_addresses", "own_networks", "masquerade_addresses"]
 )
