@@ -1,7 +1,8 @@
-"""The garbage collector while a cluster is loaded, and after."""
+"""The memory management while a cluster is loaded, and after."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import weakref
 
@@ -10,6 +11,19 @@ import pytest
 from kproxy.node import heap
 
 MANY = 200_000
+MB = 1 << 20
+
+
+class Mallinfo(ctypes.Structure):
+    """struct mallinfo2 of glibc, 2.33 or later."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
 
 
 class Cycle:
@@ -60,3 +74,13 @@ def test_later_everything_is_as_ever():
         pass
     assert gc.get_threshold() == ordinary
     assert gc.isenabled()
+
+
+def test_a_large_piece_of_memory_stays_apart_from_small_ones_after_others_went():
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = Mallinfo
+    with heap.loading():
+        bytearray(20 * MB)
+        before = mallinfo().hblkhd
+        large = bytearray(10 * MB)
+        assert mallinfo().hblkhd - before >= len(large)
