@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 from backends.ebpf import compiler
@@ -26,6 +27,7 @@ from backends.ebpf.driver.surroundings import Surroundings
 from backends.ebpf.driver.sweep import Sweep
 from backends.ebpf.driver.table import TableMaps
 from backends.ebpf.driver.trial import try_out
+from backends.ebpf.driver.tried import unless_tried
 from backends.ebpf.options import EbpfOptions, SocketHooks
 from backends.ebpf.render.layout import TableMap
 from backends.ebpf.render.renderer import Renderer
@@ -38,7 +40,7 @@ from kproxy.core.addresses import Family
 def open_backend(family: Family, options: EbpfOptions) -> EbpfBackend:
     """Return the data path of a family, whose programs the kernel took. Raises BackendError.
 
-    New programs are tried out first, over maps of their own.
+    Programs that are new to this kernel are tried out first, over maps of their own.
     """
     hooked = options.socket_hooks is not SocketHooks.OFF
     group = _group(options.cgroup) if hooked else None
@@ -48,7 +50,8 @@ def open_backend(family: Family, options: EbpfOptions) -> EbpfBackend:
     version = loader.open_version(options.bpffs, family, units, options.sizes)
     try:
         if not version.is_published:
-            try_out(family, at_devices, in_sockets, group)
+            trial = partial(try_out, family, at_devices, in_sockets, group)
+            unless_tried(options.cache, units, group, trial)
         return _put_together(family, options, version, in_sockets, group)
     except BaseException:
         version.close()
