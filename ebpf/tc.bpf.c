@@ -93,7 +93,8 @@ static __always_inline int enter(struct __sk_buff *skb, int at_egress)
 	if (!flow)
 		return without_flow(skb, &packet, at_egress);
 	forward = is_forward(flow, &packet.ends);
-	if (forward && may_be_former(flow, at_egress) && is_opening_again(skb, &packet))
+	if (forward && may_be_former(skb, flow, at_egress) &&
+	    is_opening_again(skb, flow, &packet))
 		return hand_to(skb, &packet, at_egress, STAGE_SERVE);
 	note_packet(skb, flow, &packet, forward);
 	return serve(skb, &packet, NULL, flow, at_egress);
@@ -108,8 +109,8 @@ int ingress(struct __sk_buff *skb)
 		skb->tc_index |= FOREIGN;
 		return TC_ACT_UNSPEC;
 	}
-	if (skb->tc_index & FOREIGN)
-		skb->tc_index &= ~FOREIGN; /* somebody else's note, from before this device */
+	if (skb->tc_index & (FOREIGN | TRANSLATED))
+		skb->tc_index &= ~(FOREIGN | TRANSLATED); /* notes from before this device */
 	return enter(skb, 0);
 }
 
@@ -140,7 +141,8 @@ int stage_serve(struct __sk_buff *skb)
 	if (!flow)
 		return done(FLOWS_FULL);
 	forward = is_forward(flow, &packet.ends);
-	if (forward && may_be_former(flow, work->at_egress) && is_former(flow, packet.protocol)) {
+	if (forward && may_be_former(skb, flow, work->at_egress) &&
+	    is_former(flow, packet.protocol)) {
 		work->former = *flow;
 		delete_flow(&work->former, packet.protocol);
 		if (work->former.side != CLIENT_SIDE)

@@ -31,6 +31,9 @@ enum flow_state {
 	STATE_RESET = 16,
 };
 
+/* The programs' note to themselves: what has a flow's port on the node has it by them. */
+#define TRANSLATED 0x4000 /* in tc_index, beside FOREIGN */
+
 #define STATE_CLOSING (STATE_FIN_FORWARD | STATE_FIN_REVERSE | STATE_RESET)
 
 /* A tuple as both directions write it: the lower end first. */

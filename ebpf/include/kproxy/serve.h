@@ -102,6 +102,8 @@ static __always_inline int serve(struct __sk_buff *skb, struct packet *packet,
 	if (!way.is_translated)
 		return done(way.reason);
 	ends = forward ? forward_ends(flow, way.side) : reverse_ends(flow, way.side);
+	if (way.side == ENDPOINT_SIDE)
+		skb->tc_index |= TRANSLATED;
 	if (way.is_sent && at_egress) {
 		device = device_towards(skb, flow);
 		/* The stack made it fit the device that the client chose. */

@@ -5,8 +5,8 @@
  *
  * A port is taken by entering the flow under it, which fails if another one is there: two CPUs
  * never get the same. The kernel's own MASQUERADE and the host's sockets do not look into our map.
- * Ports that they choose are in ip_local_port_range, so ours are not; what they were told to use
- * shows as a socket.
+ * Ports that sockets choose are in ip_local_port_range, so ours are not; what they were told to use
+ * shows as a socket. MASQUERADE may choose any: then a flow that is over lets go (track.h).
  */
 
 #include <kproxy/flow.h>

@@ -38,9 +38,15 @@ static __always_inline int is_opening(const struct packet *packet)
 	       (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
 }
 
-/* Whether a packet of a flow that was used already is to open another one. */
-static __always_inline int is_opening_again(struct __sk_buff *skb, const struct packet *packet)
+/*
+ * Whether a packet that meets a flow which was used already may be the first of another one. No
+ * datagram says so: where it is somebody else's, it may.
+ */
+static __always_inline int is_opening_again(struct __sk_buff *skb, const struct flow *flow,
+					    const struct packet *packet)
 {
+	if (packet->protocol == IPPROTO_UDP)
+		return flow->side == ENDPOINT_SIDE;
 	if (packet->protocol == IPPROTO_SCTP)
 		return first_chunk(skb, packet) == SCTP_INIT;
 	return packet->protocol == IPPROTO_TCP && packet->kind == PACKET_PLAIN &&
@@ -122,18 +128,25 @@ static __always_inline void note_packet(struct __sk_buff *skb, struct flow *flow
 	note_state(flow, seen, packet->protocol);
 }
 
-/* Whether an entry is where a client shows that it uses the ports of a flow for another one. */
-static __always_inline int may_be_former(const struct flow *flow, int at_egress)
+/*
+ * Whether an entry is where somebody shows that the ports of a flow are used for another one: its
+ * client, or who was given the flow's port on the node by the kernel.
+ */
+static __always_inline int may_be_former(const struct __sk_buff *skb, const struct flow *flow,
+					 int at_egress)
 {
+	if (flow->side == ENDPOINT_SIDE)
+		return at_egress && !(skb->tc_index & TRANSLATED);
 	if (flow->side == STACK_SIDE)
 		return !at_egress;
 	return flow->side == CLIENT_SIDE && flow->state & (STATE_ACKNOWLEDGED | STATE_CLOSING);
 }
 
 /*
- * Whether the flow of an entry is over, now that its client opens another one in its place: it is
- * closing, a part of it is missing, or its endpoint left unanswered what the client sent before.
- * (An endpoint that knows the connection answers a SYN at once: RFC 5961, section 4.)
+ * Whether the flow of an entry is over, now that another one is opened in its place: it is closing,
+ * a part of it is missing, or its endpoint left unanswered what the client sent before. (An
+ * endpoint that knows the connection answers a SYN at once: RFC 5961, section 4.) Datagrams have
+ * no end, so somebody else's follow once the client is silent.
  */
 static __always_inline int is_former(const struct flow *flow, __u8 protocol)
 {
@@ -146,6 +159,9 @@ static __always_inline int is_former(const struct flow *flow, __u8 protocol)
 	asm volatile("" : "+r"(far)); /* or what is not NULL is known by another comparison */
 	if (!client_side || !far || client_side->state & STATE_CLOSING)
 		return 1;
+	if (protocol == IPPROTO_UDP)
+		return flow->side == ENDPOINT_SIDE &&
+		       (__s32)(now() - client_side->stamp) > UNANSWERED;
 	return client_side->state & STATE_ACKNOWLEDGED &&
 	       (__s32)(client_side->stamp - far->stamp) > UNANSWERED;
 }

@@ -232,7 +232,7 @@ def test_into_ebpf_open_ones_go_on_and_new_ones_begin(node, flowing):
 
 
 @pytest.mark.parametrize("variant", [EBPF])
-def test_out_of_ebpf_open_ones_go_on(node, flowing):
+def test_out_of_ebpf_open_ones_go_on_and_new_ones_begin(node, flowing):
     node.data_path = "nft"
     proxy = node.ready()
     for family in Family:
@@ -240,3 +240,4 @@ def test_out_of_ebpf_open_ones_go_on(node, flowing):
     assert flowing.flow(3).lasting_met == {POD1}
     assert POD1 in flowing.new_met
     assert [line for line in flowing.silenced if "goes on" in line] == []
+    assert len(flowing.silenced) <= 1, "iptables may choose the port of an open one, by chance"

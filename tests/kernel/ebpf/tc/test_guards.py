@@ -14,7 +14,7 @@ import pytest
 from backends.ebpf.compiler import flatten, load_unit
 from backends.ebpf.unit import Unit
 from kproxy.core.addresses import Family
-from tests.kernel.ebpf.tc import test_expiry, test_flows, test_foreign, test_load
+from tests.kernel.ebpf.tc import test_expiry, test_flows, test_foreign, test_load, test_shared_ports
 from tests.support.ebpf.scene import Scene
 from tests.support.ebpf.tc import SOURCE, unit
 from tests.support.net import plan
@@ -142,6 +142,34 @@ GUARDS = {
         "\t(void)client_side;",
         lambda scene: test_expiry.test_a_flow_goes_as_a_whole_after_its_time(
             scene, V4, True, plan.CLIENT, 3
+        ),
+    ),
+    "a port that the kernel gave to others is theirs": Guard(
+        "return at_egress && !(skb->tc_index & TRANSLATED);",
+        "return 0;",
+        lambda scene: test_shared_ports.test_the_port_of_a_closed_flow_belongs_to_who_opens_by_it(
+            scene, V4, plan.CLIENT
+        ),
+    ),
+    "a port of datagrams that the kernel gave to others is theirs": Guard(
+        "return flow->side == ENDPOINT_SIDE;",
+        "return 0;",
+        lambda scene: test_shared_ports.test_the_port_of_a_silent_client_belongs_to_who_sends_by_it(
+            scene, V4, plan.CLIENT
+        ),
+    ),
+    "what the programs gave a port to is known by a note": Guard(
+        "skb->tc_index |= TRANSLATED;",
+        ";",
+        lambda scene: (
+            test_shared_ports.test_what_waits_on_its_way_out_is_not_taken_for_somebody_elses(scene)
+        ),
+    ),
+    "the port of an open flow is its own": Guard(
+        "return client_side->state & STATE_ACKNOWLEDGED &&",
+        "return 1 ||",
+        lambda scene: test_shared_ports.test_an_open_flow_is_not_cut_by_who_opens_by_its_port(
+            scene, V4, plan.CLIENT
         ),
     ),
     "nothing is foreign before all claims are in": Guard(
