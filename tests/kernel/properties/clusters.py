@@ -50,7 +50,8 @@ _CLIENTS = (
     *(plan.POD1, plan.POD2, plan.POD3, plan.NODE, plan.NODE_SECOND),
 )
 _SOURCE_RANGES = (plan.CLUSTER_CIDR, "203.0.113.0/24", f"{plan.NODE}/32", "0.0.0.0/0")
-_SERVICE_CIDRS = (plan.SERVICE_CIDR, "10.96.0.0/28", "198.51.0.0/16")
+_SERVICE_CIDRS = (plan.SERVICE_CIDR, "10.96.0.0/28")
+_INHABITED_CIDR = "198.51.0.0/16"
 _CONNECTED = ("192.0.2.0/24", "198.51.100.0/24")
 _NODE_PORT_NETWORKS = {
     Family.IPV4: ("192.0.2.0/24", "127.0.0.0/8", "127.0.2.0/28"),
@@ -60,15 +61,19 @@ _LOOPBACK = {Family.IPV4: (plan.LOOPBACK, "127.0.2.1"), Family.IPV6: ("::1",)}
 
 
 @st.composite
-def tables(draw, family):
-    """The forwarding table of a random cluster, which has the control frontend as well."""
+def tables(draw, family, *, inhabited):
+    """The forwarding table of a random cluster, which has the control frontend as well.
+
+    `inhabited` lets a ServiceCIDR have machines in it.
+    """
+    cidrs = (*_SERVICE_CIDRS, _INHABITED_CIDR) if inhabited else _SERVICE_CIDRS
     compiler = Compiler(draw(_settings(family)), [family])
     compiler.apply([Connected(frozenset(draw(some(_networks(_CONNECTED, family)))))])
     for kind, objects, least, most in (
         (Kind.SERVICE, _services(family), 1, 3),
         (Kind.ENDPOINT_SLICE, _slices(family), 0, 5),
         (Kind.NODE, _nodes(family), 0, 1),
-        (Kind.SERVICE_CIDR, _service_cidrs(family), 0, 1),
+        (Kind.SERVICE_CIDR, _service_cidrs(family, cidrs), 0, 1),
     ):
         found = draw(
             st.lists(objects, min_size=least, max_size=most, unique_by=lambda each: each.key)
@@ -192,9 +197,9 @@ def _nodes(family):
     )
 
 
-def _service_cidrs(family):
+def _service_cidrs(family, cidrs):
     key = ObjectKey("", "kubernetes")
-    return st.builds(ServiceCIDR, st.just(key), some(_networks(_SERVICE_CIDRS, family)))
+    return st.builds(ServiceCIDR, st.just(key), some(_networks(cidrs, family)))
 
 
 def _settings(family):
