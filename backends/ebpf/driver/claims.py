@@ -35,7 +35,7 @@ class Claims:
 
     def add(self, addresses: Iterable[bytes]) -> None:
         """Claim addresses (packed): before anything leads to them."""
-        self._set((hash_ >> 18, hash_ >> 12 & 63) for hash_ in map(_hash, addresses))
+        self._set((hash_ >> 18, hash_ >> 12 & 63) for hash_ in _hashes(addresses))
 
     def add_networks(self, networks: Iterable[tuple[bytes, int]]) -> None:
         """Claim networks by their addresses and lengths: all that begins as they do."""
@@ -68,7 +68,7 @@ class Claims:
         if self._prefix_bits == 16:
             first = int.from_bytes(address[:2]) & ~(count - 1)
         else:
-            first = _hash(address[:8]) >> 16
+            first = _hashes([address[:8]])[0] >> 16
         return ((_WORDS + n // 64, n % 64) for n in range(first, first + count))
 
     def _set(self, bits: Iterable[tuple[int, int]]) -> None:
@@ -86,9 +86,19 @@ def _index(item: tuple[bytes, bytes]) -> int:
     return int(_INDEX.unpack(item[0])[0])
 
 
-def _hash(address: bytes) -> int:
-    """Return the hash of an address, or of its beginning, as the programs have it."""
-    hash_ = 0
-    for (word,) in _INDEX.iter_unpack(address):
-        hash_ = (hash_ ^ word) * _FACTOR & _MASK
-    return hash_
+def _hashes(addresses: Iterable[bytes]) -> list[int]:
+    """Return the hashes of addresses of one length, or of beginnings, as the programs have them.
+
+    All at once, as it is done for 100,000 of them at a start.
+    """
+    each = list(addresses)
+    if not each:
+        return []
+    words = memoryview(b"".join(each)).cast("I")
+    hashes, step = [0] * len(each), len(words) // len(each)
+    for at in range(step):
+        column = words[at::step]
+        hashes = [
+            (hash_ ^ word) * _FACTOR & _MASK for hash_, word in zip(hashes, column, strict=True)
+        ]
+    return hashes

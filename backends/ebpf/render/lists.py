@@ -38,7 +38,7 @@ def arrange(layout: Layout, targets: Sequence[Target], local: Sequence[Target]) 
     """Put two lists into one array: local ones alone, those of both lists, the others."""
     here, known = set(local), set(targets) if local else ()
     alone = [target for target in local if target not in known]
-    both = [target for target in targets if target in here]
+    both = [target for target in targets if target in here] if here else []
     others = [target for target in targets if target not in here] if here else targets
     pack = layout.target.pack
     content = b"".join(
