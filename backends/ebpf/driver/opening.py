@@ -51,7 +51,7 @@ def open_backend(family: Family, options: EbpfOptions) -> EbpfBackend:
     try:
         if not version.is_published:
             trial = partial(try_out, family, at_devices, in_sockets, group)
-            unless_tried(options.cache, units, group, trial)
+            unless_tried(options.cache, units, trial)
         return _put_together(family, options, version, in_sockets, group)
     except BaseException:
         version.close()

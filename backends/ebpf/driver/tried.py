@@ -18,15 +18,12 @@ log = logging.getLogger(__name__)
 _TRIALS = "*trial*.py"  # what they are like: a note of other ones says nothing
 
 
-def unless_tried(
-    folder: Path, units: Sequence[Unit], cgroup: Path | None, trial: Callable[[], None]
-) -> None:
+def unless_tried(folder: Path, units: Sequence[Unit], trial: Callable[[], None]) -> None:
     """Do a trial unless the folder knows that the same one went well, and note it if it does.
 
-    The same: of these programs, in this group, on this build of the kernel. Raises what the trial
-    raises.
+    The same: of these programs, on this build of the kernel. Raises what the trial raises.
     """
-    note = folder / f"tried-{_digest(units, cgroup)}"
+    note = folder / f"tried-{_digest(units)}"
     if note.exists():
         return
     trial()
@@ -37,16 +34,16 @@ def unless_tried(
         log.debug("%s is not written, so programs are tried again after a boot: %s", note, error)
 
 
-def _digest(units: Sequence[Unit], cgroup: Path | None) -> str:
+def _digest(units: Sequence[Unit]) -> str:
     digest = hashlib.sha256()
-    for part in _parts(units, cgroup):
+    for part in _parts(units):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
 
 
-def _parts(units: Sequence[Unit], cgroup: Path | None) -> Iterator[bytes]:
+def _parts(units: Sequence[Unit]) -> Iterator[bytes]:
     kernel = os.uname()
-    for text in (kernel.release, kernel.version, kernel.machine, str(cgroup)):
+    for text in (kernel.release, kernel.version, kernel.machine):
         yield text.encode()
     for unit in units:
         yield encode(unit)

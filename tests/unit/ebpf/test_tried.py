@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import types
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,6 @@ from backends.ebpf.driver.tried import unless_tried
 from backends.ebpf.unit import Unit
 from backends.kernel.bpf.programs import Code, ProgramType
 from kproxy.ports.data_path import BackendError
-
-GROUP = Path("/group")
 
 
 def unit(instructions=b"12345678"):
@@ -28,7 +25,7 @@ class Trials:
         self.folder = folder
         self.count = 0
 
-    def start(self, units=None, group=GROUP, refusal=None):
+    def start(self, units=None, refusal=None):
         """Return whether a start tried the programs out."""
         before = self.count
 
@@ -37,7 +34,7 @@ class Trials:
             if refusal:
                 raise refusal
 
-        unless_tried(self.folder, units or [unit()], group, trial)
+        unless_tried(self.folder, units or [unit()], trial)
         return self.count > before
 
 
@@ -51,11 +48,10 @@ def test_a_later_start_of_the_same_programs_tries_nothing(trials):
     assert not trials.start()
 
 
-def test_other_programs_and_another_group_are_tried(trials):
+def test_other_programs_are_tried(trials):
     trials.start()
     assert trials.start(units=[unit(b"87654321")])
     assert trials.start(units=[unit(), unit(b"87654321")])
-    assert trials.start(group=None)
 
 
 @pytest.mark.parametrize("what", ["release", "version", "machine"])
