@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import sys
 from typing import NamedTuple
 
-from backends.kernel.netlink import AF, attributes
+from backends.kernel.netlink import AF, NetlinkRefusal, attributes
 from backends.kernel.route_netlink import LOCAL_TABLE, LOCAL_TYPE, Event, Kind, listed
 from kproxy.core.addresses import Family
 
@@ -34,7 +35,12 @@ def local_routes(family: Family) -> list[LocalRoute]:
     """
     doing = f"list the host's local {family.value} routes"
     request = _HEADER.pack(AF[family], 0, 0, 0, LOCAL_TABLE, 0, 0, LOCAL_TYPE, 0)
-    found = listed(doing, _GET_ROUTES, request, strict=True)
+    try:
+        found = listed(doing, _GET_ROUTES, request, strict=True)
+    except NetlinkRefusal as refused:
+        if refused.number != errno.ENOENT:
+            raise
+        return []  # the table is made with the first address, which loopback may be yet to get
     return [_parsed(family, body) for body in found if _is_local(body)]
 
 
