@@ -47,7 +47,10 @@ static __always_inline int may_open_here(struct __sk_buff *skb, const struct pac
 	       is_in_pod_network(rules, &packet->ends.source);
 }
 
-/* A packet of no flow: most are of no Service, and go their way without another look. */
+/*
+ * A packet of no flow: most are of no Service, and go their way without another look. To an
+ * address that no Service has only new connections are dropped: it may be a client's own.
+ */
 static __always_inline int without_flow(struct __sk_buff *skb, const struct packet *packet,
 					int at_egress)
 {
@@ -64,7 +67,8 @@ static __always_inline int without_flow(struct __sk_buff *skb, const struct pack
 		return done(WITHDRAWN);
 	met = meet(&destination, 1);
 	if (!met.frontend &&
-	    (met.reason != NOT_A_SERVICE || !is_unclaimed(&destination.address)))
+	    (met.reason != NOT_A_SERVICE || !is_opening(packet) ||
+	     !is_unclaimed(&destination.address)))
 		return done(met.reason);
 	return hand_to(skb, packet, at_egress, STAGE_CHOOSE);
 }
