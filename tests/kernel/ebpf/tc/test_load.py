@@ -24,6 +24,7 @@ from tests.support.ebpf.tc import LOCAL_PORTS, Tc, everyone, unit
 from tests.support.net import plan
 from tests.support.net.network import MAC_OF_NODE, MAC_OF_PEER
 from tests.support.net.plan import in_family
+from tests.support.node.conversations import Conversation
 
 pytestmark = pytest.mark.kernel
 
@@ -116,6 +117,12 @@ def narrow_scene(bytecode: Path) -> Iterator[Scene]:
     made.close()
 
 
+def partner(asked: Conversation) -> str:
+    """Return who answers, asked again where the flood filled the queue between two namespaces."""
+    answers = (asked.partner(quiet_s=3) for _ in range(3))
+    return next((answer for answer in answers if answer != "nobody"), "nobody")
+
+
 def test_a_flood_of_openings_costs_no_open_flow_and_no_sane_client(
     narrow_scene: Scene, family: Family
 ):
@@ -139,9 +146,9 @@ def test_a_flood_of_openings_costs_no_open_flow_and_no_sane_client(
         send(scene, "outside", flood)
 
         for protocol, each in opened.items():
-            assert each.partner() == plan.FAR1
+            assert partner(each) == plan.FAR1
             sane = scene.open(plan.CLIENT2, f"{VIP}:80", protocol, family)
-            assert sane.partner() == plan.FAR1
+            assert partner(sane) == plan.FAR1
     assert tc.counts().get("FLOWS_FULL", 0) == 0
     assert tc.flow_count() <= FEW_FLOWS + 128  # the kernel counts for each CPU apart
 
