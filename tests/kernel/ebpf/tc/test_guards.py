@@ -130,7 +130,7 @@ GUARDS = {
         few_flows=True,
     ),
     "a full map gives up half-open flows": Guard(
-        "if (ring->oldest == ring->next)\n\t\t\treturn 0;",
+        "if (remembered <= 0)\n\t\t\treturn 0;",
         "return 0;",
         lambda scene: test_load.test_a_flood_of_openings_costs_no_open_flow_and_no_sane_client(
             scene, V4
