@@ -6,13 +6,13 @@ Messages and attributes are those of linux/netfilter/nfnetlink_conntrack.h.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import itertools
 import socket
 import struct
 from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple
 
+from backends.kernel.destinations import PackedDestinations, address_text, packed_address
 from backends.kernel.netlink import (
     ACK,
     AF,
@@ -82,20 +82,14 @@ def delete(family: Family, flows: Iterable[Flow]) -> int:
     return existed
 
 
-class _Sieve:
-    """The wanted destinations as the kernel writes them, to tell an entry before it is decoded."""
+class _Sieve(PackedDestinations):
+    """The wanted destinations, to tell an entry that has the usual layout before it is decoded."""
 
     def __init__(self, family: Family, wanted: Destinations) -> None:
+        super().__init__(family, wanted)
         bytes_ = family.bits // 8
         self._usual = struct.Struct(f"=III{bytes_}xI{bytes_}sIIB3xI4xI2s2x")
         self._usual_headers = _usual_headers(family)
-        self._vips = {_packed(address) + port.to_bytes(2, "big") for address, port in wanted.vips}
-        self._ports = {port.to_bytes(2, "big") for port in wanted.ports}
-        self._networks = [
-            (int(network.network_address), int(network.netmask))
-            for network in wanted.networks
-            if network.max_prefixlen == family.bits
-        ]
 
     def passes_over(self, data: bytes, start: int) -> bool:
         """Say whether the entry whose attributes begin at `start` is surely not wanted.
@@ -111,15 +105,6 @@ class _Sieve:
         if (h1, h2, h3, h4, h5, h6, h7, h8) != self._usual_headers:
             return False
         return protocol != socket.IPPROTO_UDP or not self.admits(address, port)
-
-    def admits(self, address: bytes, port: bytes) -> bool:
-        """Say whether an original destination is wanted."""
-        if port in self._ports or address + port in self._vips:
-            return True
-        if not self._networks:
-            return False
-        number = int.from_bytes(address, "big")
-        return any(number & mask == network for network, mask in self._networks)
 
 
 class _Tuple(NamedTuple):
@@ -159,13 +144,13 @@ def _wanted(data: bytes, start: int, end: int, sieve: _Sieve) -> Iterator[Flow]:
         data[parts[kind][0] - ATTRIBUTE.size : parts[kind][1]] for kind in _NAMING if kind in parts
     ]
     yield Flow(
-        _text(original.source),
+        address_text(original.source),
         original.source_port,
-        _text(original.destination),
+        address_text(original.destination),
         original.destination_port,
-        _text(reply.source),
+        address_text(reply.source),
         reply.source_port,
-        _text(reply.destination),
+        address_text(reply.destination),
         reply.destination_port,
         zone,
         b"".join(part + bytes(-len(part) % 4) for part in named),
@@ -236,7 +221,7 @@ def _narrowings(family: Family, wanted: Destinations) -> list[bytes]:
     return [
         _narrowing(
             by_port | _MATCH_DESTINATION,
-            attribute(_IPV4_DESTINATION, _packed(address)),
+            attribute(_IPV4_DESTINATION, packed_address(address)),
             _port_attribute(port),
         )
         for address, port in sorted(vips)
@@ -271,18 +256,3 @@ def _usual_headers(family: Family) -> tuple[int, ...]:
         (6, _DESTINATION_PORT),
     ]
     return struct.unpack("=8I", b"".join(ATTRIBUTE.pack(*header) for header in headers))
-
-
-def _packed(address: str) -> bytes:
-    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
-
-
-def _text(address: bytes) -> str:
-    """Return an address in canonical text.
-
-    The C library's is canonical, but for the last four bytes of ::/96, and five times as fast.
-    """
-    if len(address) == 4:
-        return socket.inet_ntop(socket.AF_INET, address)
-    text = socket.inet_ntop(socket.AF_INET6, address)
-    return str(ipaddress.IPv6Address(address)) if "." in text else text

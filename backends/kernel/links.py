@@ -12,10 +12,11 @@ from backends.kernel.route_netlink import Event, Kind, listed
 _GET_LINKS = 18  # RTM_GETLINK
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, changed flags
 _AF_BRIDGE = 7
-_ADDRESS, _NAME, _MASTER, _INFORMATION, _MASK = 1, 3, 10, 18, 29  # IFLA_*
+_ADDRESS, _NAME, _LINK, _MASTER, _INFORMATION, _MASK, _NAMESPACE = 1, 3, 5, 10, 18, 29, 37  # IFLA_*
 _INFO_KIND, _INFO_DATA, _INFO_PORT_KIND = 1, 2, 4  # IFLA_INFO_*
 _SKIP_STATISTICS = struct.pack("=I", 1 << 3)  # RTEXT_FILTER_SKIP_STATS
 _NUMBER = struct.Struct("=I")
+_SIGNED = struct.Struct("=i")
 
 # Where the data of a tunnel's kind has its other end: IFLA_GRE_REMOTE.
 _REMOTE_OF_GRE = 7
@@ -50,6 +51,8 @@ class Link(NamedTuple):
     - `master`: the number of the device that this is a port or member of, else 0.
     - `kind`, `port_kind`: its kind and its master's, "" for hardware and where there is none.
     - `remote`: the other end of a GRE tunnel, empty where it has none or is no such tunnel.
+    - `linked`: the number of the device that it stands on or is paired with, else 0; `namespace`:
+      by which number its own namespace knows that one's, None where that is the same.
     """
 
     device: int
@@ -61,6 +64,8 @@ class Link(NamedTuple):
     kind: str
     port_kind: str
     remote: bytes
+    linked: int = 0
+    namespace: int | None = None
 
 
 def links() -> list[Link]:
@@ -96,6 +101,8 @@ def _parsed(body: bytes) -> Link:
         kind=kind,
         port_kind=text(about.get(_INFO_PORT_KIND, b"")),
         remote=_remote(kind, about.get(_INFO_DATA, b"")),
+        linked=_SIGNED.unpack(found[_LINK])[0] if _LINK in found else 0,
+        namespace=_SIGNED.unpack(found[_NAMESPACE])[0] if _NAMESPACE in found else None,
     )
 
 

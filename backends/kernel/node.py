@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 
 from backends.kernel import sysctl
+from backends.kernel.netlink import AF
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import Finding
-
-_AF = {Family.IPV4: 2, Family.IPV6: 10}
 
 
 def forwarding(family: Family) -> Finding:
@@ -26,7 +25,7 @@ def default_route(family: Family) -> Finding:
     from pyroute2 import IPRoute  # here, because it holds 11 MB and the agent has no use for it
 
     with IPRoute() as routes:
-        found = any(True for _ in routes.get_default_routes(family=_AF[family]))
+        found = any(True for _ in routes.get_default_routes(family=AF[family]))
     if found:
         return Finding("default route", True, "present")
     return Finding(

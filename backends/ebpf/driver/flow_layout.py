@@ -123,11 +123,11 @@ class Layout:
             *(entry.stack_port, entry.side, entry.flags, 0),
         )
 
-    def frontend(self, values: bytearray, number: int) -> bytes:
-        """Return a frontend's address and port of one of many entries, in a row."""
+    def frontend(self, values: bytearray, number: int) -> End:
+        """Return the frontend of one of many entries."""
         start = number * self.entry_bytes
         address, port = start + self._frontend, start + self._frontend_port
-        return bytes(values[address : address + self.wide] + values[port : port + 2])
+        return End(bytes(values[address : address + self.wide]), bytes(values[port : port + 2]))
 
     def key(self, one: End, other: End, protocol: int) -> bytes:
         """Return the key that packets between these two have, whichever way they go."""

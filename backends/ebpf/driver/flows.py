@@ -6,11 +6,11 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import IPv6Address
 
 from backends.ebpf.driver.flow_layout import TICK_NS, End, Entry, FlowFlag, Side
 from backends.ebpf.driver.flow_map import FlowMap
 from backends.kernel.bpf.maps import Map
+from backends.kernel.destinations import PackedDestinations, address_text, packed_address
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 
@@ -26,9 +26,9 @@ class Flows:
 
     def flows(self, wanted: Destinations) -> Iterator[Flow]:
         """Yield the flows to `wanted`; in bounded memory, however many others there are."""
-        admits = _Sieve(self._family, wanted).admits
+        admits = PackedDestinations(self._family, wanted).admits
         frontend = self._map.layout.frontend
-        return self._listed(lambda values, number, _: admits(frontend(values, number)))
+        return self._listed(lambda values, number, _: admits(*frontend(values, number)))
 
     def left_alone(self) -> Iterator[Flow]:
         """Yield the flows that the kernel's own tracking translates, as `leave_alone` was told."""
@@ -80,31 +80,6 @@ class Flows:
         return len(entries)
 
 
-class _Sieve:
-    """The wanted frontends as the programs write them, to tell a flow before it is decoded."""
-
-    def __init__(self, family: Family, wanted: Destinations) -> None:
-        self._vips = {
-            socket.inet_pton(_af(address), address) + port.to_bytes(2)
-            for address, port in wanted.vips
-        }
-        self._ports = {port.to_bytes(2) for port in wanted.ports}
-        self._networks = [
-            (int(network.network_address), int(network.netmask))
-            for network in wanted.networks
-            if network.max_prefixlen == family.bits
-        ]
-
-    def admits(self, frontend: bytes) -> bool:
-        """Say whether a frontend, its address and its port in a row, is wanted."""
-        if frontend in self._vips or frontend[-2:] in self._ports:
-            return True
-        if not self._networks:
-            return False
-        number = int.from_bytes(frontend[:-2])
-        return any(number & mask == network for network, mask in self._networks)
-
-
 def _flow(entry: Entry, handle: bytes) -> Flow:
     return Flow(
         *_where(entry.client),
@@ -117,20 +92,8 @@ def _flow(entry: Entry, handle: bytes) -> Flow:
 
 
 def _where(end: End) -> tuple[str, int]:
-    return _text(end.address), int.from_bytes(end.port)
+    return address_text(end.address), int.from_bytes(end.port)
 
 
 def _end(address: str, port: int) -> End:
-    return End(socket.inet_pton(_af(address), address), port.to_bytes(2))
-
-
-def _af(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def _text(address: bytes) -> str:
-    """Return an address in canonical text: the C library's, but for the last bytes of ::/96."""
-    if len(address) == 4:
-        return socket.inet_ntop(socket.AF_INET, address)
-    text = socket.inet_ntop(socket.AF_INET6, address)
-    return str(IPv6Address(address)) if "." in text else text
+    return End(packed_address(address), port.to_bytes(2))

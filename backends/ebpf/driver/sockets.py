@@ -7,7 +7,6 @@ ebpf/include/kproxy/socket.h.
 from __future__ import annotations
 
 import logging
-import socket
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -16,9 +15,9 @@ from typing import NamedTuple, TypeVar
 from backends.ebpf.driver.namespaces import Elsewhere, Namespaces
 from backends.kernel import socket_diag
 from backends.kernel.bpf.maps import Map
-from backends.kernel.netlink import AF
+from backends.kernel.destinations import address_text
 from backends.kernel.socket_diag import UdpSocket
-from kproxy.core.addresses import Family, canonical_address
+from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.ports.data_path import BackendError
 
@@ -133,19 +132,16 @@ class UdpSockets:
 
     def _flow(self, cookie: int, entry: _Translated, found: UdpSocket | None) -> Flow:
         """Return a socket as a flow; its own end is missing as long as it was not found."""
-        source = self._text(found.source) if found else ""
+        source = address_text(found.source) if found else ""
         source_port = found.source_port if found else 0
         return Flow(
             *(source, source_port),
-            *(self._text(entry.frontend), entry.frontend_port),
-            *(self._text(entry.endpoint), entry.endpoint_port),
+            *(address_text(entry.frontend), entry.frontend_port),
+            *(address_text(entry.endpoint), entry.endpoint_port),
             *(source, source_port),
             zone=0,
             handle=_COOKIE.pack(cookie),
         )
-
-    def _text(self, address: bytes) -> str:
-        return canonical_address(socket.inet_ntop(AF[self._family], address))
 
     def _connected(self, netns: int) -> dict[int, UdpSocket]:
         """Return the connected sockets of a namespace; none if it is gone or out of reach."""
