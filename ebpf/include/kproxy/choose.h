@@ -4,6 +4,7 @@
  * client affinity, so that both answer alike. The order of the questions is that of resolve().
  */
 
+#include <kproxy/same_address.h>
 #include <kproxy/service_maps.h>
 #include <kproxy/device.h>
 #include <kproxy/reason.h>
@@ -45,17 +46,6 @@ struct affinity {
 };
 
 BPF_TABLE("lru_hash", struct affinity_key, struct affinity, affinity, 65536);
-
-static __always_inline int is_same_address(const struct address *a, const struct address *b)
-{
-	__be32 difference = 0;
-	int i;
-
-#pragma unroll
-	for (i = 0; i < ADDRESS_WORDS; i++)
-		difference |= a->word[i] ^ b->word[i];
-	return !difference;
-}
 
 static __always_inline int is_specified(const struct address *address)
 {

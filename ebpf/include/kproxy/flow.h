@@ -149,7 +149,7 @@ static __always_inline int is_forward(const struct flow *flow, const struct ends
 	struct ends forward = forward_ends(flow, flow->side);
 
 	return packet->source_port == forward.source_port &&
-	       !is_different(&packet->source, &forward.source);
+	       is_same_address(&packet->source, &forward.source);
 }
 
 static __always_inline struct flow *flow_at(const struct ends *ends, __u8 protocol)

@@ -20,7 +20,7 @@ static __always_inline struct packet read_embedded(struct __sk_buff *skb,
 
 	embedded.kind = read_network(skb, &embedded, 1);
 	if (embedded.kind == PACKET_PLAIN &&
-	    is_different(&embedded.ends.source, &error->ends.destination))
+	    !is_same_address(&embedded.ends.source, &error->ends.destination))
 		embedded.kind = PACKET_GARBLED;
 	return embedded;
 }
@@ -80,7 +80,7 @@ static __always_inline int rewrite_error(struct __sk_buff *skb, struct packet *e
 	    bpf_l4_csum_replace(skb, error->l4 + ICMP_CHECKSUM, 0, folded(sum), 0) < 0)
 		return -1;
 	/* Who reports from behind a translated address shows that, as in netfilter. */
-	if (is_different(&to->destination, &embedded->ends.destination))
+	if (!is_same_address(&to->destination, &embedded->ends.destination))
 		outer.source = to->destination;
 	return rewrite_packet(skb, error, &outer);
 }

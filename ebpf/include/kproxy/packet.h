@@ -6,7 +6,7 @@
  * untouched. Numbers in `struct packet` are in the machine's order, ends in the network's.
  */
 
-#include <kproxy/address.h>
+#include <kproxy/same_address.h>
 #include <uapi/linux/if_ether.h>
 #include <uapi/linux/if_packet.h>
 #include <uapi/linux/in.h>
@@ -79,17 +79,6 @@ struct transport {
 	__u16 checksum;
 	__be16 urgent;
 };
-
-static __always_inline int is_different(const struct address *a, const struct address *b)
-{
-	__u32 difference = 0;
-	int i;
-
-#pragma unroll
-	for (i = 0; i < ADDRESS_WORDS; i++)
-		difference |= a->word[i] ^ b->word[i];
-	return difference != 0;
-}
 
 /*
  * Read what `to` points at; from the linear part without a call. Negative: it is not there. Headers

@@ -92,7 +92,7 @@ static __always_inline int enter_side(struct flow *draft, __u8 side, __u8 protoc
 static __always_inline int is_mirror(const struct flow *draft, const struct address *near,
 				     __be16 near_port)
 {
-	return near_port == draft->endpoint_port && !is_different(near, &draft->endpoint);
+	return near_port == draft->endpoint_port && is_same_address(near, &draft->endpoint);
 }
 
 /* Enter the stack side, under another port than the client's where that is taken. */
