@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from backends.ebpf.driver import loader
@@ -13,55 +11,29 @@ from backends.ebpf.driver.host import HostSettings
 from backends.ebpf.options import SocketHooks
 from backends.ebpf.path import EbpfPath
 from backends.ebpf.withdrawal import FormerPrograms
-from backends.iptables.driver.backend import IptablesBackend
-from backends.iptables.render.renderer import Renderer
-from backends.iptables.render.rules import Options
-from backends.iptables.withdrawal import FormerVariant
-from backends.kernel.transactions import Transactions
 from backends.kernel.xtables.tools import Variant
-from kproxy.core.addresses import Family, canonical_network
-from kproxy.core.compile import Compiler
-from kproxy.core.objects import Kind, Protocol
-from kproxy.core.parse import from_builtins
-from kproxy.core.settings import Settings
-from kproxy.core.store import Replaced
+from kproxy.core.addresses import Family
+from kproxy.core.objects import Protocol
 from tests.support.change_contract import ChangeContract
 from tests.support.contract import Follower
 from tests.support.ebpf.on_node import options, pins, table_entries
 from tests.support.ebpf.place import Place
 from tests.support.iptables.applied import run, saved
 from tests.support.net.network import Network
-from tests.support.net.plan import CLIENT, CLUSTER_CIDR, POD1, POD2, in_family
+from tests.support.net.plan import CLIENT, POD1, POD2
+from tests.support.node.change import PathChange, Rules
 from tests.support.node.conversations import Conversations
-from tests.support.node.web import FRONTENDS, SOURCES, web
+from tests.support.node.web import FRONTENDS
 
 pytestmark = pytest.mark.kernel
 
 
-class Iptables:
-    """Rules of iptables on a node."""
-
-    def __init__(self, family, place):
-        del place
-        self._family = family
-
-    def backend(self):
-        return IptablesBackend(
-            family=self._family,
-            variant=Variant.NF_TABLES,
-            renderer=Renderer(self._family, Options()),
-            transactions=Transactions(),
-        )
-
-    def former(self):
-        return FormerVariant(self._family, Variant.NF_TABLES)
-
-    def left(self):
-        lines = saved(self._family, Variant.NF_TABLES).splitlines()
-        return [line.partition("] ")[2] or line for line in lines if "KPROXY-" in line]
+def rules(family, place):
+    del place
+    return Rules(family, Variant.NF_TABLES)
 
 
-class Ebpf:
+class Programs:
     """Programs on a node."""
 
     def __init__(self, family, place):
@@ -83,57 +55,15 @@ class Ebpf:
         ]
 
 
-class PathChange:
-    """A node on which one data path follows another."""
+class Change(PathChange):
+    """A change to or from programs, whose flows are forgotten too."""
 
-    def __init__(self, network, talk, place, family, first, second):
-        self.family = family
-        self._network = network
-        self._talk = talk
+    def __init__(self, talk, place, family, first, second):
+        super().__init__(talk, family, first(family, place), second(family, place))
         self._place = place
-        self._first = first(family, place)
-        self._second = second(family, place)
-        self._opened = []
-
-    def first(self):
-        self._opened.append(self._first.backend())
-        return self._opened[-1]
-
-    def second(self):
-        self._opened.append(self._second.backend())
-        return self._opened[-1]
-
-    def former(self):
-        return self._first.former()
-
-    def left(self):
-        return self._first.left()
-
-    def table(self, *pods):
-        cidr = canonical_network(in_family(CLUSTER_CIDR, self.family))
-        compiler = Compiler(Settings("node", cluster_cidrs=(cidr,)), [self.family])
-        service, *slices = [from_builtins(each) for each in web(*pods)]
-        compiler.apply(
-            [Replaced(Kind.SERVICE, (service,)), Replaced(Kind.ENDPOINT_SLICE, tuple(slices))]
-        )
-        return compiler.tables[self.family]
-
-    def pods(self):
-        return POD1, POD2
-
-    def converse(self):
-        protocols = (Protocol.TCP, Protocol.UDP)
-        return [
-            self._talk.open(source, frontend, protocol, self.family)
-            for source, frontend, protocol in itertools.product(SOURCES, FRONTENDS, protocols)
-        ]
-
-    def close(self):
-        for each in self._opened:
-            each.close()
 
     def forget(self):
-        run("conntrack -F")
+        super().forget()
         flows = loader.published_map(self._place.bpffs, self.family, "flows")
         if flows is not None:
             with flows:
@@ -146,7 +76,7 @@ def family(request):
 
 
 class TestChanges(ChangeContract):
-    @pytest.fixture(params=[(Iptables, Ebpf), (Ebpf, Iptables)], ids=["into", "out of"])
+    @pytest.fixture(params=[(rules, Programs), (Programs, rules)], ids=["into", "out of"])
     def change(self, request, family, tmp_path, monkeypatch):
         monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
         place = Place(tmp_path)
@@ -154,7 +84,7 @@ class TestChanges(ChangeContract):
             talk = Conversations(network)
             talk.serve(POD1, POD2)
             with network.node.entered():
-                change = PathChange(network, talk, place, family, *request.param)
+                change = Change(talk, place, family, *request.param)
                 yield change
                 change.close()
             talk.close()
@@ -170,7 +100,7 @@ def into(family, tmp_path, monkeypatch):
         talk = Conversations(network)
         talk.serve(POD1, POD2)
         with network.node.entered():
-            change = PathChange(network, talk, place, family, Iptables, Ebpf)
+            change = Change(talk, place, family, rules, Programs)
             Follower(change.first()).apply(change.table(POD1))
             flow = talk.open(CLIENT, FRONTENDS[0], Protocol.UDP, family)
             assert flow.partner() == POD1

@@ -14,56 +14,18 @@ from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from kproxy.core.table import TableChanges, Use, Via, Vip
 from tests.support.ebpf.talking import (
-    WIRES,
     answer,
     answering,
-    drain,
-    hooked_with_known_pods,
-    serving,
+    program,
     udp,
+    udp_service,
 )
-from tests.support.tables import pod, service_port, table, vip
+from tests.support.tables import pod, table, vip
 
 UDP = Protocol.UDP
 _LOOPBACK = {Family.IPV4: "127.0.0.1/32", Family.IPV6: "::1/128"}
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(scope="module")
-def hooked(bytecode):
-    with hooked_with_known_pods(bytecode) as network:
-        yield network
-
-
-@pytest.fixture(scope="module")
-def bound_servers(hooked):
-    with serving(hooked) as made:
-        yield made
-
-
-@pytest.fixture
-def servers(bound_servers):
-    drain(bound_servers)
-    return bound_servers
-
-
-@pytest.fixture(params=WIRES)
-def wire(request):
-    return request.param
-
-
-@pytest.fixture
-def hooks(hooked, wire):
-    return hooked.families[wire.family]
-
-
-def program(hooks, *service_ports):
-    hooks.program(table(hooks.family, *service_ports))
-
-
-def udp_service(hooks, number, pods, **more):
-    return service_port(hooks.family, number, pods, protocol=UDP, **more)
 
 
 def test_affinity_goes_by_the_pods_address_in_the_map_that_tc_reads(hooked, hooks, servers, wire):

@@ -10,58 +10,20 @@ from kproxy.core.objects import Protocol
 from tests.support.ebpf.talking import (
     LONGEST_S,
     SERVERS,
-    WIRES,
     Wire,
     answer,
     answering,
-    drain,
-    hooked_with_known_pods,
-    serving,
+    program,
     tcp,
     udp,
+    udp_service,
 )
-from tests.support.tables import pod, service_port, table, vip
+from tests.support.tables import pod, service_port, vip
 
 UDP, TCP = Protocol.UDP, Protocol.TCP
 _SLOTS = 4
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(scope="module")
-def hooked(bytecode):
-    with hooked_with_known_pods(bytecode) as network:
-        yield network
-
-
-@pytest.fixture(scope="module")
-def bound_servers(hooked):
-    with serving(hooked) as made:
-        yield made
-
-
-@pytest.fixture
-def servers(bound_servers):
-    drain(bound_servers)
-    return bound_servers
-
-
-@pytest.fixture(params=WIRES)
-def wire(request):
-    return request.param
-
-
-@pytest.fixture
-def hooks(hooked, wire):
-    return hooked.families[wire.family]
-
-
-def program(hooks, *service_ports):
-    hooks.program(table(hooks.family, *service_ports))
-
-
-def udp_service(hooks, number, pods, **more):
-    return service_port(hooks.family, number, pods, protocol=UDP, **more)
 
 
 @pytest.mark.parametrize("client", ["node", "pod1"])

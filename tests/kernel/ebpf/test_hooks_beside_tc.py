@@ -18,8 +18,7 @@ from backends.kernel import namespaces
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from tests.support.commands import output_of
-from tests.support.ebpf.control_groups import joined
-from tests.support.ebpf.fixtures import cgroup_root
+from tests.support.ebpf.place import cgroup_root, joined
 from tests.support.ebpf.tc import Tc, everyone, unit
 from tests.support.net import plan
 from tests.support.net.network import Network

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.support.commands import output_of
@@ -38,15 +39,9 @@ class Place:
         """Return the command that runs another one in the cgroup."""
         return ["sh", "-c", _INSIDE, str(self.cgroup / "cgroup.procs"), *command]
 
-    @contextlib.contextmanager
-    def joined(self) -> Iterator[None]:
+    def joined(self) -> AbstractContextManager[None]:
         """Have this process, and those that it starts, in the cgroup while the body runs."""
-        before = _own_cgroup() / "cgroup.procs"
-        (self.cgroup / "cgroup.procs").write_text("0")
-        try:
-            yield
-        finally:
-            before.write_text("0")
+        return joined(self.cgroup)
 
     def close(self) -> None:
         """Take both away, and with them every program that is pinned or attached there."""
@@ -59,6 +54,17 @@ def cgroup_root() -> Path:
     """Return where control groups of version 2 are mounted."""
     mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
     return next(Path(place) for _, place, kind, *_ in mounts if kind == "cgroup2")
+
+
+@contextlib.contextmanager
+def joined(group: Path) -> Iterator[None]:
+    """Have this process in a control group: a socket belongs to the group of who made it."""
+    before = _own_cgroup() / "cgroup.procs"
+    (group / "cgroup.procs").write_text("0")
+    try:
+        yield
+    finally:
+        before.write_text("0")
 
 
 def _own_cgroup() -> Path:

@@ -33,8 +33,7 @@ from backends.kernel.bpf.programs import AttachType
 from backends.kernel.bpf.ring import RingBuffer
 from kproxy.core.addresses import Family, family_of
 from kproxy.core.table import ForwardingTable, FromInterface, FromInterfacePrefix, LocalPods
-from tests.support.ebpf.control_groups import joined
-from tests.support.ebpf.fixtures import cgroup_root
+from tests.support.ebpf.place import cgroup_root, joined
 from tests.support.ebpf.sources import Loaded
 from tests.support.net.namespace import Namespace
 from tests.support.net.network import Network

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pytest
 
 from backends.kernel.netlink import AF
 from kproxy.core.addresses import Family
-from tests.support.ebpf.socket_hooks import HookedNetwork
+from kproxy.core.objects import Protocol
+from kproxy.core.table import ServicePort
+from tests.support.ebpf.socket_hooks import HookedFamily, HookedNetwork
 from tests.support.tables import pod, service_port, table, vip
 
 LONGEST_S = 10
@@ -95,6 +97,16 @@ def serving(hooked: HookedNetwork) -> Iterator[Servers]:
                     server.bind((pod(family, number), 8080))
                 made[family, number] = server
         yield made
+
+
+def program(hooks: HookedFamily, *service_ports: ServicePort) -> None:
+    """Have the hooks know these service ports alone."""
+    hooks.program(table(hooks.family, *service_ports))
+
+
+def udp_service(hooks: HookedFamily, number: int, pods: Iterable[int], **more) -> ServicePort:
+    """Return a service port of UDP."""
+    return service_port(hooks.family, number, pods, protocol=Protocol.UDP, **more)
 
 
 def peer_of(caller: socket.socket, family: Family) -> tuple[str, int]:
