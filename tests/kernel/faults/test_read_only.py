@@ -79,5 +79,6 @@ def test_connection_tracking_that_never_comes_is_told_once(node):
     node.manifests.put("shop", OLD)
     proxy = node.start(prefix=NOT_LOADED)
     proxy.wait_for("going on without")
+    proxy.wait_for("ready: ")
     assert node.answers(BEFORE) == []
     assert proxy.said().count("tcp_timeout_established cannot be set to 3600") == 2
