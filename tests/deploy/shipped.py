@@ -45,19 +45,25 @@ def kustomized(folder: Path) -> list[Object]:
     return _objects(_said("kubectl", "kustomize", str(folder)))
 
 
-def kustomized_for(mode: str) -> list[Object]:
-    """Return what the base comes to in a mode, as the operator's page says it is chosen."""
+def kustomized_for(mode: str, hooks: str = "all") -> list[Object]:
+    """Return what the base comes to in a mode, as the operator's page says it is chosen.
+
+    `hooks` are the `socketHooks` of mode ebpf.
+    """
     if mode == "iptables":
         return kustomized(BASE)
+    component, own = "ebpf", ""
+    if hooks != "all":
+        component, own = "ebpf-host", f"kproxy: {{ebpf: {{socketHooks: {hooks}}}}}\n"
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "kustomize")
         shutil.copytree(BASE.parent, tree)
         config = tree / "base/config.conf"
-        config.write_text(config.read_text().replace("mode: iptables", f"mode: {mode}"))
+        config.write_text(config.read_text().replace("mode: iptables", f"mode: {mode}") + own)
         cluster = tree / "cluster"
         cluster.mkdir()
         (cluster / "kustomization.yaml").write_text(
-            f"resources: [../base]\ncomponents: [../{mode}]\n"
+            f"resources: [../base]\ncomponents: [../{component}]\n"
         )
         return kustomized(cluster)
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.deploy.desk import Desk, block
 from tests.deploy.nodes import node, until_modes
-from tests.deploy.shipped import EBPF_PAGE, Object
+from tests.deploy.pod_template import pod_template
+from tests.deploy.shipped import EBPF_PAGE, Object, of_kind
 from tests.support.cluster.control_plane import ControlPlane
 
 pytestmark = pytest.mark.cluster
@@ -60,6 +62,22 @@ def test_one_node_goes_to_ebpf_first_and_then_all_and_all_come_back(desk, plane)
     desk.types("apply -k my-cluster", page=EBPF_PAGE)
     until_modes(plane, {"node-a": IPTABLES, "node-b": IPTABLES})
     assert kustomization.read_text() == before
+
+
+def test_fewer_privileges_are_two_more_lines(plane, tmp_path):
+    desk = Desk(plane, tmp_path)
+    for step in ("cp -r deploy/kustomize/example", "sed -i"):
+        desk.types(step)
+    for step in ("mode: ebpf", "echo 'components:", "kustomize/ebpf-host]", "socketHooks: host"):
+        desk.types(step, page=EBPF_PAGE)
+
+    objects = list(yaml.safe_load_all(desk.runs("kubectl kustomize my-cluster")))
+
+    daemon_set = of_kind(objects, "DaemonSet")
+    (proxy,) = pod_template(daemon_set, {"spec.nodeName": "node-a"}).main
+    assert proxy.capabilities == {"NET_ADMIN", "NET_RAW", "BPF", "PERFMON"}
+    config = yaml.safe_load(of_kind(objects, "ConfigMap")["data"]["config.conf"])
+    assert (config["mode"], config["kproxy"]) == ("ebpf", {"ebpf": {"socketHooks": "host"}})
 
 
 def test_the_chart_takes_the_same_two_steps(plane, tmp_path):

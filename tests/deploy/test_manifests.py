@@ -31,8 +31,10 @@ pytestmark = pytest.mark.cluster
 
 FIELDS = {"spec.nodeName": "node-a"}
 IN_EBPF_MODE = "config.mode=ebpf"
+HOST_ALONE = (IN_EBPF_MODE, "config.kproxy.ebpf.socketHooks=host")
 IPTABLES = frozenset({"NET_ADMIN", "NET_RAW"})
 EBPF = IPTABLES | {"SYS_ADMIN", "SYS_PTRACE"}
+EBPF_OF_THE_HOST_ALONE = IPTABLES | {"BPF", "PERFMON"}
 BPFFS = HostPath("/sys/fs/bpf", "Directory")
 CGROUP = HostPath("/sys/fs/cgroup", "Directory")
 XTABLES_LOCK = HostPath("/run/xtables.lock", "FileOrCreate")
@@ -44,13 +46,23 @@ COMMAND = (
 
 
 @pytest.fixture(
-    params=["base", "base in ebpf mode", "example", "chart", "chart in ebpf mode", "kubeadm patch"]
+    params=[
+        "base",
+        "base in ebpf mode",
+        "base in ebpf mode, host alone",
+        "example",
+        "chart",
+        "chart in ebpf mode",
+        "kubeadm patch",
+    ]
 )
 def workload(request: pytest.FixtureRequest) -> Object:
     """Every DaemonSet of ours that runs kproxy."""
     match request.param:
         case "base in ebpf mode":
             return of_kind(kustomized_for("ebpf"), "DaemonSet")
+        case "base in ebpf mode, host alone":
+            return of_kind(kustomized_for("ebpf", hooks="host"), "DaemonSet")
         case "chart in ebpf mode":
             return of_kind(templated(API_SERVER, IN_EBPF_MODE), "DaemonSet")
         case "base":
@@ -68,7 +80,8 @@ def test_the_proxy_has_no_privilege_beyond_its_data_path(workload):
     assert not proxy.privileged
     assert not proxy.may_gain_privileges
     assert proxy.read_only_root
-    assert proxy.capabilities == (EBPF if is_ebpf(workload) else IPTABLES)
+    into_pods = EBPF if pod_template(workload, FIELDS).host_pid else EBPF_OF_THE_HOST_ALONE
+    assert proxy.capabilities == (into_pods if is_ebpf(workload) else IPTABLES)
     assert security(workload, "containers")["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
@@ -131,16 +144,24 @@ def test_a_restart_takes_minutes_of_trouble_and_unreadiness_seconds(workload):
         assert ports.get(probe["httpGet"]["port"], probe["httpGet"]["port"]) == 10256
 
 
-@pytest.mark.parametrize("mode", ["iptables", "ebpf"])
-def test_the_chart_makes_what_the_base_makes(mode):
-    chart = templated(API_SERVER, f"config.mode={mode}")
-    assert comparable(chart) == comparable(kustomized_for(mode))
+@pytest.mark.parametrize(
+    ("settings", "base"),
+    [
+        ((), ("iptables",)),
+        ((IN_EBPF_MODE,), ("ebpf",)),
+        (HOST_ALONE, ("ebpf", "host")),
+    ],
+    ids=["iptables", "ebpf", "ebpf, host alone"],
+)
+def test_the_chart_makes_what_the_base_makes(settings, base):
+    chart = templated(API_SERVER, *settings)
+    assert comparable(chart) == comparable(kustomized_for(*base))
 
 
-def test_only_the_ebpf_data_path_sees_the_nodes_processes(workload):
+def test_only_who_looks_into_pods_sees_the_nodes_processes(workload):
     template = pod_template(workload, FIELDS)
 
-    assert template.host_pid == is_ebpf(workload)
+    assert template.host_pid == ("SYS_PTRACE" in the_proxy(workload).capabilities)
 
 
 def test_what_init_mounts_for_the_ebpf_data_path_is_seen_by_the_node_and_the_proxy():
@@ -179,11 +200,15 @@ def test_a_changed_configuration_is_a_rolling_update(tool, tmp_path):
     assert one_name[0] != another[0]
 
 
-@pytest.mark.parametrize("name", ["base", "ebpf", "example", "chart", "chart, ebpf"])
+@pytest.mark.parametrize(
+    "name", ["base", "ebpf", "ebpf, host alone", "example", "chart", "chart, ebpf"]
+)
 def test_kproxy_reads_the_shipped_configuration_without_a_remark(name, tmp_path):
     match name:
         case "ebpf":
             objects = kustomized_for("ebpf")
+        case "ebpf, host alone":
+            objects = kustomized_for("ebpf", hooks="host")
         case "chart":
             objects = templated(API_SERVER)
         case "chart, ebpf":

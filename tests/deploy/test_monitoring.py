@@ -11,6 +11,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from backends.ebpf.driver import counters as of_ebpf
+from backends.ebpf.driver.reasons import REASONS
 from backends.iptables.driver.counters import RuleCounts
 from backends.kernel.xtables.tools import Variant
 from kproxy.config.fields import Configuration
@@ -19,7 +21,7 @@ from kproxy.core.compile import Compiler
 from kproxy.core.objects import Kind
 from kproxy.core.settings import Settings
 from kproxy.core.table import TableChanges
-from kproxy.ports.data_path import BackendError
+from kproxy.ports.data_path import BackendError, Sample
 from kproxy.ports.source import SourceState, SourceStatus
 from kproxy.proxy.startup import metrics_of
 from kproxy.run.loop.agent import Ended
@@ -68,7 +70,7 @@ EXPRESSIONS = {**{each["alert"]: each["expr"] for each in alerts()}, **queries()
 
 @pytest.fixture(scope="module")
 def told() -> dict[str, set[str]]:
-    """The labels of every series that kproxy tells in iptables mode, by its name."""
+    """The labels of every series that kproxy tells in the modes iptables and ebpf, by its name."""
     metrics = metrics_of(Configuration(), FAMILIES)
     metrics.watch(
         Readers(
@@ -81,7 +83,7 @@ def told() -> dict[str, set[str]]:
     )
     metrics.request("GET", 200, "192.0.2.1:6443", 0.1)
     metrics.took({}, 0.1)
-    samples = tuple(RuleCounts(Variant.NF_TABLES).samples())
+    samples = (*RuleCounts(Variant.NF_TABLES).samples(), *of_programs())
     for family in FAMILIES:
         job = Job(TableChanges(family), look=True, takes=True)
         metrics.began(family, job)
@@ -100,6 +102,19 @@ def told() -> dict[str, set[str]]:
         for sample in metric.samples:
             labels.setdefault(sample.name, set()).update(sample.labels)
     return labels
+
+
+def of_programs() -> Iterator[Sample]:
+    """Yield a sample of each metric of the ebpf data path."""
+    for metric in (of_ebpf.OUTCOMES, of_ebpf.FLOWS, of_ebpf.EXPIRED, of_ebpf.ENTRIES, of_ebpf.MOST):
+        yield Sample(metric, metric.labels, 1.0)
+
+
+def test_the_reasons_that_are_asked_for_are_ways_out_of_the_programs():
+    wanted = re.findall(r'reason=~\s*"([^"]*)"', EXPRESSIONS["KproxyEbpfDrops"])
+
+    assert wanted
+    assert {each for reasons in wanted for each in reasons.split("|")} <= set(REASONS)
 
 
 def test_whatever_is_asked_for_is_told(told):
