@@ -14,7 +14,7 @@ from kproxy.core.addresses import canonical_address, canonical_network
 from kproxy.core.objects import InvalidObject, Kind
 from kproxy.core.parse import from_json
 from tests.support.cluster.api import ApiError
-from tests.support.waiting import until
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.cluster
 
@@ -222,7 +222,7 @@ def test_what_the_api_server_stores_is_used(control_plane):
         api.create(_in_service_cidr(cidr, f"range-{number}"))
         *_, inside = itertools.islice(canonical_network(cidr), 200)
         probe = _in_cluster_ip(str(inside))
-        until(partial(_stored, api, probe), within_s=30, what=f"{cidr} is allocated from")
+        until(partial(_stored, api, probe), within_s=LONGEST_S, what=f"{cidr} is allocated from")
 
     rows = [(field, value, fate, _fate(api, field, value)) for field, value, fate in ROWS]
     wrong = [f"{f} {value!r}: {seen}, not {fate}" for f, value, fate, seen in rows if seen != fate]

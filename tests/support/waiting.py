@@ -14,10 +14,13 @@ How soon the proxy promises to do something is tested with a clock that is hande
 _PAUSE_S = 0.02
 
 
-def until(condition: Callable[[], object], *, within_s: float, what: str) -> float:
+def until(
+    condition: Callable[[], object], *, within_s: float, what: str | Callable[[], str]
+) -> float:
     """Wait until `condition` holds; return after how many seconds it did.
 
-    Fails, naming `what` was waited for and the last answer, if the time is up before.
+    Fails, naming `what` was waited for and the last answer, if the time is up before. `what` is
+    called then if it can be, to say how things are at that moment.
     """
     started = time.monotonic()
     while True:
@@ -25,8 +28,27 @@ def until(condition: Callable[[], object], *, within_s: float, what: str) -> flo
         last = condition()
         if last:
             return asked
-        assert asked < within_s, f"not within {within_s} s: {what} (the last answer was {last!r})"
+        if asked >= within_s:
+            missing = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {within_s} s: {missing} (the last answer: {last!r})")
         time.sleep(_PAUSE_S)
+
+
+def until_said(
+    words: str, *, said: Callable[[], str], runs: Callable[[], bool], within_s: float
+) -> float:
+    """Wait until a program has logged these words; return the seconds that it took.
+
+    `said` returns its log. Fails with the log if it ends without them.
+    """
+
+    def seen() -> bool:
+        may_go_on = runs()  # asked first: between the two it might say them and end
+        log = said()
+        assert may_go_on or words in log, f"it ended without {words!r}:\n{log}"
+        return words in log
+
+    return until(seen, within_s=within_s, what=lambda: f"{words!r} in the log:\n{said()}")
 
 
 def holds(condition: Callable[[], object], *, for_s: float, what: str) -> None:

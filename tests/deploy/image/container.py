@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.commands import output_of
-from tests.support.waiting import LONGEST_S, until
+from tests.support.waiting import LONGEST_S, until, until_said
 
 # What a container writes goes into a folder of its own. The mounts are in a namespace that ends
 # with the container, also where nobody is left to undo them. Neither is there a cgroup to remove;
@@ -67,12 +67,7 @@ class RunningContainer:
 
     def wait_for(self, words: str, *, within_s: float = LONGEST_S) -> float:
         """Wait until these words are in the log; return the seconds that it took."""
-
-        def seen() -> bool:
-            assert words in self.said() or self._process.poll() is None, self.said()
-            return words in self.said()
-
-        return until(seen, within_s=within_s, what=f"{words!r} in the log:\n{self.said()}")
+        return until_said(words, said=self.said, runs=self._runs, within_s=within_s)
 
     def ended(self) -> int:
         """Wait for its end; return the exit code."""
@@ -107,6 +102,9 @@ class RunningContainer:
                         os.kill(child, signal.SIGKILL)
                 self._process.kill()
             self._process.wait()
+
+    def _runs(self) -> bool:
+        return self._process.poll() is None
 
     def _gone(self) -> bool:
         """Say whether it has ended and the runtime knows nothing of it; try to bring that about."""

@@ -12,7 +12,7 @@ from kproxy.core.addresses import Family, canonical_network, endpoint_text
 from kproxy.core.flows import Destinations, Flow, Where
 from kproxy.core.objects import Protocol
 from tests.support.net.namespace import Namespace
-from tests.support.waiting import until
+from tests.support.waiting import LONGEST_S, until
 
 _PREFIXES = {
     Family.IPV4: ("10.96.0.", "10.244.0.", "192.0.2."),
@@ -40,7 +40,7 @@ class Node:
         for address in own:
             self._ip("addr", "add", f"{address}/{family.bits}", "dev", "lo")
         # The kernel gets to IPv6 addresses later: until then they cannot be bound, nor reached.
-        until(partial(self._has, own), within_s=10, what=f"{own} are the node's own")
+        until(partial(self._has, own), within_s=LONGEST_S, what=f"{own} are the node's own")
         self._ip("link", "add", "uplink", "type", "veth", "peer", "nowhere")
         self._ip("link", "set", "nowhere", "up")
         self._ip("link", "set", "uplink", "up", "arp", "off")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.waiting import LONGEST_S, until
+from tests.support.waiting import LONGEST_S, until, until_said
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,12 +41,26 @@ class Proxy:
 
     def wait_for(self, words: str, *, within_s: float = LONGEST_S) -> float:
         """Wait until these words are in the log; return the seconds that it took."""
+        return until_said(words, said=self.said, runs=self._runs, within_s=within_s)
 
-        def seen() -> bool:
-            assert words in self.said() or self.process.poll() is None, self.said()
-            return words in self.said()
+    def is_held(self) -> bool:
+        """Say whether a signal has stopped all of its threads."""
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        return all(each.read_text().rpartition(")")[2].split()[0] == "T" for each in threads)
 
-        return until(seen, within_s=within_s, what=f"{words!r} in the log:\n{self.said()}")
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep it from doing anything while the body runs."""
+        self.process.send_signal(signal.SIGSTOP)
+        until(self.is_held, within_s=LONGEST_S, what="it is stopped")
+        try:
+            yield
+        finally:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Let it go on, whoever held it."""
+        self.process.send_signal(signal.SIGCONT)
 
     def ended(self) -> int:
         """Wait for its end; return the exit code, negative if a signal killed it."""
@@ -60,3 +75,6 @@ class Proxy:
         """Kill it, if it still runs."""
         self.process.kill()
         self.ended()
+
+    def _runs(self) -> bool:
+        return self.process.poll() is None
