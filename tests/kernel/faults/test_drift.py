@@ -125,11 +125,12 @@ class Repair:
     done: bool = False
 
     def begin(self, drift: Callable[[Node, Family], None]) -> None:
-        """Do the damage."""
-        for family in Family:
-            drift(self.node, family)
-        self.drifted = self.node.ours()
-        self.foreign = foreign.seen(self.node)
+        """Do the damage, and look at it before it can be repaired."""
+        with self.node.started[0].held():
+            for family in Family:
+                drift(self.node, family)
+            self.drifted = self.node.ours()
+            self.foreign = foreign.seen(self.node)
 
     def is_done(self) -> bool:
         """Say whether everything of ours is as it was."""
@@ -186,4 +187,4 @@ def test_it_is_noticed_and_repaired_and_nothing_else_is_touched(repairs, drift):
     assert repair.done, node.started[0].said()
     assert foreign.seen(node) == repair.foreign
     assert node.answers(ANSWERS) == []
-    assert "repaired" in node.started[0].said()
+    node.started[0].wait_for("repaired")

@@ -11,7 +11,7 @@ from kproxy.core.addresses import Family
 from tests.support.net.plan import NODE, POD1, POD2, POD3
 from tests.support.node.cluster import both
 from tests.support.node.node import LEFT, REFUSED, STEM, Node
-from tests.support.node.tools import HANG, REFUSE
+from tests.support.node.tools import HANG, HOLD_IF_REFUSED, REFUSE
 from tests.support.packets.objects import port
 from tests.support.waiting import LONGEST_S, until
 
@@ -59,7 +59,7 @@ def eventually(node: Node, answers: dict[str, frozenset[str]], *families: Family
     until(
         lambda: node.answers(answers, **how) == [],
         within_s=LONGEST_S,
-        what=f"the new answers; these were wrong: {node.answers(answers, **how)}",
+        what=lambda: f"the new answers; these are wrong: {node.answers(answers, **how)}",
     )
 
 
@@ -74,12 +74,17 @@ def pin(node: Node, family: Family) -> None:
 def test_nat_that_is_refused_after_filter_was_accepted_leaves_the_old_answers(node, proxy):
     for family in Family:
         pin(node, family)
+        node.tools.always(STEM[family], HOLD_IF_REFUSED)
     node.manifests.put("shop", NEW)
-    for family in Family:
-        proxy.wait_for(f"{family.value}: the kernel refused")
+    # It would soon try again, and find out what is to blame and that all the rest can be had.
+    until(proxy.is_held, within_s=LONGEST_S, what="a restore is refused")
     assert node.answers(BEFORE) == []
 
     for family in Family:
+        node.tools.leave_alone(STEM[family])
+    proxy.let_go()
+    for family in Family:
+        proxy.wait_for(f"{family.value}: the kernel refused")
         node.iptables(family, "-t nat -F PIN")
     eventually(node, AFTER)
     for family in Family:

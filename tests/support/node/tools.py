@@ -15,6 +15,11 @@ KILL_DURING = 'kill -9 $PPID; head -c 300 | $real "$@"; exit'
 KILL_AFTER = '$real "$@"; kill -9 $PPID; exit'
 HANG = "read answer <{gate}"  # until something is written to this pipe
 IMPATIENT = "exec $real --noflush -w 1"  # seconds until somebody else has to let go of the lock
+# At the first refusal the proxy is stopped where it stands.
+HOLD_IF_REFUSED = """$real "$@" && exit
+code=$?
+mkdir ${0%/*}/held 2>/dev/null && kill -STOP $PPID
+exit $code"""
 REFUSE = 'echo "the test refuses" >&2; exit 1'
 
 _SCRIPT = """#!/bin/sh
