@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from contextlib import closing
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -116,9 +117,28 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path):
         ControlPlane(tmp_path / "it", flags=("--no-such-flag",))
 
 
-def test_a_service_account_may_do_what_its_role_says_and_nothing_else(control_plane):
+@pytest.fixture
+def token(control_plane):
+    """The token of who may list Services, which the API server has noticed."""
     control_plane.apply(_LISTER)
-    with control_plane.as_token(control_plane.service_account_token("default", "lister")) as lister:
+    token = control_plane.service_account_token("default", "lister")
+    with control_plane.as_token(token) as lister:
+        until(lambda: allowed(lister), within_s=LONGEST_S, what="the role is in force")
+    return token
+
+
+def allowed(lister):
+    """Say whether somebody may list Services already."""
+    try:
+        return lister.list(_SERVICES)
+    except ApiError as error:
+        if error.status != HTTPStatus.FORBIDDEN:
+            raise
+        return False
+
+
+def test_a_service_account_may_do_what_its_role_says_and_nothing_else(control_plane, token):
+    with control_plane.as_token(token) as lister:
         assert names(lister.list(_SERVICES)) == ["kubernetes"]
         for refused in (
             lambda: lister.list(_SLICES),
@@ -131,9 +151,7 @@ def test_a_service_account_may_do_what_its_role_says_and_nothing_else(control_pl
         stranger.list(_SERVICES)
 
 
-def test_a_kubeconfig_gives_what_its_token_may(control_plane, tmp_path):
-    control_plane.apply(_LISTER)
-    token = control_plane.service_account_token("default", "lister")
+def test_a_kubeconfig_gives_what_its_token_may(control_plane, token, tmp_path):
     file = control_plane.kubeconfig(tmp_path / "lister", token=token)
 
     options = ("--kubeconfig", str(file), "-o", "name")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
+from tests.cluster.beside.asking import ask
 from tests.cluster.beside.original import Original
 from tests.support.cluster.control_plane import ControlPlane
 from tests.support.cluster.place import Place
 from tests.support.net.plan import FAR1, POD1
 from tests.support.node.cluster import both
 from tests.support.packets.objects import port
+from tests.support.waiting import LONGEST_S, until
 
 HEALTH_CHECK = 32050
 HEALTH_CHECK_OF_NOBODY = 32060
@@ -70,11 +73,21 @@ def pair(tmp_path_factory, plane):
     try:
         ours.ready()
         original.ready()
+        for place in (theirs, ours):
+            until(partial(checked, place), within_s=LONGEST_S, what="its health check ports")
         yield Pair(theirs, ours)
     finally:
         original.kill()
         theirs.close()
         ours.close()
+
+
+def checked(place):
+    """Say whether the health check ports of a node answer: they open after its rules are there."""
+    try:
+        return all(ask(place, each, "/") for each in (HEALTH_CHECK, HEALTH_CHECK_OF_NOBODY))
+    except ConnectionRefusedError:
+        return False
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.waiting import LONGEST_S, until
+
 pytestmark = [pytest.mark.kernel, pytest.mark.cluster]
 
 _NO_SETTING = "net.netfilter.nf_conntrack_count"
@@ -27,16 +29,25 @@ def test_kernel_settings_are_the_same(pair):
 
 
 def test_the_event_of_the_start_is_the_same(pair):
-    events = [
-        each
-        for each in pair.theirs.plane.api.list("/api/v1/events")
-        if each["reason"] == "Starting"
-    ]
-    writers = {each["metadata"]["managedFields"][0]["manager"] for each in events}
-    assert writers == {"kube-proxy", "kproxy"}
+    def starts():
+        events = pair.theirs.plane.api.list("/api/v1/events")
+        return [each for each in events if each["reason"] == "Starting"]
+
+    # An event is posted apart from all else, and may come after the first packets pass.
+    until(
+        lambda: set(map(writer, starts())) == {"kube-proxy", "kproxy"},
+        within_s=LONGEST_S,
+        what=lambda: f"an event of each: {starts()}",
+    )
+    events = starts()
     for event in events:
         assert event["reportingInstance"].startswith("kube-proxy-")
         assert without_identity(event) == without_identity(events[0])
+
+
+def writer(event):
+    """Return the program that posted an event."""
+    return event["metadata"]["managedFields"][0]["manager"]
 
 
 def without_identity(event):

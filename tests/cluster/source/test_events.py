@@ -114,7 +114,7 @@ def test_an_event_gets_through_in_the_end(server, post, fault, monkeypatch):
     post(**STARTING)
     (event,) = eventually(lambda: posted(server))
     assert event["reason"] == "Starting"
-    assert len(server.fake.asked("events")) == 3
+    assert len(server.fake.asked("events")) >= 3
 
 
 @pytest.mark.parametrize("server", ["fake"], indirect=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from urllib.parse import urlencode
 from tests.support.cluster.api import Api, ApiError
 from tests.support.cluster.control_plane import ControlPlane
 from tests.support.cluster.relay import Relay
-from tests.support.fake_api.resources import Resource
+from tests.support.fake_api.resources import SERVICES, Resource
 from tests.support.fake_api.server import FakeApi
 from tests.support.fake_api.tls import Authority
+from tests.support.waiting import LONGEST_S, until
 
 Document = dict[str, Any]
-PATIENCE_S = 10.0
 STREAMING = {
     "sendInitialEvents": "true",
     "resourceVersionMatch": "NotOlderThan",
@@ -125,7 +124,7 @@ class Server:
         *,
         token: str | None = "",
         content_type: str = "application/json",
-        within_s: float = PATIENCE_S,
+        within_s: float = LONGEST_S,
         **query: str,
     ) -> Reply:
         """Ask as the proxy does, or with another token; None is no token at all."""
@@ -142,7 +141,7 @@ class Server:
 
     def watch(self, path: str, **query: str) -> Watch:
         """Open a watch as the proxy."""
-        connection = self._connect(PATIENCE_S)
+        connection = self._connect(LONGEST_S)
         asked = urlencode({"watch": "true", **query})
         connection.request("GET", f"{path}?{asked}", headers=self._login(""))
         return Watch(connection)
@@ -253,6 +252,7 @@ class RealServer(Server):
         plane.apply(PROXY_ACCOUNT)
         token = plane.service_account_token("kube-system", "kube-proxy")
         super().__init__(plane.port, plane.identities.context(), admin=plane.api, token=token)
+        self._wait_for(200, SERVICES)
 
     def write_kubeconfig(self, file: Path) -> Path:
         return self.plane.kubeconfig(file, token=self.token, port=self.relay.port)
@@ -267,10 +267,15 @@ class RealServer(Server):
     def _allow(self, rules: list[Document], resource: Resource, status: int) -> None:
         """Change the role, and wait until the API server has noticed."""
         self.admin.replace({**OUR_ROLE, "rules": rules})
-        deadline = time.monotonic() + PATIENCE_S
-        while self.ask("GET", resource.collection()).status != status:
-            assert time.monotonic() < deadline, "the role has no effect"
-            time.sleep(0.01)
+        self._wait_for(status, resource)
+
+    def _wait_for(self, status: int, resource: Resource) -> None:
+        """Wait until the proxy gets this status, as the API server has noticed its role."""
+        until(
+            lambda: self.ask("GET", resource.collection()).status == status,
+            within_s=LONGEST_S,
+            what="the role has an effect",
+        )
 
     def forget_history(self) -> None:
         """A server that has just started knows nothing of before, and neither does etcd."""
@@ -283,5 +288,5 @@ class RealServer(Server):
     def _compact(self, version: str) -> None:
         url = f"http://127.0.0.1:{self.plane.etcd_port}/v3/kv/compaction"
         body = json.dumps({"revision": version, "physical": True}).encode()
-        with urllib.request.urlopen(url, body, PATIENCE_S) as answer:
+        with urllib.request.urlopen(url, body, LONGEST_S) as answer:
             answer.read()
