@@ -79,6 +79,7 @@ def built_stage() -> Iterator[Stage]:
         for each in stage.namespaces:
             closing.callback(each.close)
         _connect(stage)
+        closing.enter_context(_pause(stage))
         yield stage
 
 
@@ -112,6 +113,18 @@ def _connect(stage: Stage) -> None:
             f"route add local {ENDPOINT_RANGE} dev lo",
         ],
     )
+
+
+@contextlib.contextmanager
+def _pause(stage: Stage) -> Iterator[None]:
+    """Keep a process in the client, as every pod has one: by it the agent can look at the pod."""
+    with stage.client.entered():
+        process = subprocess.Popen(["sleep", "infinity"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 @dataclass(frozen=True, slots=True)

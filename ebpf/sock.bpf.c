@@ -19,37 +19,29 @@
 
 #define PROCEED 1
 #define REFUSE 0
+#define ADDRESSES_OF_IPV6 10 /* AF_INET6: linux/socket.h has it for the kernel alone */
 
 static __always_inline void forget_peer(struct bpf_sock_addr *ctx)
 {
-	__u64 cookie;
+	__u8 protocol = protocol_of(ctx->type, ctx->protocol);
 
-	if (!peers.sk_storage_get(ctx->sk, 0, 0))
-		return;
-	peers.sk_storage_delete(ctx->sk);
-	cookie = bpf_get_socket_cookie(ctx);
-	udp_sockets.delete(&cookie);
+	if (protocol)
+		forget_connected(bpf_get_socket_cookie(ctx), protocol);
 }
 
 static __always_inline __u16 remember_peer(struct bpf_sock_addr *ctx,
 					   const struct frontend_key *frontend,
 					   const struct target *target)
 {
-	struct udp_socket udp = { .pair = { .frontend = frontend->address,
-					    .endpoint = target->address,
-					    .frontend_port = frontend->port,
-					    .endpoint_port = target->port } };
-	struct pair *peer = peers.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	__u64 cookie;
+	struct connected socket = { .netns_cookie = bpf_get_netns_cookie(ctx),
+				    .pair = { .frontend = frontend->address,
+					      .endpoint = target->address,
+					      .frontend_port = frontend->port,
+					      .endpoint_port = target->port } };
 
-	if (!peer)
+	if (remember_connected(bpf_get_socket_cookie(ctx), frontend->protocol, &socket))
 		return LEFT_NO_MEMORY;
-	*peer = udp.pair;
-	if (frontend->protocol != IPPROTO_UDP)
-		return CHOSEN;
-	udp.netns_cookie = bpf_get_netns_cookie(ctx);
-	cookie = bpf_get_socket_cookie(ctx);
-	return udp_sockets.update(&cookie, &udp) ? LEFT_NO_MEMORY : CHOSEN;
+	return CHOSEN;
 }
 
 static __always_inline struct choice choose_for_connect(struct bpf_sock_addr *ctx,
@@ -79,7 +71,7 @@ static __always_inline struct choice on_connect(struct bpf_sock_addr *ctx,
 {
 	struct choice choice = { .reason = NOT_UNDERSTOOD };
 
-	destination->protocol = protocol_of(ctx);
+	destination->protocol = protocol_of(ctx->type, ctx->protocol);
 	if (destination->protocol)
 		choice = choose_for_connect(ctx, destination, source);
 	if (choice.reason == CHOSEN) {
@@ -100,13 +92,18 @@ static __always_inline struct choice on_connect(struct bpf_sock_addr *ctx,
 static __always_inline struct target frontend_of(struct bpf_sock_addr *ctx,
 						 const struct address *address, __be16 port)
 {
-	const struct pair *peer = peers.sk_storage_get(ctx->sk, 0, 0);
+	__u8 protocol = protocol_of(ctx->type, ctx->protocol);
+	const struct connected *socket;
 	struct target frontend = {};
 
-	if (!peer || ctx->sk->state != SOCKET_CONNECTED || !is_endpoint(peer, address, port))
+	/* A UDP socket is disconnected without a hook; one of TCP has no peer then. */
+	if (!protocol || (protocol == IPPROTO_UDP && ctx->sk->state != SOCKET_CONNECTED))
 		return frontend;
-	frontend.address = peer->frontend;
-	frontend.port = peer->frontend_port;
+	socket = connected_at(bpf_get_socket_cookie(ctx), protocol);
+	if (!socket || !is_endpoint(&socket->pair, address, port))
+		return frontend;
+	frontend.address = socket->pair.frontend;
+	frontend.port = socket->pair.frontend_port;
 	count_reason(SOCKET_RESTORED);
 	return frontend;
 }
@@ -122,6 +119,16 @@ static __always_inline struct target on_receive(struct bpf_sock_addr *ctx,
 	if (frontend.port)
 		count_reason(SOCKET_RESTORED);
 	return frontend;
+}
+
+/* A socket closes. */
+int release(struct bpf_sock *ctx)
+{
+	__u8 protocol = protocol_of(ctx->type, ctx->protocol);
+
+	if (protocol && (KPROXY_FAMILY == 4 || ctx->family == ADDRESSES_OF_IPV6))
+		forget_connected(bpf_get_socket_cookie(ctx), protocol);
+	return PROCEED;
 }
 
 #if KPROXY_FAMILY == 4

@@ -48,9 +48,10 @@ _PROGRAM = re.compile(r"^int (\w+)\(struct (\w+) \*", re.MULTILINE)
 _CONTEXTS = {
     "__sk_buff": ProgramType.TC,
     "bpf_sock_addr": ProgramType.CGROUP_ADDRESS,
+    "bpf_sock": ProgramType.CGROUP_SOCKET,
 }
 _STAGES = re.compile(r"^enum stage \{([^}]*)\}", re.MULTILINE)
-_HOOK = re.compile(r"(?:connect|sendmsg|recvmsg|getpeername)[46]")
+_HOOK = re.compile(r"(?:connect|sendmsg|recvmsg|getpeername)[46]|release")
 _INSTRUCTION = struct.Struct("=BBhi")
 _WIDE_LOAD = 0x18
 _ERROR = re.compile(r"^.*\b(?:error|fatal error): .*$", re.MULTILINE)
@@ -200,7 +201,7 @@ def _code(name: str, type_: ProgramType, instructions: bytearray, maps: dict[int
     """Return a program, with no map in it but by name."""
     hook = _HOOK.match(name)
     attach_type = 0
-    if hook and type_ is ProgramType.CGROUP_ADDRESS:
+    if hook and type_ is not ProgramType.TC:
         attach_type = AttachType[hook[0].upper()]
     references = {}
     for at in range(0, len(instructions), INSTRUCTION_BYTES):

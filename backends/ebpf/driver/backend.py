@@ -15,13 +15,14 @@ from backends.ebpf.driver.hand_over import HandOver
 from backends.ebpf.driver.in_force import InForce
 from backends.ebpf.driver.loader import Version
 from backends.ebpf.driver.pods import Pods
-from backends.ebpf.driver.sockets import UdpSockets
+from backends.ebpf.driver.sockets import TranslatedSockets
 from backends.ebpf.driver.surroundings import Surroundings
 from backends.ebpf.driver.sweep import Sweep
 from backends.ebpf.driver.table import TableMaps
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
+from kproxy.core.objects import Protocol
 from kproxy.core.table import ServicePortKey, TableChanges
 from kproxy.ports.data_path import BackendError, Sample
 
@@ -38,7 +39,7 @@ _LOOK_EVERY_S = 1.0
 class Parts:
     """What a family's data path is put together from.
 
-    `pods` and `sockets` are None where sockets are left alone.
+    `pods` is None and `sockets` are none where sockets are left alone.
     """
 
     version: Version
@@ -46,7 +47,7 @@ class Parts:
     in_force: InForce
     devices: Devices
     pods: Pods | None
-    sockets: UdpSockets | None
+    sockets: Mapping[Protocol, TranslatedSockets]
     flows: Flows
     sweep: Sweep
     hand_over: HandOver
@@ -154,8 +155,9 @@ class EbpfBackend:
         if self._clock() >= self._next_look_s:
             self._next_look_s = self._clock() + _LOOK_EVERY_S
             self._look()
-        tended = (each for each in (parts.devices, parts.pods, parts.sweep) if each is not None)
-        return any([each.tend(max(0.0, until - self._clock())) for each in tended])
+        tended = (parts.devices, parts.pods, parts.sweep, *parts.sockets.values())
+        left = [each.tend(max(0.0, until - self._clock())) for each in tended if each is not None]
+        return any(left)
 
     def close(self) -> None:
         """Let go of what this process holds: all goes on without it."""
@@ -170,9 +172,7 @@ class EbpfBackend:
     def _look(self) -> None:
         """Do what is due once a second and takes little; what is refused holds up nothing else."""
         parts = self._parts
-        for each in (parts.in_force, parts.surroundings, parts.hand_over, parts.sockets):
-            if each is None:
-                continue
+        for each in (parts.in_force, parts.surroundings, parts.hand_over):
             name = type(each).__name__
             try:
                 each.tend()
@@ -182,12 +182,12 @@ class EbpfBackend:
                     log.warning("%s: %s; trying again", self.family.value, error)
                 self._refused[name] = str(error)
 
-    def _trackers(self) -> dict[bytes, Flows | UdpSockets | HandOver]:
+    def _trackers(self) -> dict[bytes, Flows | TranslatedSockets | HandOver]:
         """Return who knows flows, by what its handles begin with here."""
-        trackers: dict[bytes, Flows | UdpSockets | HandOver] = {
+        trackers: dict[bytes, Flows | TranslatedSockets | HandOver] = {
             b"f": self._parts.flows,
             b"k": self._parts.hand_over,
         }
-        if self._parts.sockets is not None:
-            trackers[b"s"] = self._parts.sockets
+        if Protocol.UDP in self._parts.sockets:
+            trackers[b"s"] = self._parts.sockets[Protocol.UDP]
         return trackers

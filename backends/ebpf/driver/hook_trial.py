@@ -16,6 +16,7 @@ from pathlib import Path
 from backends.ebpf.driver import device_layout
 from backends.ebpf.driver.device_layout import Host, HostFlag, SocketHooks
 from backends.ebpf.driver.objects import Objects
+from backends.ebpf.driver.sockets import TRANSLATED_SOCKETS
 from backends.ebpf.render.layout import TableMap
 from backends.ebpf.render.renderer import Renderer
 from backends.kernel.bpf import links
@@ -57,9 +58,17 @@ def try_hooks(family: Family, held: Objects, codes: Mapping[str, Code], cgroup: 
         _write(group / "cgroup.procs", str(child.pid))
         cookie, ports = json.loads(_answer(child))
         _fill(family, held, cookie, ports)
-        wrong = _answer(child)
+        wrong = _answer(child) or _still_known(held)
     if wrong:
         raise BackendError(_DOING, wrong, transient=False)
+
+
+def _still_known(held: Objects) -> str:
+    """Return what maps say of sockets that have closed: nothing, if all is right."""
+    for name in TRANSLATED_SOCKETS.values():
+        if next(iter(held.maps[name].items()), None) is not None:
+            return f"closed sockets stay in the map {name}"
+    return ""
 
 
 @contextmanager

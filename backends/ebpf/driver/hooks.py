@@ -28,10 +28,10 @@ class Hooks:
 
         Programs of other types are of no interest. Raises BackendError.
         """
-        names = sorted((name for name in codes if codes[name].attach_type), key=_shows_frontend)
+        names = sorted((name for name in codes if codes[name].attach_type), key=_serves_connected)
         self._programs = {
             name: (programs[name], AttachType(codes[name].attach_type))
-            for name in reversed(names)  # what shows frontends is there before it is needed
+            for name in reversed(names)  # what serves connected sockets is there before them
         }
         self._numbers = {name: each.number for name, (each, _) in self._programs.items()}
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def remove(folder: Path) -> int:
         names = os.listdir(folder)
     except FileNotFoundError:
         return 0
-    for name in sorted(names, key=_shows_frontend):
+    for name in sorted(names, key=_serves_connected):
         _remove(folder / name)
     folder.rmdir()
     return len(names)
@@ -107,8 +107,8 @@ def _remove(pin: Path) -> None:
     pin.unlink(missing_ok=True)
 
 
-def _shows_frontend(name: str) -> bool:
-    return name.startswith(("recvmsg", "getpeername"))
+def _serves_connected(name: str) -> bool:
+    return name.startswith(("recvmsg", "getpeername", "release"))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from backends.ebpf.driver.loader import Version
 from backends.ebpf.driver.loopback import Loopback
 from backends.ebpf.driver.namespaces import Namespaces
 from backends.ebpf.driver.pods import Pods
-from backends.ebpf.driver.sockets import UdpSockets
+from backends.ebpf.driver.sockets import TRANSLATED_SOCKETS, TranslatedSockets
 from backends.ebpf.driver.surroundings import Surroundings
 from backends.ebpf.driver.sweep import Sweep
 from backends.ebpf.driver.table import TableMaps
@@ -88,7 +88,8 @@ def _put_together(
     )
     flows, sweep = Flows(family, maps["flows"]), Sweep(maps)
     hand_over = HandOver(family, HostSettings(maps["host"]), flows)
-    hooks = pods = sockets = None
+    hooks = pods = None
+    sockets = {}
     if group is not None:
         seen = Namespaces()
         hooks = Hooks(places.hooks(root, family), group)
@@ -100,7 +101,12 @@ def _put_together(
             clock=time.monotonic,
             seen=seen,
         )
-        sockets = UdpSockets(family, sockets=maps["udp_sockets"], clock=time.monotonic, seen=seen)
+        sockets = {
+            protocol: TranslatedSockets(
+                family, protocol, sockets=maps[name], clock=time.monotonic, seen=seen
+            )
+            for protocol, name in TRANSLATED_SOCKETS.items()
+        }
     in_force = InForce(
         family,
         root,

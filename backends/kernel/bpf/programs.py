@@ -35,6 +35,7 @@ class ProgramType(IntEnum):
     """enum bpf_prog_type: those that kproxy has a use for."""
 
     TC = 3
+    CGROUP_SOCKET = 9
     CGROUP_ADDRESS = 18
 
 
@@ -49,6 +50,7 @@ class AttachType(IntEnum):
     RECVMSG6 = 20
     GETPEERNAME4 = 29
     GETPEERNAME6 = 30
+    RELEASE = 34
     TCX_INGRESS = 46
     TCX_EGRESS = 47
 

@@ -254,7 +254,7 @@ static __always_inline struct target on_send(struct bpf_sock_addr *ctx, struct f
 	struct sending sending = { .reason = NOT_UNDERSTOOD };
 	struct target untouched = {};
 
-	call->protocol = protocol_of(ctx);
+	call->protocol = protocol_of(ctx->type, ctx->protocol);
 	if (call->protocol == IPPROTO_UDP)
 		sending = on_call_from_datagram(ctx, call, source);
 	if (sending.reason != CHOSEN) {

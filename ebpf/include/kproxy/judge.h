@@ -138,11 +138,11 @@ static __always_inline struct judgement judge(struct bpf_sock_addr *ctx,
 }
 
 /* The socket's protocol as frontends have it; 0: none of them. */
-static __always_inline __u8 protocol_of(struct bpf_sock_addr *ctx)
+static __always_inline __u8 protocol_of(__u32 type, __u32 protocol)
 {
-	if (ctx->type == SOCKET_STREAM && ctx->protocol == IPPROTO_TCP)
+	if (type == SOCKET_STREAM && protocol == IPPROTO_TCP)
 		return IPPROTO_TCP;
-	if (ctx->type == SOCKET_DATAGRAM && ctx->protocol == IPPROTO_UDP)
+	if (type == SOCKET_DATAGRAM && protocol == IPPROTO_UDP)
 		return IPPROTO_UDP;
 	return 0;
 }

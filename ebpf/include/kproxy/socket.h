@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What sockets remember of their translation, so that they see the frontends that they asked. It
- * lives in the sockets themselves, and goes when they go.
+ * What is remembered of a socket's translation, so that it sees the frontends that it asked, and
+ * goes when the socket goes. Storage in a socket itself would cost each connection more than all
+ * else that a hook does: only unconnected ones have it, which live longer than a connection.
  */
 
 #include <kproxy/choose.h>
@@ -14,19 +15,19 @@ struct pair {
 	__be16 endpoint_port;
 };
 
-BPF_SK_STORAGE(peers, struct pair); /* of connected sockets */
-
 /*
- * Connected UDP sockets, by cookie: no program sees what they send later, so the agent destroys
- * them when their endpoint leaves (backends/ebpf/driver/sockets.py), and removes those that closed.
+ * Connected sockets, by cookie, until they close. What closes unseen (sockets of the kernel's own,
+ * or while nothing is attached) the agent takes out. It also destroys those of UDP when their
+ * endpoint leaves: no program sees what they send later (backends/ebpf/driver/sockets.py).
  */
-struct udp_socket {
+struct connected {
 	__u64 netns_cookie;
 	struct pair pair;
 	__u32 pad;
 };
 
-BPF_F_TABLE("hash", __u64, struct udp_socket, udp_sockets, 65536, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", __u64, struct connected, tcp_sockets, 131072, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", __u64, struct connected, udp_sockets, 65536, BPF_F_NO_PREALLOC);
 
 /* Of unconnected UDP sockets: the last three tell whether the endpoint is still a target. */
 struct slot {
@@ -113,4 +114,59 @@ static __always_inline void end_writing(struct slots *slots)
 static __always_inline __u64 version_of(struct slots *slots)
 {
 	return __sync_fetch_and_add(&slots->version, 0);
+}
+
+/*
+ * How many connected sockets there are of those whose cookies end alike. The kernel gives cookies
+ * in a row, so these words are near each other, and entries of a hash map are not: a socket that
+ * was never translated is told by less than a cache miss. It may be too many, as what the agent
+ * takes out stays counted, but never too few.
+ */
+#define COOKIE_ENDS 65536
+BPF_TABLE("array", int, __u64, connected_counts, COOKIE_ENDS);
+
+static __always_inline __u64 *connected_count(__u64 cookie)
+{
+	int end = cookie & (COOKIE_ENDS - 1);
+
+	return connected_counts.lookup(&end);
+}
+
+static __always_inline const struct connected *connected_at(__u64 cookie, __u8 protocol)
+{
+	const __u64 *count = connected_count(cookie);
+
+	if (!count || !*count)
+		return NULL;
+	if (protocol == IPPROTO_TCP)
+		return tcp_sockets.lookup(&cookie);
+	return udp_sockets.lookup(&cookie);
+}
+
+static __always_inline void forget_connected(__u64 cookie, __u8 protocol)
+{
+	__u64 *count = connected_count(cookie);
+
+	if (!count || !*count)
+		return;
+	if (protocol == IPPROTO_TCP ? !tcp_sockets.delete(&cookie) : !udp_sockets.delete(&cookie))
+		__sync_fetch_and_add(count, -1);
+}
+
+/* 0, or negative: there is no room. */
+static __always_inline int remember_connected(__u64 cookie, __u8 protocol,
+					      struct connected *socket)
+{
+	__u64 *count = connected_count(cookie);
+	int result;
+
+	if (!count)
+		return -1;
+	forget_connected(cookie, protocol);
+	__sync_fetch_and_add(count, 1);
+	result = protocol == IPPROTO_TCP ? tcp_sockets.insert(&cookie, socket) :
+					   udp_sockets.insert(&cookie, socket);
+	if (result)
+		__sync_fetch_and_add(count, -1);
+	return result;
 }

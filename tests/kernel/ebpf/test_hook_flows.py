@@ -1,10 +1,12 @@
-"""Connected UDP sockets that hooks translated: listed, destroyed, and forgotten once closed."""
+"""Connected sockets that hooks translated: listed, destroyed, and forgotten once closed."""
 
 import socket
 from ipaddress import ip_network
 
 import pytest
 
+from backends.ebpf.driver.namespaces import Namespaces
+from backends.ebpf.driver.sockets import TRANSLATED_SOCKETS
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations
 from kproxy.core.objects import Protocol
@@ -14,6 +16,7 @@ from tests.support.tables import pod, service_port, table, vip
 pytestmark = pytest.mark.kernel
 
 _AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+_KIND = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 _EVERYWHERE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
 _SWEEP_S = 20.0
 
@@ -32,6 +35,7 @@ def hooked(bytecode):
     try:
         for family in Family:
             services = [service_port(family, n, [10 + n], protocol=Protocol.UDP) for n in (1, 2)]
+            services.append(service_port(family, 1, [11], protocol=Protocol.TCP))
             made = table(family, *services)
             network.families[family].program(made)
             network.tell_pods(family, made.rules.local_pods)
@@ -58,12 +62,22 @@ def sockets(hooked, family, clock):
     held = hooked.families[family].maps["udp_sockets"]
     held.delete_many([key for key, _ in held.items()])
     with hooked.network.node.entered():
-        yield hooked.udp_sockets(family, clock)
+        yield hooked.sockets(family, Protocol.UDP, clock)
 
 
-def connected(hooked, client, family, address, port, domain=None):
+@pytest.fixture(params=TRANSLATED_SOCKETS, ids=lambda protocol: protocol.value)
+def protocol(request, hooked, family):
+    """Each protocol, with somebody who listens at the endpoint."""
+    with hooked.network.namespaces["pod1"].entered(), socket.socket(_AF[family]) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((pod(family, 11), 8080))
+        listener.listen()
+        yield request.param
+
+
+def connected(hooked, client, family, address, port, domain=None, kind=socket.SOCK_DGRAM):
     with hooked.client(client):
-        made = socket.socket(domain or _AF[family], socket.SOCK_DGRAM)
+        made = socket.socket(domain or _AF[family], kind)
         made.settimeout(5)
         made.connect((address, port))
     return made
@@ -134,12 +148,40 @@ def test_a_socket_connected_anew_since_it_was_listed_lives(hooked, sockets, fami
         assert caller.getpeername()[:2] == place
 
 
-def test_the_map_forgets_closed_sockets_within_two_rounds(hooked, sockets, family, clock):
-    with connected(hooked, "node", family, vip(family, 1), 80):
-        for client in ("node", "pod3"):
-            connected(hooked, client, family, vip(family, 1), 80).close()
-        assert held(hooked, family) == 3
-        for left in (3, 1, 1):
+def closed_unseen(hooked, family, protocol, clients):
+    """Leave in the map what it says of sockets that have closed, as if no hook had seen it."""
+    entries = hooked.families[family].maps[TRANSLATED_SOCKETS[protocol]]
+    for client in clients:
+        with connected(hooked, client, family, vip(family, 1), 80, kind=_KIND[protocol]):
+            before = dict(entries.items())
+        entries.update_many(before)
+    return entries
+
+
+def test_sockets_that_closed_unseen_are_forgotten_within_two_rounds(
+    hooked, family, clock, protocol
+):
+    sockets = hooked.sockets(family, protocol, clock)
+    with connected(hooked, "node", family, vip(family, 1), 80, kind=_KIND[protocol]):
+        entries = closed_unseen(hooked, family, protocol, ["node", "pod3"])
+        with hooked.network.node.entered():
+            hooked.namespaces.search()
+            for left in (3, 1, 1):
+                clock.now_s += _SWEEP_S
+                while sockets.tend(0.0):
+                    pass
+                assert len(list(entries.items())) == left
+    assert not list(entries.items())
+
+
+def test_sockets_of_a_namespace_out_of_sight_may_live(hooked, family, clock, protocol, tmp_path):
+    with hooked.network.node.entered():
+        seen = Namespaces(tmp_path)
+    sockets = hooked.sockets(family, protocol, clock, seen)
+    entries = closed_unseen(hooked, family, protocol, ["node", "pod3"])
+    with hooked.network.node.entered():
+        for left in (2, 1, 1):
             clock.now_s += _SWEEP_S
-            sockets.tend()
-            assert held(hooked, family) == left
+            sockets.tend(1.0)
+            assert len(list(entries.items())) == left
+    entries.delete_many([key for key, _ in entries.items()])

@@ -20,10 +20,11 @@ _HOOKS = {
     Family.IPV4: {
         *(AttachType.CONNECT4, AttachType.CONNECT6, AttachType.SENDMSG4, AttachType.RECVMSG4),
         *(AttachType.RECVMSG6, AttachType.GETPEERNAME4, AttachType.GETPEERNAME6),
+        AttachType.RELEASE,
     },
     Family.IPV6: {
         *(AttachType.CONNECT6, AttachType.SENDMSG6),
-        *(AttachType.RECVMSG6, AttachType.GETPEERNAME6),
+        *(AttachType.RECVMSG6, AttachType.GETPEERNAME6, AttachType.RELEASE),
     },
 }
 _SIZES = {"frontends": 64, "chunks": 64, "members": 64, "affinity": 64, "own_addresses": 64}
@@ -142,6 +143,7 @@ def test_working_hooks_pass_their_trial_and_leave_nothing(family, unit, held, cg
         ("sendmsg", "timed out"),
         ("recvmsg", "the sender of an answer"),
         ("getpeername", "the peer of"),
+        ("release", "closed sockets stay in the map tcp_sockets"),
     ],
 )
 def test_a_hook_that_does_nothing_fails_its_trial(family, unit, held, cgroup, missing, told):

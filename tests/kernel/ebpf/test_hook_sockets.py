@@ -37,8 +37,10 @@ def test_a_connected_socket_names_its_frontend_as_the_peer(hooked, hooks, wire, 
         with hooked.client(client), tcp(wire) as caller:
             caller.connect(wire.vip(1))
             assert caller.getpeername()[:2] == wire.vip(1)
-        with contextlib.closing(listener.accept()[0]) as accepted:
-            assert accepted.recv(1) == b""
+            with contextlib.closing(listener.accept()[0]):
+                pass  # one side closes
+            assert caller.recv(1) == b""
+            assert caller.getpeername()[:2] == wire.vip(1)
 
 
 @pytest.mark.parametrize("client", ["node", "pod1"])
@@ -51,6 +53,24 @@ def test_a_connected_udp_socket_hears_its_frontend(hooked, hooks, servers, wire,
         content, sender = caller.recvfrom(100)
         assert (content, sender[:2]) == (b"re: question", wire.vip(1))
         assert caller.getpeername()[:2] == wire.vip(1)
+
+
+@pytest.mark.parametrize(("kind", "held"), [(tcp, "tcp_sockets"), (udp, "udp_sockets")])
+def test_a_socket_is_forgotten_with_its_last_descriptor(hooked, hooks, servers, wire, kind, held):
+    protocol = TCP if kind is tcp else UDP
+    program(hooks, service_port(wire.family, 1, [12], protocol=protocol))
+    known = hooks.maps[held]
+    with hooked.client("pod1"), kind(wire) as caller, contextlib.suppress(ConnectionRefusedError):
+        caller.connect(wire.vip(1))
+    assert not list(known.items())
+    with hooked.client("pod1"), kind(wire) as caller:
+        caller.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            caller.connect(wire.vip(1))
+        with caller.dup():
+            caller.close()
+            assert len(list(known.items())) == 1
+        assert not list(known.items())
 
 
 def test_connected_anew_to_the_endpoint_a_socket_hears_the_endpoint(hooked, hooks, servers, wire):

@@ -23,7 +23,7 @@ from backends.ebpf.driver import device_layout
 from backends.ebpf.driver.device_layout import DeviceFlag, Host, HostFlag, SocketHooks
 from backends.ebpf.driver.namespaces import Namespaces
 from backends.ebpf.driver.pods import PodFlag, Pods
-from backends.ebpf.driver.sockets import UdpSockets
+from backends.ebpf.driver.sockets import TRANSLATED_SOCKETS, TranslatedSockets
 from backends.ebpf.render.layout import TableMap, packed
 from backends.ebpf.render.renderer import Renderer
 from backends.kernel import namespaces
@@ -32,6 +32,7 @@ from backends.kernel.bpf.maps import Map
 from backends.kernel.bpf.programs import AttachType
 from backends.kernel.bpf.ring import RingBuffer
 from kproxy.core.addresses import Family, family_of
+from kproxy.core.objects import Protocol
 from kproxy.core.table import ForwardingTable, FromInterface, FromInterfacePrefix, LocalPods
 from tests.support.ebpf.place import cgroup_root, joined
 from tests.support.ebpf.sources import Loaded
@@ -176,13 +177,20 @@ class HookedNetwork:
             flags = int.from_bytes(value[width:], sys.byteorder) | PodFlag.MESHED
             held.update(key, value[:width] + flags.to_bytes(4, sys.byteorder))
 
-    def udp_sockets(self, family: Family, clock=time.monotonic) -> UdpSockets:
-        """Return what knows the connected UDP sockets, as an agent on the node has it."""
-        return UdpSockets(
+    def sockets(
+        self,
+        family: Family,
+        protocol: Protocol,
+        clock=time.monotonic,
+        seen: Namespaces | None = None,
+    ) -> TranslatedSockets:
+        """Return what knows the connected sockets, as an agent on the node has it."""
+        return TranslatedSockets(
             family,
-            sockets=self.families[family].maps["udp_sockets"],
+            protocol,
+            sockets=self.families[family].maps[TRANSLATED_SOCKETS[protocol]],
             clock=clock,
-            seen=self.namespaces,
+            seen=seen or self.namespaces,
         )
 
     def joined(self) -> AbstractContextManager[None]:
