@@ -18,16 +18,19 @@ VENV := .venv/bin
 MODE := iptables
 # Of pytest. Each makes its own API server and namespaces, and half of the time is waiting.
 PROCESSES := 2
+# What `make vm` runs, from this folder.
+CMD := uname --all
 
 # What the data paths and the tests call, what python-iptables and bench/ are compiled with, what the
-# C of the eBPF data path is compiled with, and what builds and runs the image without a registry or a
-# container engine.
+# C of the eBPF data path is compiled with, what builds and runs the image without a registry or a
+# container engine, and what boots another kernel.
 PACKAGES := iproute2 iptables ipset nftables conntrack procps \
 	python3-venv python3-dev gcc libc6-dev \
 	python3-bpfcc linux-headers-$(shell dpkg --print-architecture) \
-	mmdebstrap buildah crun
+	mmdebstrap buildah crun \
+	qemu-system-x86 busybox-static kmod
 
-.PHONY: help demo test check lint kernel bench numbers image programs packages setup clean
+.PHONY: help demo test check lint kernel vm bench numbers image programs packages setup clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -43,6 +46,9 @@ check: lint ## what needs no root: linters, types, layers, pure tests (1 minute)
 
 kernel: setup programs ## the tests that send packets through the kernel, in their own namespaces
 	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -n $(PROCESSES) -m kernel
+
+vm: setup programs ## run CMD on Debian's own kernel, in a virtual machine (boots in 15 s)
+	@$(ROOT_ENV) $(VENV)/python -m tests.support.vm $(CMD)
 
 lint: setup
 	@$(VENV)/ruff check .
@@ -62,9 +68,10 @@ numbers: setup ## write the table in README.md again from bench/results/*.json
 image: packages ## build the container image kproxy:<version>, with docker or buildah
 	@deploy/image/build
 
-programs: setup ## build etcd, kube-apiserver and others from their Go modules (7 minutes, once)
+programs: setup ## build etcd, kube-apiserver and others from their Go modules, fetch a kernel (7 minutes, once)
 	@$(VENV)/python -m tests.support.cluster.programs
 	@$(VENV)/python -m tests.deploy.promtool
+	@$(VENV)/python -m tests.support.vm.kernel
 
 setup: packages .venv/.ready
 
