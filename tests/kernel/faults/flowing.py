@@ -23,7 +23,14 @@ _PAUSE_S = 0.005
 class Flowing:
     """Speaks in every conversation and opens a new one of each way, round after round."""
 
-    def __init__(self, network: Network, pods: Iterable[str], ways: Iterable[Way]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        pods: Iterable[str],
+        ways: Iterable[Way],
+        *,
+        connected: bool = True,  # also of UDP
+    ) -> None:
         self.rounds = 0
         self.silenced: list[str] = []
         self.new_met: set[str] = set()
@@ -32,7 +39,8 @@ class Flowing:
         self._talk.serve(*pods)
         self._ways = list(ways)
         self._pods = set(pods)
-        self._lasting = {way: self._talk.open(*way) for way in self._ways}
+        self._connected = connected
+        self._lasting = {way: self._open(way) for way in self._ways}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -70,11 +78,14 @@ class Flowing:
         while not self._over.is_set():
             for way, lasting in self._lasting.items():
                 self._note(f"{way} goes on", self.lasting_met, lasting)
-                new = self._talk.open(*way)
+                new = self._open(way)
                 self._note(f"{way} begins", self.new_met, new)
                 new.end()
             self.rounds += 1
             time.sleep(_PAUSE_S)
+
+    def _open(self, way: Way) -> Conversation:
+        return self._talk.open(*way, connected=self._connected)
 
     def _note(self, what: str, met: set[str], asked: Conversation) -> None:
         partner = asked.partner(quiet_s=_QUIET_S)

@@ -73,7 +73,7 @@ class EbpfNode:
             return
         if not self._known:
             for machine in machines.values():
-                self._ends.enter_context(_inhabited(machine))
+                self._ends.enter_context(inhabited(machine))
         with self._place.joined():
             for family in self._backends.keys() - self._known:
                 self._introduce(machines, family)
@@ -124,7 +124,7 @@ def pins(bpffs: Path, family: Family) -> list[str]:
 
 
 @contextlib.contextmanager
-def _inhabited(machine: Namespace) -> Iterator[None]:
+def inhabited(machine: Namespace) -> Iterator[None]:
     """Have a process of its own in a machine: by it a namespace is found and looked at."""
     with machine.entered():
         process = subprocess.Popen(["sleep", "infinity"])

@@ -84,6 +84,7 @@ class Network:
     def __init__(self, pods: Pods = Pods.ROUTED) -> None:
         self._pods = pods
         self.namespaces = {name: Namespace(name) for name in _NAMES}
+        self._places = {**plan.PLACES, **{ipv6_of(a): name for a, name in plan.PLACES.items()}}
         try:
             self._build()
             self._exchange = Exchange(self.namespaces)
@@ -100,6 +101,26 @@ class Network:
     def local_addresses(self) -> frozenset[str]:
         """Every address of the node under test, of both families."""
         return frozenset(plan.NODE_ADDRESSES) | {ipv6_of(a) for a in plan.NODE_ADDRESSES}
+
+    def machine(self, address: str) -> Namespace:
+        """Return the namespace that an address of either family lives in."""
+        return self.namespaces[self._places[address]]
+
+    def add_pod(self, name: str, address: str) -> None:
+        """Join one more pod to the node, by an interface of the same name."""
+        self.namespaces[name] = Namespace(name)
+        self._places |= {address: name, ipv6_of(address): name}
+        _set(self.namespaces[name], _SYSCTLS)
+        with _links(self.node) as node:
+            node.connect(name, self.namespaces[name])
+            self._lead(node, name, address)
+        self._attach(name, (address,))
+
+    def remove_pod(self, name: str) -> None:
+        """Take a pod away that was joined later, its interface at once."""
+        with _links(self.node) as node:
+            node.remove(name)
+        self.namespaces.pop(name).close()
 
     def serve(self, ports: Iterable[int], at: Iterable[str] = _NAMES) -> None:
         """Let namespaces answer on these ports, by all protocols and both families.
@@ -170,13 +191,17 @@ class Network:
             self._introduce_pods()
 
     def _join_by_routes(self, node: _Links) -> None:
-        node.connect("pod1", self.namespaces["pod1"])
-        node.connect("pod2", self.namespaces["pod2"])
+        for pod, address in (("pod1", plan.POD1), ("pod2", plan.POD2)):
+            node.connect(pod, self.namespaces[pod])
+            self._lead(node, pod, address)
         node.bridge("cbr0", {"br3": self.namespaces["pod3"]})
-        for interface, pod in (("pod1", plan.POD1), ("pod2", plan.POD2), ("cbr0", plan.POD3)):
-            node.address(interface, plan.NODE_POD_SIDE)
-            node.route(interface, to=pod)
-            node.neighbour(interface, pod, MAC_OF_PEER)
+        self._lead(node, "cbr0", plan.POD3)
+
+    def _lead(self, node: _Links, interface: str, pod: str) -> None:
+        """Let the node reach a pod by an interface."""
+        node.address(interface, plan.NODE_POD_SIDE)
+        node.route(interface, to=pod)
+        node.neighbour(interface, pod, MAC_OF_PEER)
 
     def _join_by_bridge(self, node: _Links) -> None:
         node.bridge("cbr0", {f"br-{pod}": self.namespaces[pod] for pod in _PODS})
@@ -229,6 +254,10 @@ class _Links:
             self.connect(port, to)
             self._netlink.link("set", index=self._find(port), master=self._find(name))
         self.up(name)
+
+    def remove(self, name: str) -> None:
+        """Remove an interface."""
+        self._netlink.link("del", index=self._find(name))
 
     def mac(self, name: str, address: str) -> None:
         """Give an interface another link address."""

@@ -25,7 +25,7 @@ NODE = node(pod_cidrs=(plan.POD_CIDR, in_family(plan.POD_CIDR, Family.IPV6)))
 def both(
     name: str,
     cluster_ip: str,
-    *endpoints: str,
+    *endpoints: str | dict[str, object],
     ports: tuple[Mapping[str, object], ...] = (),
     slice_ports: tuple[Mapping[str, object], ...] = (
         {"name": "", "port": POD_PORT, "protocol": "TCP"},

@@ -8,7 +8,6 @@ import socket
 
 from kproxy.core.addresses import Family, family_of
 from kproxy.core.objects import Protocol
-from tests.support.net import plan
 from tests.support.net.ancillary import drained
 from tests.support.net.loop import Loop
 from tests.support.net.network import Network
@@ -38,13 +37,26 @@ class Conversations:
                 self._serve(in_family(address, family), name=address.encode())
 
     def open(
-        self, source: str, to: str, protocol: Protocol, family: Family, *, source_port: int = 0
+        self,
+        source: str,
+        to: str,
+        protocol: Protocol,
+        family: Family,
+        *,
+        source_port: int = 0,
+        connected: bool = True,
     ) -> Conversation:
-        """Begin to talk from one machine to a frontend ("ip:port")."""
+        """Begin to talk from one machine to a frontend ("ip:port").
+
+        A socket of UDP that is not `connected` names the frontend each time, and hears it alone.
+        """
         address, _, port = to.rpartition(":")
         client = self._socket(in_family(source, family), _KINDS[protocol])
         client.bind((in_family(source, family), source_port))
-        client.connect_ex((in_family(address, family), int(port)))
+        frontend = (in_family(address, family), int(port))
+        if not connected and protocol is Protocol.UDP:
+            return Conversation(self._loop, client, frontend)
+        client.connect_ex(frontend)
         return Conversation(self._loop, client)
 
     def close(self) -> None:
@@ -77,8 +89,7 @@ class Conversations:
             self._loop.close(connection)
 
     def _socket(self, address: str, kind: socket.SocketKind) -> socket.socket:
-        place = _PLACES[address]
-        with self._network.namespaces[place].entered():
+        with self._network.machine(address).entered():
             made = socket.socket(FAMILIES[family_of(address)], kind | socket.SOCK_NONBLOCK)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return made
@@ -87,9 +98,12 @@ class Conversations:
 class Conversation:
     """A client's end; it speaks only when it is asked."""
 
-    def __init__(self, loop: Loop, client: socket.socket) -> None:
+    def __init__(
+        self, loop: Loop, client: socket.socket, frontend: tuple[str, int] | None = None
+    ) -> None:
         self._loop = loop
         self._client = client
+        self._frontend = frontend  # None: the socket is connected to it
         self.source_port: int = client.getsockname()[1]
 
     def partner(self, *, quiet_s: float = _PATIENCE_S) -> str:
@@ -115,22 +129,30 @@ class Conversation:
     def _say(self, answers: list[str]) -> None:
         self._loop.watch(self._client, lambda: self._hear(answers))
         try:
-            self._client.send(b"who is there?")
+            self._speak(b"who is there?")
         except OSError as error:
             answers.append(str(error))
 
+    def _speak(self, what: bytes) -> None:
+        if self._frontend is None:
+            self._client.send(what)
+        else:
+            self._client.sendto(what, self._frontend)
+
     def _hear(self, answers: list[str]) -> None:
         try:
-            answers.append(self._client.recv(_LARGEST).decode() or "the end")
+            said, by = self._client.recvfrom(_LARGEST)
         except BlockingIOError:
             return
         except OSError as error:
             answers.append(str(error))
+            return
+        if self._frontend in (None, by[:2] if by else None):
+            answers.append(said.decode() or "the end")
+        else:
+            answers.append(f"not the frontend, but {by}")
 
 
 def _answer_datagrams(server: socket.socket, name: bytes) -> None:
     for _, source in drained(lambda: server.recvfrom(_LARGEST)):
         server.sendto(name, source)
-
-
-_PLACES = {**plan.PLACES, **{plan.ipv6_of(a): place for a, place in plan.PLACES.items()}}
