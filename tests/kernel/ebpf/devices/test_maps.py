@@ -182,10 +182,13 @@ def test_an_address_is_claimed_before_it_is_own(node, monkeypatch):
 def test_own_ipv6_addresses_count_once_they_can_be_used(node6):
     devices = node6.start()
     ip("addr add fd00::1/64 dev up0 nodad", "addr add fd00::2/64 dev lo")
-    follow(node6, devices)
+
+    def known():
+        node6.settle(devices)
+        return is_own(node6, "fd00::1") and is_own(node6, "fd00::2")
+
+    waiting.until(known, within_s=waiting.LONGEST_S, what="the kernel lets addresses be used")
     assert is_own(node6, "::1")
-    assert is_own(node6, "fd00::1")
-    assert is_own(node6, "fd00::2")
     assert not is_own(node6, "fd00::3")
     ip("link del up0")
     follow(node6, devices)
