@@ -22,7 +22,7 @@ import click
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 
-from backends.ebpf.driver.loader import family_folder
+from backends.ebpf.driver.loader import family_folder, shared_folder
 from backends.kernel.bpf import maps, programs
 from backends.kernel.bpf.programs import Code, Program, ProgramType
 from bench.cluster import NODE_ADDRESS, Cluster
@@ -49,18 +49,19 @@ def main(services: int, endpoints: int, flows: int, rounds: int, date: str) -> N
     """Measure the programs and maps of IPv4."""
     cluster = Cluster(services, endpoints)
     with programmed(cluster, EBPF) as stage, stage.node.entered():
-        folder = family_folder(stage.place.bpffs, Family.IPV4) / "current"
         outside = details(stage.node, "outside")
-        rows = list(measure(folder, outside, cluster, flows=flows, rounds=rounds))
+        rows = list(measure(stage.place.bpffs, outside, cluster, flows=flows, rounds=rounds))
     parameters = {"services": services, "endpoints": endpoints, "flows": flows, "rounds": rounds}
     record("programs", date=date, parameters=parameters, results=rows)
 
 
 def measure(
-    folder: Path, device: Row, cluster: Cluster, *, flows: int, rounds: int
+    bpffs: Path, device: Row, cluster: Cluster, *, flows: int, rounds: int
 ) -> Iterator[Row]:
     """Return a row for each thing that is measured; `device` is where the packets come in."""
-    idle_bytes = charged_bytes(folder / "maps")
+    kernel_maps = family_folder(bpffs, Family.IPV4) / "current" / "maps"
+    attached = shared_folder(bpffs) / "current" / "programs"
+    idle_bytes = charged_bytes(kernel_maps)
     ethernet = Ether(dst=device["address"])
     foreign = ethernet / IP(src=OUTSIDE, dst=_FOREIGN) / UDP(sport=_FIRST_PORT) / bytes(18)
     opening, later = (
@@ -75,7 +76,7 @@ def measure(
         for flags in ("S", "A")
     )
     with (
-        programs.pinned(folder / "programs" / "ingress") as ingress,
+        programs.pinned(attached / "gate_ingress") as ingress,
         programs.load(_nothing(), {}) as nothing,
     ):
         runs = _Runs(ingress, nothing, _CONTEXT.pack(device["ifindex"]))
@@ -86,7 +87,7 @@ def measure(
     yield {"what": "maps, before any flow", "bytes": idle_bytes}
     yield {
         "what": "maps, of a flow",
-        "bytes": (charged_bytes(folder / "maps") - idle_bytes) / flows,
+        "bytes": (charged_bytes(kernel_maps) - idle_bytes) / flows,
     }
 
 

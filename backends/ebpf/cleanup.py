@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from threading import Lock
 
-from backends.ebpf.driver import attach, device_layout, forwarding, hooks, host, loader, places
+from backends.ebpf.driver import (
+    attach,
+    device_layout,
+    forwarding,
+    gate,
+    hooks,
+    host,
+    loader,
+    places,
+)
 from backends.ebpf.driver.loopback import Loopback
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
 log = logging.getLogger(__name__)
 
+# The last family to leave removes what all share, and must know that it is the last.
+_one_family = Lock()
+
 
 def clean_up(family: Family, root: Path) -> int:
     """Detach and unpin all programs of a family; return how many kernel objects there were.
 
-    What is attached goes before what it calls, and the rule that lets packets through last. Raises
-    BackendError.
+    What is attached goes before what it calls, and the rule that lets packets through last; what
+    families share goes with the last of them. Raises BackendError.
     """
     removed = 0
-    if is_here(family, root):
-        removed += hooks.remove(places.hooks(root, family))
-        removed += attach.clean_up(family, root)
-        removed += _close_loopback(family, root)
-        removed += loader.unload(root, family)
+    with _one_family:
+        if is_here(family, root):
+            removed += hooks.remove(places.hooks(root, family))
+            removed += gate.leave(root, family) + attach.remove_own_links(root, family)
+            removed += _close_loopback(family, root)
+            removed += loader.unload(loader.family_folder(root, family))
     return removed + forwarding.remove(family)
 
 

@@ -41,6 +41,7 @@ _CHILD = Path(__file__).with_name("bcc_child.py")
 _TIMEOUT_S = 120
 _LINUX_VERSION = 6 << 16 | 1 << 8
 _OPTIONS = ("-Wall", "-Werror", "-Wno-unused-function")  # not every hook needs all of a header
+_FAMILY = "KPROXY_FAMILY"
 _NUMBER = {Family.IPV4: 4, Family.IPV6: 6}
 
 _INCLUDE = re.compile(r"#include <kproxy/([\w/]+\.h)>")
@@ -85,9 +86,12 @@ class Request:
 
 
 def request(source: Path, family: Family) -> Request:
-    """Return what to ask for to have a source for a family."""
-    options = (f"-DKPROXY_FAMILY={_NUMBER[family]}", *_OPTIONS)
-    return Request(f"{source.name} for {family.value}", flatten(source), options)
+    """Return what to ask for to have a source for a family; it is one for all if they share it."""
+    text = flatten(source)
+    if _FAMILY not in text:
+        return Request(source.name, text, _OPTIONS)
+    options = (f"-D{_FAMILY}={_NUMBER[family]}", *_OPTIONS)
+    return Request(f"{source.name} for {family.value}", text, options)
 
 
 def load_unit(source: Path, family: Family, *, cache: Path) -> Unit:
@@ -97,14 +101,22 @@ def load_unit(source: Path, family: Family, *, cache: Path) -> Unit:
     """
     wanted = request(source, family)
     unit = _kept(wanted, cache)
-    if unit is None:
-        with _one_compiler:
+    if unit is not None:
+        return unit
+    with _one_compiler:
+        unit = _kept(wanted, cache)  # by another family's thread, if they share it
+        if unit is None:
             unit = compile_unit(wanted, headers.find(cache / "headers", os.environ))
-        try:
-            keep(cache, unit)
-        except OSError as error:
-            log.warning("%s: not kept in %s, compiled at each start: %s", unit.name, cache, error)
+            _try_to_keep(cache, unit)
     return unit
+
+
+def _try_to_keep(cache: Path, unit: Unit) -> None:
+    """Keep a unit for later starts, or say that it cannot be."""
+    try:
+        keep(cache, unit)
+    except OSError as error:
+        log.warning("%s: not kept in %s, compiled at each start: %s", unit.name, cache, error)
 
 
 def kept(source: Path, family: Family, *, cache: Path) -> bool:
@@ -266,12 +278,13 @@ def main(arguments: Sequence[str]) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)  # for everybody to read, unlike a cache
     with tempfile.TemporaryDirectory() as made:
         tree = headers.find(Path(made), os.environ)
-        for source in sorted(SOURCES.glob("*.bpf.c")):
-            for family in Family:
-                unit = compile_unit(request(source, family), tree)
-                keep(Path(folder), unit)
-                os.chmod(Path(folder) / unit.digest, 0o644)
-                print(f"{unit.digest[:12]} {unit.name}, by {unit.compiler}")
+        sources = sorted(SOURCES.glob("*.bpf.c"))
+        asked = [request(source, family) for source in sources for family in Family]
+        for wanted in dict.fromkeys(asked):
+            unit = compile_unit(wanted, tree)
+            keep(Path(folder), unit)
+            os.chmod(Path(folder) / unit.digest, 0o644)
+            print(f"{unit.digest[:12]} {unit.name}, by {unit.compiler}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from backends.ebpf import check, cleanup
+from backends.ebpf.driver.gate import Gate
 from backends.ebpf.driver.loopback import Loopback
 from backends.ebpf.driver.opening import open_backend
 from backends.ebpf.driver.surroundings import Surroundings
@@ -27,6 +28,7 @@ class EbpfPath:
         self._options = options
         self._take_over = TakeOver() if options.take_over else None
         self._opened: set[Family] = set()
+        self._gate = Gate(options.bpffs)
 
     def backend(self, family: Family) -> Backend:
         """Return the data path of a family."""
@@ -34,7 +36,7 @@ class EbpfPath:
             self._take_over.expect(family)
         self._opened.add(family)
         bpffs.provide(self._options.bpffs)
-        return open_backend(family, self._options)
+        return open_backend(family, self._options, self._gate)
 
     def prepare(self, family: Family, rules: NodeRules) -> int:
         """Set what a process without privileges could not; return how much was missing."""

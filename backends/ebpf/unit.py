@@ -1,4 +1,4 @@
-"""What the compiler makes of one C source for one IP family, as it is kept and shipped."""
+"""What the compiler makes of one C source for an IP family, or for all, as kept and shipped."""
 
 from __future__ import annotations
 

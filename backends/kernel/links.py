@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
@@ -73,6 +74,15 @@ def links() -> list[Link]:
     request = _HEADER.pack(0, 0, 0, 0, 0) + attribute(_MASK, _SKIP_STATISTICS)
     found = listed("list the network devices", _GET_LINKS, request, strict=True)
     return sorted(map(_parsed, found))
+
+
+def exists(device: int) -> bool:
+    """Say whether a device of this network namespace has a number."""
+    try:
+        socket.if_indextoname(device)
+    except OSError:
+        return False
+    return True
 
 
 def changed_link(event: Event) -> Link | None:

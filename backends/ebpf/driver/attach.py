@@ -12,12 +12,13 @@ import logging
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 from backends.ebpf.driver.clsact import ClsactFilters
-from backends.ebpf.driver.loader import family_folder
+from backends.ebpf.driver.loader import family_folder, shared_folder
 from backends.ebpf.driver.sides import Place, Programs, Side
 from backends.ebpf.driver.tcx import TcxLinks
-from backends.kernel import traffic_control
+from backends.kernel import links, traffic_control
 from backends.kernel.bpf.programs import Program
 from backends.kernel.bpf.syscall import KernelRefusal
 from backends.kernel.netlink import NetlinkRefusal
@@ -25,30 +26,31 @@ from kproxy.core.addresses import Family
 
 log = logging.getLogger(__name__)
 
+_DEVICES = "devices"
 _MOST_MOVES = 3  # of one program at one device: somebody else may insist as well
 
 
 class Attacher:
-    """One family's programs at devices. Any call may raise BackendError.
+    """Our programs at devices, for several threads. Any call may raise BackendError.
 
     `root` is a BPF file system; `by_tcx` asks for tcx, which the kernel must have.
     """
 
-    def __init__(self, family: Family, root: Path, *, by_tcx: bool) -> None:
-        self._family = family
-        kin = [_links(root, other) for other in Family if other is not family]
-        self._tcx = TcxLinks(_links(root, family), kin)
-        self._clsact = ClsactFilters(family, _qdiscs(root, family))
+    def __init__(self, root: Path, *, by_tcx: bool) -> None:
+        self._tcx = TcxLinks(_links(root))
+        self._clsact = ClsactFilters(_qdiscs(root))
         self._by_tcx = by_tcx
+        self._lock = Lock()
         self._moves: Counter[tuple[int, Side]] = Counter()
         self._told_of_others = False
 
     def attach(self, device: int, programs: Programs) -> bool:
         """Attach what a device lacks, in the right place; return whether the device is there."""
         try:
-            for side in Side:
-                self._attach(device, side, programs.at(side))
-            self._tell_of_others(device)
+            with self._lock:
+                for side in Side:
+                    self._attach(device, side, programs.at(side))
+                self._tell_of_others(device)
         except (KernelRefusal, NetlinkRefusal) as refused:
             if refused.number != errno.ENODEV:
                 raise
@@ -63,7 +65,8 @@ class Attacher:
         if not self._by_tcx:
             return False
         try:
-            return any(self._is_disturbed(device, side) for side in Side)
+            with self._lock:
+                return any(self._is_disturbed(device, side) for side in Side)
         except KernelRefusal as refused:
             if refused.number != errno.ENODEV:
                 raise
@@ -71,21 +74,29 @@ class Attacher:
 
     def detach(self, device: int) -> int:
         """Take our programs off a device; return how many kernel objects those were."""
-        removed = sum(self._tcx.take_off(device, side) for side in Side)
-        removed += sum(self._clsact.take_off(device, side) for side in Side)
-        return removed + self._clsact.remove_qdisc(device)
+        with self._lock:
+            removed = sum(self._tcx.take_off(device, side) for side in Side)
+            removed += sum(self._clsact.take_off(device, side) for side in Side)
+            return removed + self._clsact.remove_qdisc(device)
 
     def forget(self, device: int) -> None:
-        """Remove what is left of a device that is gone."""
-        for side in Side:
-            self._tcx.take_off(device, side)
-            self._moves.pop((device, side), None)
-        self._clsact.forget(device)
+        """Remove what is left of a device that is gone.
+
+        Where one has its number, another thread may have attached that already.
+        """
+        with self._lock:
+            if links.exists(device):
+                return
+            for side in Side:
+                self._tcx.take_off(device, side)
+                self._moves.pop((device, side), None)
+            self._clsact.forget(device)
 
     def known(self) -> set[int]:
         """Return the devices that something is kept of, gone ones too."""
-        pinned = {device for device, _ in self._tcx.pinned()}
-        return pinned.union(self._clsact.noted())
+        with self._lock:
+            pinned = {device for device, _ in self._tcx.pinned()}
+            return pinned.union(self._clsact.noted())
 
     def _attach(self, device: int, side: Side, program: Program) -> None:
         if not self._by_tcx or self._is_behind_filters(device, side):
@@ -122,10 +133,10 @@ class Attacher:
         ):
             self._told_of_others = True
             log.info(
-                "%s: programs of others run before ours where packets leave, as at the device"
+                "programs of others run before ours where packets leave, as at the device"
                 " number %d: they have to pass them on (TC_ACT_UNSPEC), or answers of Services"
                 " stay untranslated there",
-                *(self._family.value, device),
+                device,
             )
 
     def _may_move(self, device: int, side: Side, place: Place) -> bool:
@@ -135,30 +146,43 @@ class Attacher:
         self._moves[device, side] += 1
         if self._moves[device, side] == _MOST_MOVES:
             log.warning(
-                "%s: another program insists on our place at the %s of the device number %d:"
+                "another program insists on our place at the %s of the device number %d:"
                 " ours is moved once more, and then stays where it is",
-                *(self._family.value, side.value, device),
+                *(side.value, device),
             )
         return True
 
 
-def clean_up(family: Family, root: Path) -> int:
-    """Take a family's programs off all devices; return how many kernel objects those were.
+def clean_up(root: Path) -> int:
+    """Take our programs off all devices; return how many kernel objects those were.
 
     Raises BackendError.
     """
-    attacher = Attacher(family, root, by_tcx=True)
+    attacher = Attacher(root, by_tcx=True)
     devices = attacher.known() | traffic_control.devices_with_clsact()
     removed = sum(map(attacher.detach, sorted(devices)))
-    for folder in (_links(root, family), _qdiscs(root, family)):
+    for folder in (_links(root), _qdiscs(root)):
         with suppress(OSError):  # what is still in use stays
             folder.rmdir()
     return removed
 
 
-def _links(root: Path, family: Family) -> Path:
-    return family_folder(root, family) / "devices"
+def remove_own_links(root: Path, family: Family) -> int:
+    """Detach the links of a kproxy that had a program for each family at each device.
+
+    Returns how many there were. Raises BackendError.
+    """
+    folder = family_folder(root, family) / _DEVICES
+    own = TcxLinks(folder)
+    removed = sum(own.take_off(device, side) for device, side in list(own.pinned()))
+    with suppress(FileNotFoundError):
+        folder.rmdir()
+    return removed
 
 
-def _qdiscs(root: Path, family: Family) -> Path:
-    return family_folder(root, family).parent / "qdiscs"  # one for all families
+def _links(root: Path) -> Path:
+    return shared_folder(root) / _DEVICES
+
+
+def _qdiscs(root: Path) -> Path:
+    return shared_folder(root).parent / "qdiscs"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from backends.ebpf.driver.counters import Counters
 from backends.ebpf.driver.devices import Devices
 from backends.ebpf.driver.flows import Flows
+from backends.ebpf.driver.gate import Gate
 from backends.ebpf.driver.hand_over import HandOver
 from backends.ebpf.driver.in_force import InForce
 from backends.ebpf.driver.loader import Version
@@ -43,6 +44,7 @@ class Parts:
     """
 
     version: Version
+    gate: Gate
     table: TableMaps
     in_force: InForce
     devices: Devices
@@ -165,7 +167,7 @@ class EbpfBackend:
             return
         self._events.close()
         parts = self._parts
-        for each in (parts.devices, parts.pods, parts.version):
+        for each in (parts.devices, parts.pods, parts.version, parts.gate):
             if each is not None:
                 each.close()
 

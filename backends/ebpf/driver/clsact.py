@@ -13,31 +13,23 @@ from backends.ebpf.driver.sides import Place, Side
 from backends.kernel import traffic_control
 from backends.kernel.bpf.programs import Program
 from backends.kernel.traffic_control import LAST_PRIORITY, Filter, Parent
-from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
 PARENTS = {Side.INGRESS: Parent.INGRESS, Side.EGRESS: Parent.EGRESS}
 
 _BPF = "bpf"
-_NAMES = "kproxy-"
-# Handles are apart by family; a filter that moves is there twice for a moment.
-_HANDLES = {
-    Family.IPV4: (0x6B700041, 0x6B700042),
-    Family.IPV6: (0x6B700061, 0x6B700062),
-}
+_NAME = "kproxy"
+_HANDLES = (0x6B700041, 0x6B700042)  # a filter that moves is there twice for a moment
 _TRIES = 16  # priorities, where others have the best one for filters of another kind
 
 
 class ClsactFilters:
-    """One family's filters. Any call may raise BackendError.
+    """Our filters. Any call may raise BackendError.
 
-    `notes` is a folder that remembers, in folders of its own, which qdiscs are ours. Families
-    share it as they share the qdiscs: the last one to leave removes them.
+    `notes` is a folder that remembers, in folders of its own, which qdiscs are ours.
     """
 
-    def __init__(self, family: Family, notes: Path) -> None:
-        self._name = _NAMES + family.value.lower()
-        self._handles = _HANDLES[family]
+    def __init__(self, notes: Path) -> None:
         self._notes = notes
 
     def put(self, device: int, side: Side, program: Program, *, move: bool) -> None:
@@ -47,10 +39,10 @@ class ClsactFilters:
         """
         self._add_qdisc(device)
         found = traffic_control.filters(device, PARENTS[side])
-        ours = [each for each in found if self._is_ours(each)]
+        ours = [each for each in found if _is_ours(each)]
         if not ours or move:
             taken = {each.handle for each in ours}
-            handle = next(each for each in self._handles if each not in taken)
+            handle = next(each for each in _HANDLES if each not in taken)
             self._insert(device, side, handle, program)
         else:
             kept = ours.pop(0)
@@ -61,17 +53,21 @@ class ClsactFilters:
 
     def place(self, device: int, side: Side) -> Place:
         """Say how our program stands to those of others."""
-        return self._place(traffic_control.filters(device, PARENTS[side]), side)
+        found = traffic_control.filters(device, PARENTS[side])
+        ours = [_is_ours(each) for each in found]
+        if not any(ours):
+            return Place.MISSING
+        return Place.RIGHT if ours[0 if side is Side.INGRESS else -1] else Place.OVERTAKEN
 
     def beside_others(self, device: int, side: Side) -> bool:
         """Say whether filters of others are there too."""
         found = traffic_control.filters(device, PARENTS[side])
-        return not all(map(_is_kin, found))
+        return not all(map(_is_ours, found))
 
     def take_off(self, device: int, side: Side) -> int:
         """Detach our program; return how many filters that were."""
         found = traffic_control.filters(device, PARENTS[side])
-        ours = [each for each in found if self._is_ours(each)]
+        ours = [each for each in found if _is_ours(each)]
         return sum(traffic_control.remove_filter(device, PARENTS[side], each) for each in ours)
 
     def remove_qdisc(self, device: int) -> bool:
@@ -106,26 +102,16 @@ class ClsactFilters:
         if side is Side.EGRESS:
             best = range(LAST_PRIORITY, LAST_PRIORITY - _TRIES, -1)
         for priority in best:
-            wanted = Filter(priority, handle, _BPF, self._name, program.number)
+            wanted = Filter(priority, handle, _BPF, _NAME, program.number)
             if traffic_control.put_filter(device, PARENTS[side], wanted, program, replace=False):
                 return
         doing = f"adding a filter at the {side.value} of the device number {device}"
         detail = "others have the priorities, or a qdisc that knows no egress"
         raise BackendError(doing, detail, transient=False)
 
-    def _place(self, found: list[Filter], side: Side) -> Place:
-        at = [number for number, each in enumerate(found) if self._is_ours(each)]
-        if not at:
-            return Place.MISSING
-        ahead = found[: at[0]] if side is Side.INGRESS else found[at[-1] + 1 :]
-        return Place.RIGHT if all(map(_is_kin, ahead)) else Place.OVERTAKEN
-
-    def _is_ours(self, found: Filter) -> bool:
-        return found.kind == _BPF and found.name == self._name
-
     def _note(self, device: int) -> Path:
         return self._notes / str(device)
 
 
-def _is_kin(found: Filter) -> bool:
-    return found.kind == _BPF and found.name.startswith(_NAMES)
+def _is_ours(found: Filter) -> bool:
+    return found.kind == _BPF and found.name.startswith(_NAME)

@@ -9,16 +9,16 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from backends.ebpf.driver import attach, places
 from backends.ebpf.driver import hooks as socket_hooks
-from backends.ebpf.driver import places
 from backends.ebpf.driver.claims import Claims
 from backends.ebpf.driver.device_layout import HostFlag, SocketHooks
 from backends.ebpf.driver.devices import Devices
+from backends.ebpf.driver.gate import Gate
 from backends.ebpf.driver.hand_over import HandOver
 from backends.ebpf.driver.hooks import Hooks
 from backends.ebpf.driver.host import HostSettings
 from backends.ebpf.driver.loader import Version
-from backends.ebpf.driver.sides import Programs
 from backends.kernel.bpf.programs import Code
 from kproxy.core.addresses import Family
 
@@ -45,6 +45,7 @@ class InForce:
         *,
         hooks: Hooks | None,
         codes: Mapping[str, Code],
+        gate: Gate,
         devices: Devices,
         claims: Claims,
         hand_over: HandOver,
@@ -55,12 +56,14 @@ class InForce:
         self._version = version
         self._hooks = hooks
         self._codes = codes
+        self._gate = gate
         self._devices = devices
         self._claims = claims
         self._hand_over = hand_over
         self._host = HostSettings(version.maps["host"])
         self._mark = mark
         self._hooked = hooked
+        self._root = root
         self._folder = places.hooks(root, family)
         self._marker = places.in_force(root, family)
         self._taken_up = False
@@ -94,7 +97,7 @@ class InForce:
         self._write_host()
         if not self._taken_up:
             self._attach()
-        mended = self._version.mend()
+        mended = self._version.mend() + self._gate.mend(self._family, self._version.programs)
         if mended:
             log.info(
                 "%s: put back %d pins or constants of our programs", self._family.value, mended
@@ -103,6 +106,8 @@ class InForce:
         if repaired:
             log.info("%s: attached %d socket hooks again", self._family.value, repaired)
         if not self._retired and self._devices.attached():
+            attach.remove_own_links(self._root, self._family)
+            self._gate.retire()
             self._version.retire()
             self._retired = True
 
@@ -110,13 +115,13 @@ class InForce:
         self._host.write(mark=self._mark, node_ports=_NODE_PORTS, socket_hooks=self._hooked)
 
     def _attach(self) -> None:
-        programs = self._version.programs
         try:
             if self._hooks is None:
                 socket_hooks.remove(self._folder)
             else:
-                self._hooks.attach(programs, self._codes)
+                self._hooks.attach(self._version.programs, self._codes)
         finally:  # what no hook translates, programs at devices do
-            self._devices.attach(Programs(programs["ingress"], programs["egress"]))
+            self._gate.lead_to(self._family, self._version.programs)
+            self._devices.attach(self._gate.programs)
             self._claims.complete()
         self._taken_up = True

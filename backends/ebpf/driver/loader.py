@@ -1,8 +1,10 @@
 """Versions of the programs below the BPF file system: made beside, published by one rename.
 
-    <bpffs>/kproxy/<family>/current/maps/…, programs/…, version-<digest>/
-                            next/           one that is being made, or was in force until now
-                            former-<n>/     what others may still run
+    <bpffs>/kproxy/<name>/current/maps/…, programs/…, version-<digest>/
+                          next/           one that is being made, or was in force until now
+                          former-<n>/     what others may still run
+
+The names are those of the families, and that of what they share (gate.py).
 
 A version holds all that its programs need. Maps of the same shape go over into the next version,
 and with them the flows in them: who gives a map's bytes another meaning gives it another name or
@@ -28,13 +30,13 @@ from backends.kernel.bpf.syscall import Descriptor, KernelRefusal
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
-_OURS = "kproxy"
+_OURS, _SHARED = "kproxy", "gate"
 _CURRENT, _NEXT, _FORMER = "current", "next", "former-"
 _MAPS, _PROGRAMS = "maps", "programs"
 
 
 class Version:
-    """The maps and programs of a family, from `open_version` until `close`.
+    """The maps and programs of a folder, from `open_version` until `close`.
 
     `is_published`: it is the one in force; else `publish` makes it that.
     """
@@ -115,18 +117,23 @@ def family_folder(root: Path, family: Family) -> Path:
     return root / _OURS / family.name.lower()
 
 
+def shared_folder(root: Path) -> Path:
+    """Return where pins are that families share, below a BPF file system."""
+    return root / _OURS / _SHARED
+
+
 def open_version(
-    root: Path, family: Family, units: Sequence[Unit], sizes: Mapping[str, int]
+    root: Path, folder: Path, units: Sequence[Unit], sizes: Mapping[str, int]
 ) -> Version:
     """Return the version that is in force if it is this one, else a new one, ready to publish.
 
-    `sizes` are the numbers of entries by the names of maps, where the sources' shall not hold.
-    Raises BackendError; of a program, VerifierRefusal. What is in force stays so in any case.
+    It is in a folder of ours below the BPF file system `root`. `sizes` are the numbers of entries
+    by the names of maps, where the sources' shall not hold. Raises BackendError; of a program,
+    VerifierRefusal. What is in force stays so in any case.
     """
     if not bpffs.is_bpffs(root):
         detail = f"it is no BPF file system; mount one: mount -t bpf bpf {root}"
         raise BackendError(f"pinning below {root}", detail, transient=False)
-    folder = family_folder(root, family)
     wanted, digest = shapes(units, sizes), _digest(units)
     with _refused(f"making room below {folder}"):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -140,7 +147,15 @@ def published_map(root: Path, family: Family, name: str) -> Map | None:
 
     Raises KernelRefusal.
     """
-    return _opened(family_folder(root, family) / _CURRENT / _MAPS / name)
+    return map_in(family_folder(root, family), name)
+
+
+def map_in(folder: Path, name: str) -> Map | None:
+    """Open a map of the version in force in a folder; None where there is none.
+
+    Raises KernelRefusal.
+    """
+    return _opened(folder / _CURRENT / _MAPS / name)
 
 
 def is_published(root: Path, family: Family) -> bool:
@@ -148,12 +163,11 @@ def is_published(root: Path, family: Family) -> bool:
     return (family_folder(root, family) / _CURRENT).is_dir()
 
 
-def unload(root: Path, family: Family) -> int:
-    """Remove every pin of a family; return how many there were. Raises BackendError."""
-    folder = family_folder(root, family)
+def unload(folder: Path) -> int:
+    """Remove every pin of a folder of ours; return how many there were. Raises BackendError."""
     with _refused(f"removing {folder}"):
         removed = bpffs.remove(folder)
-        with contextlib.suppress(OSError):  # the other family's are there, or nothing is
+        with contextlib.suppress(OSError):  # others are there, or nothing is
             folder.parent.rmdir()
     return removed
 
@@ -193,7 +207,7 @@ def _new(folder: Path, units: Sequence[Unit], wanted: Mapping[str, Shape], diges
     held = Objects()
     try:
         for name, shape in wanted.items():
-            if may_be_carried_over(shape):
+            if may_be_carried_over(name):
                 table = _of_shape(folder / _CURRENT / _MAPS / name, shape)
                 if table is not None:
                     held.hold_map(name, table)

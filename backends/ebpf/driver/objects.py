@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from backends.ebpf.render import crc32c
 from backends.ebpf.unit import Unit
 from backends.kernel.bpf import maps, programs
-from backends.kernel.bpf.maps import Map, MapType, Shape
+from backends.kernel.bpf.maps import Map, Shape
 from backends.kernel.bpf.programs import Program
 
 STAGES = "stages"
@@ -67,13 +67,24 @@ class Objects(ExitStack):
 
     def fill_stages(self, unit: Unit) -> int:
         """Put a unit's stages where its programs look for them; return how many were not there."""
-        missing = 0
-        for index, name in enumerate(unit.stages):
-            stage, key = self.programs[name], _INDEX.pack(index)
-            if self.maps[STAGES].lookup(key) != _INDEX.pack(stage.number):
-                self.maps[STAGES].update(key, _INDEX.pack(stage.fileno()))
-                missing += 1
-        return missing
+        return sum(
+            put_program(self.maps[STAGES], index, self.programs[name])
+            for index, name in enumerate(unit.stages)
+        )
+
+
+def put_program(array: Map, index: int, program: Program) -> bool:
+    """Let an array of programs lead to one; say whether it did not. Raises KernelRefusal."""
+    key = _INDEX.pack(index)
+    if array.lookup(key) == _INDEX.pack(program.number):
+        return False
+    array.update(key, _INDEX.pack(program.fileno()))
+    return True
+
+
+def remove_program(array: Map, index: int) -> bool:
+    """Let an array of programs lead nowhere; say whether it did. Raises KernelRefusal."""
+    return array.delete(_INDEX.pack(index))
 
 
 def private(units: Sequence[Unit], sizes: Mapping[str, int]) -> Objects:
@@ -101,6 +112,6 @@ def shapes(units: Sequence[Unit], sizes: Mapping[str, int]) -> dict[str, Shape]:
     return merged
 
 
-def may_be_carried_over(shape: Shape) -> bool:
+def may_be_carried_over(name: str) -> bool:
     """Say whether programs of two versions may share a map: not where it names the programs."""
-    return shape.type != MapType.PROG_ARRAY
+    return name != STAGES

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from backends.ebpf import compiler
-from backends.ebpf.driver import device_layout, loader, places, tcx
-from backends.ebpf.driver.attach import Attacher
+from backends.ebpf.driver import device_layout, loader, places
 from backends.ebpf.driver.backend import EbpfBackend, Parts
 from backends.ebpf.driver.claims import Claims
 from backends.ebpf.driver.counters import Counters
 from backends.ebpf.driver.devices import Devices
 from backends.ebpf.driver.flows import Flows
+from backends.ebpf.driver.gate import Gate
 from backends.ebpf.driver.hand_over import HandOver
 from backends.ebpf.driver.hooks import Hooks
 from backends.ebpf.driver.host import HostSettings
@@ -37,25 +38,30 @@ from backends.kernel.bpf.ring import RingBuffer
 from kproxy.core.addresses import Family
 
 
-def open_backend(family: Family, options: EbpfOptions) -> EbpfBackend:
+def open_backend(family: Family, options: EbpfOptions, gate: Gate) -> EbpfBackend:
     """Return the data path of a family, whose programs the kernel took. Raises BackendError.
 
-    Programs that are new to this kernel are tried out first, over maps of their own.
+    `gate` is one for all families. Programs that are new to this kernel are tried out first, over
+    maps of their own.
     """
     hooked = options.socket_hooks is not SocketHooks.OFF
     group = _group(options.cgroup) if hooked else None
     at_devices = _unit("tc", family, options)
     in_sockets = _unit("sock", family, options) if hooked else None
+    entrance = _unit("gate", family, options)
     units = [each for each in (in_sockets, at_devices) if each is not None]
-    version = loader.open_version(options.bpffs, family, units, options.sizes)
-    try:
-        if not version.is_published:
-            trial = partial(try_out, family, at_devices, in_sockets, group)
-            unless_tried(options.cache, units, trial)
-        return _put_together(family, options, version, in_sockets, group)
-    except BaseException:
-        version.close()
-        raise
+    folder = loader.family_folder(options.bpffs, family)
+    with ExitStack() as held:
+        gate.open(entrance)
+        held.callback(gate.close)
+        version = loader.open_version(options.bpffs, folder, units, options.sizes)
+        held.callback(version.close)
+        if not (version.is_published and gate.is_published):
+            trial = partial(try_out, family, entrance, at_devices, in_sockets, group)
+            unless_tried(options.cache, [*units, entrance], trial)
+        backend = _put_together(family, options, version, gate, in_sockets, group)
+        held.pop_all()
+    return backend
 
 
 def _group(path: Path | None) -> Path:
@@ -71,6 +77,7 @@ def _put_together(
     family: Family,
     options: EbpfOptions,
     version: Version,
+    gate: Gate,
     in_sockets: Unit | None,
     group: Path | None,
 ) -> EbpfBackend:
@@ -82,7 +89,7 @@ def _put_together(
         family,
         maps,
         claims=claims,
-        attacher=Attacher(family, root, by_tcx=tcx.supported()),
+        attacher=gate.attacher,
         loopback=Loopback(family, root),
         clock=time.monotonic,
     )
@@ -113,6 +120,7 @@ def _put_together(
         version,
         hooks=hooks,
         codes=in_sockets.programs if in_sockets is not None else {},
+        gate=gate,
         devices=devices,
         claims=claims,
         hand_over=hand_over,
@@ -123,6 +131,7 @@ def _put_together(
         family,
         Parts(
             version=version,
+            gate=gate,
             table=table,
             in_force=in_force,
             devices=devices,

@@ -16,7 +16,7 @@ class Side(enum.Enum):
 
 
 class Programs(NamedTuple):
-    """What is attached to each device, by side; `numbers` are the kernel's."""
+    """What packets meet at each device, by side."""
 
     ingress: Program
     egress: Program

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,15 +30,13 @@ def supported() -> bool:
 
 
 class TcxLinks:
-    """Our links, pinned in a folder by device and side; `kin` are folders of the same make.
+    """Our links, pinned in a folder by device and side. Any call may raise BackendError.
 
-    What is pinned there counts as ours where only the order matters. Any call may raise
-    BackendError; a device that is gone is a KernelRefusal with ENODEV.
+    A device that is gone is a KernelRefusal with ENODEV.
     """
 
-    def __init__(self, folder: Path, kin: Sequence[Path]) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._kin = kin
         self._programs: dict[tuple[int, Side], int] = {}  # what we attached last
         self._seen: dict[tuple[int, Side], Attachments] = {}  # and found right
 
@@ -72,23 +70,18 @@ class TcxLinks:
         if self._seen.get((device, side)) == found:
             return Place.RIGHT
         self._seen.pop((device, side), None)
-        path = self._path(device, side)
-        ours = Attached(self._programs.get((device, side), 0), _number(path))
+        ours = Attached(self._programs.get((device, side), 0), _number(self._path(device, side)))
         if ours not in found.programs:
             return Place.MISSING
-        numbers = [each.link for each in found.programs]
-        at = numbers.index(ours.link)
-        ahead = numbers[:at] if side is Side.INGRESS else numbers[at + 1 :]
-        if self._any_foreign(ahead, path.name):
+        if found.programs[0 if side is Side.INGRESS else -1] != ours:
             return Place.OVERTAKEN
         self._seen[device, side] = found
         return Place.RIGHT
 
     def beside_others(self, device: int, side: Side) -> bool:
         """Say whether programs of others are there too."""
-        path = self._path(device, side)
         numbers = {each.link for each in links.attached(device, _TYPES[side]).programs}
-        return self._any_foreign(numbers - {_number(path)}, path.name)
+        return bool(numbers - {_number(self._path(device, side))})
 
     def take_off(self, device: int, side: Side) -> bool:
         """Detach our program; say whether there was one."""
@@ -102,9 +95,6 @@ class TcxLinks:
             link.detach()  # which the end of a pin brings about only later
         path.unlink(missing_ok=True)
         return True
-
-    def _any_foreign(self, numbers: Collection[int], name: str) -> bool:
-        return bool(numbers) and not set(numbers) <= {_number(each / name) for each in self._kin}
 
     def _path(self, device: int, side: Side) -> Path:
         return self._folder / f"{device}-{side.value}"

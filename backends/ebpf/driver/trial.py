@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from backends.ebpf.driver import hook_trial, objects
+from backends.ebpf.driver import gate, hook_trial, objects
+from backends.ebpf.driver.objects import Objects
+from backends.ebpf.driver.sides import Side
 from backends.ebpf.unit import Unit
 from backends.kernel.bpf import programs
 from backends.kernel.bpf.maps import MapType
@@ -30,21 +32,35 @@ _FOREIGN = {
 }
 
 
-def try_out(family: Family, at_devices: Unit, in_sockets: Unit | None, cgroup: Path | None) -> None:
+def try_out(
+    family: Family,
+    entrance: Unit,
+    at_devices: Unit,
+    in_sockets: Unit | None,
+    cgroup: Path | None,
+) -> None:
     """Load programs over maps of their own and see them do right; nothing of it stays.
 
-    Socket hooks are called in a group below `cgroup`. Raises BackendError.
+    Those at devices are met through `entrance` (gate.py). Socket hooks are called in a group below
+    `cgroup`. Raises BackendError.
     """
-    units = [each for each in (in_sockets, at_devices) if each is not None]
+    units = [each for each in (in_sockets, at_devices, entrance) if each is not None]
     with objects.private(units, dict(_small(units))) as held:
         if in_sockets is not None and cgroup is not None:
             hook_trial.try_hooks(family, held, in_sockets.programs, cgroup)
-        for name in ("ingress", "egress"):
-            packet = _FOREIGN[family]
-            seen = programs.run(held.programs[name], packet)
-            if (seen.verdict, seen.data) != (_PASSED_ON, packet):
-                detail = f"a packet of no Service got verdict {seen.verdict}, or was altered"
-                raise BackendError(f"trying the program {name}", detail, transient=False)
+        _pass(family, held)
+        gate.lead_to(held.maps, family, held.programs)
+        _pass(family, held)
+
+
+def _pass(family: Family, held: Objects) -> None:
+    """See that a packet of no Service passes at both sides. Raises BackendError."""
+    packet = _FOREIGN[family]
+    for side in Side:
+        seen = programs.run(gate.programs_of(held).at(side), packet)
+        if (seen.verdict, seen.data) != (_PASSED_ON, packet):
+            detail = f"a packet of no Service got verdict {seen.verdict}, or was altered"
+            raise BackendError(f"trying the program {side.value}", detail, transient=False)
 
 
 def _small(units: Iterable[Unit]) -> Mapping[str, int]:

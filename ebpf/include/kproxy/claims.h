@@ -9,6 +9,7 @@
  * (backends/ebpf/driver/claims.py). Two addresses may share a bit: then one costs more time.
  */
 
+#include <kproxy/note.h>
 #include <kproxy/packet.h>
 
 #define CLAIM_WORDS 16384
@@ -18,9 +19,6 @@
 #define CLAIM_FACTOR 0x9e3779b1u /* 2^32 by the golden ratio */
 
 BPF_TABLE("array", int, __u64, claims, CLAIMS);
-
-/* The programs' note to themselves: it came in as none of ours, and is to leave as such. */
-#define FOREIGN 0x8000 /* in tc_index, whose low bits others use */
 
 static __always_inline __u32 claim_hash(const __be32 *words, int count)
 {
@@ -76,7 +74,7 @@ static __always_inline int is_foreign(struct __sk_buff *skb)
 	const __be32 *addresses;
 	__u8 protocol;
 
-	if (skb->protocol != OWN_ETHERTYPE || (void *)(header + 1) > (void *)(long)skb->data_end)
+	if ((void *)(header + 1) > (void *)(long)skb->data_end)
 		return 0;
 	if (header->link.h_proto != OWN_ETHERTYPE || header->ip.version != KPROXY_FAMILY)
 		return 0;

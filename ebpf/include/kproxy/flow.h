@@ -12,6 +12,7 @@
  * the agent takes away the flows that no place sees any more (backends/ebpf/driver/sweep.py).
  */
 
+#include <kproxy/note.h>
 #include <kproxy/packet.h>
 
 enum side { CLIENT_SIDE, STACK_SIDE, ENDPOINT_SIDE };
@@ -30,9 +31,6 @@ enum flow_state {
 	STATE_FIN_REVERSE = 8,
 	STATE_RESET = 16,
 };
-
-/* The programs' note to themselves: what has a flow's port on the node has it by them. */
-#define TRANSLATED 0x4000 /* in tc_index, beside FOREIGN */
 
 #define STATE_CLOSING (STATE_FIN_FORWARD | STATE_FIN_REVERSE | STATE_RESET)
 

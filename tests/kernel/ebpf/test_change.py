@@ -49,7 +49,7 @@ class Programs:
     def left(self):
         rules = saved(self._family, Variant.NF_TABLES).splitlines()
         return [
-            *pins(self._place.bpffs, self._family),
+            *pins(self._place.bpffs),
             *table_entries(self._place.bpffs, self._family),
             *(line for line in rules if "kproxy ebpf" in line),
         ]

@@ -10,6 +10,7 @@ import pytest
 
 from backends.ebpf import compiler
 from backends.ebpf.check import check
+from backends.ebpf.driver.gate import Gate
 from backends.ebpf.driver.opening import open_backend
 from backends.ebpf.options import EbpfOptions, SocketHooks
 from backends.kernel.cgroup import root
@@ -73,7 +74,7 @@ def test_a_folder_is_no_bpf_file_system_and_no_group(found, tmp_path):
 def test_a_start_names_the_group_that_is_none(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(BackendError, match=f"{place} is no group of version 2.*--ebpf-cgroup"):
-            open_backend(Family.IPV4, dataclasses.replace(USUAL, cgroup=place))
+            open_backend(Family.IPV4, dataclasses.replace(USUAL, cgroup=place), Gate(USUAL.bpffs))
 
 
 @pytest.mark.parametrize("hooks", SocketHooks)

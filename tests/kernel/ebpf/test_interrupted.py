@@ -59,7 +59,7 @@ def test_a_kill_at_any_moment_of_the_first_load_is_made_good(place, monkeypatch)
         place.put_in_force(NEWER)
         assert place.verdict() == 3
         assert [path.name for path in place.folder.iterdir()] == ["current"], f"step {step}"
-        loader.unload(place.bpffs, Family.IPV4)
+        loader.unload(place.folder)
         if status == 0:
             break
         assert status == 9
@@ -91,7 +91,7 @@ def test_a_kill_at_any_moment_of_an_upgrade_leaves_the_old_version_or_the_new_on
         assert [path.name for path in place.folder.iterdir()] == ["current"], f"step {step}"
         with place.table("flows") as flows:
             assert flows.lookup(FLOW) is not None
-        loader.unload(place.bpffs, Family.IPV4)
+        loader.unload(place.folder)
         if status == 0:
             break
         assert status == 9

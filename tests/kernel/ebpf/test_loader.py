@@ -199,21 +199,22 @@ def test_tables_of_numbers_are_filled_and_kept_as_they_must_be(place):
 def test_everything_is_unloaded_and_nothing_of_others(place):
     place.put_in_force(SOURCE)
     place.open(NEWER).close()
-    other = loader.open_version(place.bpffs, Family.IPV6, [place.sources.unit(SOURCE)], {})
+    six = loader.family_folder(place.bpffs, Family.IPV6)
+    other = loader.open_version(place.bpffs, six, [place.sources.unit(SOURCE)], {})
     objects.pin(other.maps["flows"], place.bpffs / "foreign")
     pins = sum(1 for path in place.folder.rglob("*") if path.is_file())
 
-    assert loader.unload(place.bpffs, Family.IPV4) == pins == 12
-    assert loader.unload(place.bpffs, Family.IPV4) == 0
+    assert loader.unload(place.folder) == pins == 12
+    assert loader.unload(place.folder) == 0
     assert "kproxy/ipv6/next/maps/flows" in place.everything()
-    loader.unload(place.bpffs, Family.IPV6)
+    loader.unload(six)
     assert place.everything() == {"foreign"}
     other.close()
 
 
 def test_a_folder_of_another_file_system_is_refused_with_the_remedy(tmp_path, sources):
     with pytest.raises(BackendError, match="no BPF file system; mount one: mount -t bpf bpf /"):
-        loader.open_version(tmp_path, Family.IPV4, [sources.unit(SOURCE)], {})
+        loader.open_version(tmp_path, tmp_path / "ours", [sources.unit(SOURCE)], {})
     assert not (tmp_path / "kproxy").exists()
 
 
@@ -237,5 +238,5 @@ int connect4(struct bpf_sock_addr *ctx) { u64 key = 1; return !flows.lookup(&key
     with held_objects.private(units, {}) as tried:
         assert set(tried.programs) == {"ingress", "stage_first", "stage_second", "connect4"}
     units[1] = place.sources.unit(hook.replace("u64, u64", "u64, u32"), name="hook.bpf.c")
-    with pytest.raises(ValueError, match=r"hook\.bpf\.c for IPv4 wants flows as"):
+    with pytest.raises(ValueError, match=r"hook\.bpf\.c wants flows as"):
         held_objects.private(units, {})

@@ -15,7 +15,7 @@ from backends.ebpf.driver import tcx
 from backends.ebpf.driver.attach import Attacher
 from backends.ebpf.driver.claims import Claims
 from backends.ebpf.driver.devices import Devices
-from backends.ebpf.driver.loader import family_folder
+from backends.ebpf.driver.loader import family_folder, shared_folder
 from backends.ebpf.driver.loopback import Loopback
 from backends.ebpf.driver.sides import Programs, Side
 from backends.kernel import traffic_control
@@ -140,7 +140,7 @@ class Node:
         self.loaded = Loaded(unit)
         self.family = family
         self.root = bpffs
-        self.links = family_folder(bpffs, family) / "devices"
+        self.links = shared_folder(bpffs) / "devices"
         self.qdiscs = bpffs / "kproxy" / "qdiscs"
         self.by_tcx = tcx.supported()
         self.now_s = 1000.0
@@ -155,23 +155,24 @@ class Node:
 
     def start(self) -> Devices:
         """Start an agent's follower of devices."""
-        devices = Devices(
-            self.family,
-            self.loaded.maps,
-            claims=Claims(self.family, self.loaded.maps["claims"]),
-            attacher=Attacher(self.family, self.root, by_tcx=self.by_tcx),
-            loopback=Loopback(self.family, self.root),
-            clock=lambda: self.now_s,
-        )
-        self._agents.append(devices)
-        return devices
+        return self._follower(Attacher(self.root, by_tcx=self.by_tcx))
+
+    def start_both(self) -> tuple[Devices, Devices]:
+        """Start two followers of one agent, as families have them."""
+        attacher = Attacher(self.root, by_tcx=self.by_tcx)
+        return self._follower(attacher), self._follower(attacher)
 
     def attached(self) -> Devices:
         """Start an agent and let it attach everything."""
         devices = self.start()
-        devices.attach(self.programs())
-        self.settle(devices)
+        self.attach(devices)
         return devices
+
+    def attach(self, devices: Devices) -> None:
+        """Let a follower attach everything."""
+        with self.inside.entered():
+            devices.attach(self.programs())
+            self.settle(devices)
 
     def settle(self, devices: Devices) -> None:
         """Let an agent do what is due at this moment."""
@@ -244,6 +245,18 @@ class Node:
     def pins(self) -> set[str]:
         """Return the names of all pinned links."""
         return {path.name for path in self.links.iterdir()} if self.links.exists() else set()
+
+    def _follower(self, attacher: Attacher) -> Devices:
+        devices = Devices(
+            self.family,
+            self.loaded.maps,
+            claims=Claims(self.family, self.loaded.maps["claims"]),
+            attacher=attacher,
+            loopback=Loopback(self.family, self.root),
+            clock=lambda: self.now_s,
+        )
+        self._agents.append(devices)
+        return devices
 
     def _wait_for_the_wire(self) -> None:
         """Wait until packets get from one end to the other, both ways."""
@@ -327,7 +340,9 @@ def link_numbers(device: str, side: Side) -> list[int]:
     return [each.link for each in links.attached(index(device), TYPES[side]).programs]
 
 
-def pin_as_kin(link: Link, path: Path) -> None:
-    """Pin a link where the other family's are."""
-    path.parent.mkdir(parents=True)
-    objects.pin(link, path)
+def pin_as_former(link: Link, root: Path, family: Family, side: Side) -> None:
+    """Pin a link where a kproxy had it that attached each family's programs by itself."""
+    folder = family_folder(root, family) / "devices"
+    folder.mkdir(parents=True, exist_ok=True)
+    with link:
+        objects.pin(link, folder / f"{link.info().target}-{side.value}")

@@ -117,9 +117,9 @@ def table_entries(bpffs: Path, family: Family) -> list[str]:
     return sorted(found)
 
 
-def pins(bpffs: Path, family: Family) -> list[str]:
-    """Return the names of all that is pinned for a family, and of the folders."""
-    folder = loader.family_folder(bpffs, family)
+def pins(bpffs: Path) -> list[str]:
+    """Return the names of all that is pinned, and of the folders."""
+    folder = loader.shared_folder(bpffs).parent
     return sorted(str(each.relative_to(folder)) for each in folder.rglob("*"))
 
 

@@ -16,19 +16,23 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from backends.ebpf.compiler import SOURCES, load_unit
+from backends.ebpf.driver import gate
 from backends.ebpf.driver.claims import Claims
+from backends.ebpf.driver.sides import Side
 from backends.ebpf.render.crc32c import shift_tables
 from backends.ebpf.unit import Unit
 from backends.kernel.bpf.maps import Map, possible_cpus
 from backends.kernel.bpf.programs import Program
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
+from tests.support.ebpf.fixtures import bytecode_folder
 from tests.support.ebpf.sources import Loaded
 from tests.support.net import plan
 from tests.support.net.namespace import Namespace
 from tests.support.net.plan import in_family
 
 SOURCE = SOURCES / "tc.bpf.c"
+_GATE = SOURCES / "gate.bpf.c"
 
 OUTSIDE, POD, NODE = range(3)  # enum origin
 FORWARD, REJECT, DROP = range(3)  # enum use
@@ -60,7 +64,10 @@ def unit(family: Family, bytecode: Path) -> Unit:
 
 
 class Tc:
-    """The programs of one family. Every address is given as IPv4 (tests/support/net/plan.py)."""
+    """The programs of one family, with a gate of their own.
+
+    Every address is given as IPv4 (tests/support/net/plan.py).
+    """
 
     def __init__(self, family: Family, unit: Unit) -> None:
         self.family = family
@@ -70,6 +77,10 @@ class Tc:
         self.programs: dict[str, Program] = loaded.programs
         for number, name in enumerate(unit.stages):
             self.maps["stages"].update(_number(number), _number(self.programs[name].fileno()))
+        entrance = load_unit(_GATE, family, cache=bytecode_folder())
+        held = self._stack.enter_context(Loaded(entrance))
+        gate.lead_to(held.maps, family, loaded.programs)
+        self._gate = gate.programs_of(held)
         self.maps["crc_shifts"].update_many(shift_tables())
         self.settings()
         network = self.packed(plan.POD_CIDR.partition("/")[0])
@@ -144,13 +155,13 @@ class Tc:
 
     def _attach(self, netlink: IPRoute, index: int, priority: int) -> None:
         _add_clsact(netlink, index)
-        for program, parent in (("ingress", _INGRESS), ("egress", _EGRESS)):
+        for side, parent in ((Side.INGRESS, _INGRESS), (Side.EGRESS, _EGRESS)):
             netlink.tc(
                 "add-filter",
                 "bpf",
                 index,
-                fd=self.programs[program].fileno(),
-                name=f"kproxy_{program}",
+                fd=self._gate.at(side).fileno(),
+                name=f"kproxy_{side.value}",
                 parent=parent,
                 classid=1,
                 direct_action=True,

@@ -63,7 +63,7 @@ class Place:
 
     def open(self, text: str, sizes: Mapping[str, int] | None = None) -> Version:
         """Return a version of this source, as the loader finds or makes it."""
-        return loader.open_version(self.bpffs, Family.IPV4, [self.sources.unit(text)], sizes or {})
+        return loader.open_version(self.bpffs, self.folder, [self.sources.unit(text)], sizes or {})
 
     def put_in_force(self, text: str, *, retire: bool = True) -> dict[str, int]:
         """Return what is in force then: the numbers of its maps and programs."""

@@ -46,6 +46,14 @@ int ingress(struct __sk_buff *skb)
 }
 """
 
+SHARED = """
+#include <uapi/linux/bpf.h>
+
+int ingress(struct __sk_buff *skb)
+{
+	return 0;
+}
+"""
 
 LAST_INSTRUCTION = b"\x95" + bytes(7)
 
@@ -112,6 +120,15 @@ def test_each_family_has_bytecode_of_its_own(source, cache, compiled):
     assert (four.maps["own_table"].key_size, six.maps["own_table"].key_size) == (8, 20)
     code = [found.programs["connect4_stage"].instructions for found in (four, six)]
     assert code[0] != code[1]
+
+
+def test_what_does_not_ask_for_the_family_is_compiled_once_for_all(source, cache, compiled):
+    source.write_text(SHARED)
+    with ThreadPoolExecutor() as threads:
+        four, six = threads.map(lambda family: load_unit(source, family, cache=cache), Family)
+
+    assert four == six
+    assert compiled == ["sample.bpf.c"]
 
 
 def test_compiling_takes_no_privilege(source, tree):
@@ -214,12 +231,14 @@ def test_a_folder_is_filled_to_be_shipped(tmp_path, tree, monkeypatch, capsys):
     sources = tmp_path / "sources"
     shutil.copytree(compiler.SOURCES / "include", sources / "include")
     (sources / "sample.bpf.c").write_text(SAMPLE)
+    (sources / "shared.bpf.c").write_text(SHARED)
     monkeypatch.setattr(compiler, "SOURCES", sources)
     compiler.main([str(tmp_path / "out")])
 
     kept = [unit.decode(file.read_bytes()) for file in (tmp_path / "out").iterdir()]
-    assert {each.name for each in kept} == {"sample.bpf.c for IPv4", "sample.bpf.c for IPv6"}
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    names = sorted(each.name for each in kept)
+    assert names == ["sample.bpf.c for IPv4", "sample.bpf.c for IPv6", "shared.bpf.c"]
+    assert len(capsys.readouterr().out.splitlines()) == 3
     assert not list((tmp_path / "out").glob(".*"))
     assert {file.stat().st_mode & 0o004 for file in (tmp_path / "out").iterdir()} == {0o004}
     assert (tmp_path / "out").stat().st_mode & 0o005 == 0o005

@@ -182,10 +182,10 @@ def test_clean_up_leaves_nothing_of_us_and_everything_of_others(either):
     ip("link add pod0 type veth peer name pod1")
     either.attached().close()
 
-    removed = attach.clean_up(Family.IPV4, either.root)
+    removed = attach.clean_up(either.root)
     removed += Loopback(Family.IPV4, either.root).close()
     assert removed >= 9  # two programs at four devices, one setting
-    assert {path.name for path in (either.root / "kproxy").rglob("*")} <= {"ipv4"}
+    assert {path.name for path in (either.root / "kproxy").rglob("*")} <= {"ipv4", "gate"}
     assert link_numbers("up0", IN) == [kept.info().number]
     assert traffic_control.devices_with_clsact() == {index("up0")}
     (left,) = traffic_control.filters(index("up0"), Parent.EGRESS)
@@ -193,7 +193,7 @@ def test_clean_up_leaves_nothing_of_us_and_everything_of_others(either):
     for name in ("lo", "pod0", "pod1"):
         assert not any(links.attached(index(name), TYPES[side]).programs for side in Side)
     assert (sysctl.loopback("accept_local"), sysctl.loopback("route_localnet")) == (True, False)
-    assert attach.clean_up(Family.IPV4, either.root) == 0
+    assert attach.clean_up(either.root) == 0
     kept.close()
 
 
@@ -247,7 +247,7 @@ def moved_by_others(node):
     foreign = node.loaded.programs["foreign"]
     kept = [foreign_link(foreign, "up0", IN, Order.BEFORE)]
     foreign_filter(foreign, "up0", OUT)
-    ours = Filter(0xFFFF, 0x6B700041, "bpf", "kproxy-ipv4", 0)
+    ours = Filter(0xFFFF, 0x6B700041, "bpf", "kproxy", 0)
     traffic_control.add_clsact(index("lo"))
     traffic_control.put_filter(
         index("lo"), Parent.EGRESS, ours, node.programs().egress, replace=False

@@ -1,12 +1,13 @@
 """Beside programs of others: first where packets come in, last where they leave; theirs run on."""
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from backends.ebpf.driver import attach, clsact, tcx
 from backends.ebpf.driver.attach import Attacher
-from backends.ebpf.driver.sides import Programs, Side
+from backends.ebpf.driver.sides import Side
 from backends.kernel import traffic_control
 from backends.kernel.bpf.links import Order
 from backends.kernel.traffic_control import Filter, Parent
@@ -15,8 +16,9 @@ from tests.support.ebpf.devices import (
     foreign_filter,
     foreign_link,
     index,
+    ip,
     link_numbers,
-    pin_as_kin,
+    pin_as_former,
 )
 
 pytestmark = pytest.mark.kernel
@@ -103,7 +105,7 @@ def test_a_qdisc_of_others_stays_and_one_of_ours_goes_with_its_last_filter(node)
     node.attached()
     assert traffic_control.devices_with_clsact() == {1, index("up0")}
 
-    attach.clean_up(Family.IPV4, node.root)
+    attach.clean_up(node.root)
     assert traffic_control.devices_with_clsact() == {1}
 
 
@@ -111,56 +113,66 @@ def test_a_qdisc_of_ours_that_others_use_stays_for_them(node):
     node.by_tcx = False
     node.attached()
     foreign_filter(foreign(node), "up0", IN, 7)
-    attach.clean_up(Family.IPV4, node.root)
+    attach.clean_up(node.root)
 
     found = traffic_control.filters(index("up0"), Parent.INGRESS)
     assert [each.name for each in found] == ["cil_to_netdev"]
     assert node.order(node.come_in) == ["foreign"]
 
 
-def test_the_other_family_counts_as_ours(node):
-    devices = node.attached()
-    kin = foreign_link(foreign(node, "kin"), "up0", IN, Order.BEFORE)
-    pin_as_kin(kin, node.root / "kproxy" / "ipv6" / "devices" / f"{index('up0')}-ingress")
-    before = link_numbers("up0", IN)
-    node.later(devices)
-    assert link_numbers("up0", IN) == before
-    assert node.order(node.come_in) == ["kin", "ours"]
-    kin.close()
-
-
-def test_filters_of_the_other_family_count_as_ours(node):
-    node.by_tcx = False
-    devices = node.attached()
-    kin = Filter(1, 0x6B700061, "bpf", "kproxy-ipv6", 0)
-    program = foreign(node, "kin")
-    assert traffic_control.put_filter(index("up0"), Parent.INGRESS, kin, program, replace=False)
-    before = traffic_control.filters(index("up0"), Parent.INGRESS)
-    node.settle(devices)
-    assert traffic_control.filters(index("up0"), Parent.INGRESS) == before
-
-
-def test_both_families_share_a_device_and_neither_moves_the_other(either, caplog):
+def test_families_share_what_is_at_a_device_and_move_it_once(either, caplog):
+    """Each follows devices in a thread of its own, and both attach the same."""
     caplog.set_level("INFO")
-    devices = either.attached()
-    kin = foreign(either, "kin")
-    other = Attacher(Family.IPV6, either.root, by_tcx=either.by_tcx)
-    other.attach(index("up0"), Programs(kin, kin))
-    either.later(devices)
+    ip("link add pod0 type veth peer name pod1")
+    one, other = either.start_both()
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(either.attach, (one, other)))
     before = everything_at_the_uplink()
-    for _ in range(2):
-        other.attach(index("up0"), Programs(kin, kin))
-        either.later(devices)
-        assert not other.disturbed(index("up0"))
-    assert everything_at_the_uplink() == before
-    assert sorted(either.order(either.come_in)) == ["kin", "ours"]
-    assert "programs of others" not in caplog.text
+    for side in Side:
+        links = link_numbers("up0", side)
+        filters = traffic_control.filters(index("up0"), clsact.PARENTS[side])
+        assert len(links) + len(filters) == 1
+    assert one.attached()
+    assert other.attached()
 
-    attach.clean_up(Family.IPV4, either.root)
-    assert orders(either) == (["kin"], ["kin"])
-    attach.clean_up(Family.IPV6, either.root)
+    for devices in (one, other):
+        either.later(devices)
+    assert everything_at_the_uplink() == before
+    assert orders(either) == (["ours"], ["ours"])
+    assert "programs" not in caplog.text
+
+    attach.clean_up(either.root)
     assert orders(either) == ([], [])
     assert traffic_control.devices_with_clsact() == set()
+
+
+def test_what_a_family_attached_to_a_device_with_an_old_number_is_left_to_it(either):
+    """The other one has heard by now that the old one went."""
+    either.attached()
+    late = Attacher(either.root, by_tcx=either.by_tcx)
+    late.forget(index("up0"))
+    assert orders(either) == (["ours"], ["ours"])
+
+
+def test_programs_of_each_family_by_a_former_kproxy_make_room(node):
+    """Their filters get the program that is for both; their links go once all is attached."""
+    old = foreign(node, "kin")
+    for family, name in ((Family.IPV4, "kin"), (Family.IPV6, "another")):
+        for side in Side:
+            link = foreign_link(foreign(node, name), "up0", side, Order.AFTER)
+            pin_as_former(link, node.root, family, side)
+    named = (Filter(n, n, "bpf", f"kproxy-{name}", 0) for n, name in ((1, "ipv4"), (2, "ipv6")))
+    traffic_control.add_clsact(index("up0"))
+    for each in named:
+        traffic_control.put_filter(index("up0"), Parent.INGRESS, each, old, replace=False)
+    node.attached()
+    assert node.order(node.come_in) == ["ours", "kin", "another"]
+    assert node.order(node.leave) == ["kin", "another", "ours"]
+    assert traffic_control.filters(index("up0"), Parent.INGRESS) == []
+
+    assert [attach.remove_own_links(node.root, family) for family in Family] == [2, 2]
+    assert orders(node) == (["ours"], ["ours"])
+    assert not list((node.root / "kproxy").glob("ipv*/devices"))
 
 
 def everything_at_the_uplink():
@@ -194,7 +206,7 @@ def test_a_priority_that_others_use_for_another_kind_is_left_to_them(node):
     node.attached()
     found = traffic_control.filters(index("up0"), Parent.INGRESS)
     named = [each.name for each in found if each.kind == "bpf"]
-    assert named == ["kproxy-ipv4", "cil_to_netdev"]
+    assert named == ["kproxy", "cil_to_netdev"]
     assert node.order(node.come_in) == ["ours", "foreign"]
 
 
