@@ -21,7 +21,7 @@ from tests.support.net.network import Network
 from tests.support.net.observed import Answered, Failed, Left, Observed, Probe, Refused, Silent
 from tests.support.net.plan import in_family
 from tests.support.node.cluster import CONFIGURATION, POD_PORT, Manifests
-from tests.support.node.proxy import Proxy
+from tests.support.node.proxy import ROOT, Proxy
 from tests.support.node.tools import Tools
 from tests.support.packets.table import NODE_NAME
 from tests.support.waiting import LONGEST_S
@@ -56,6 +56,7 @@ class Node:
         self.network = Network()
         self.network.serve([POD_PORT])
         self.started: list[Proxy] = []  # in this order
+        self.tree = ROOT  # where the proxy's sources are
         self._configuration = folder / "kproxy.yaml"
         self.configure()
 
@@ -70,6 +71,8 @@ class Node:
         return {
             "PATH": f"{self.tools.folder}:{os.environ['PATH']}",
             "XTABLES_LOCKFILE": str(self.lock),
+            "PYTHONPATH": str(self.tree),
+            "PYTHONSAFEPATH": "1",  # not from where the tests run
             "XDG_CACHE_HOME": str(bytecode_folder().parents[1]),
         }
 

@@ -32,7 +32,7 @@ class Proxy:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                env={**environment, "PYTHONPATH": str(ROOT)},
+                env={"PYTHONPATH": str(ROOT), **environment},
             )
 
     def said(self) -> str:
