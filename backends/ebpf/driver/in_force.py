@@ -85,6 +85,7 @@ class InForce:
         self._write_host()
         self._version.publish()
         self._attach()
+        self._version.catch_up()
         while self._devices.tend(_BUDGET_S):
             pass
         if first:

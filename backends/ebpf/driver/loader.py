@@ -7,9 +7,10 @@
 The names are those of the families, and that of what they share (gate.py).
 
 A version holds all that its programs need. Maps of the same shape go over into the next version,
-and with them the flows in them: who gives a map's bytes another meaning gives it another name or
-another size. The folder beside `current` is no more than a wish until the rename, and no more than
-a memory after it; it goes when `retire` says that nothing runs of it any more.
+and with them the flows in them; into maps with another number of entries what connections need is
+copied. Who gives a map's bytes another meaning gives it another name, or its values another size.
+The folder beside `current` is no more than a wish until the rename, and no more than a memory after
+it; it goes when `retire` says that nothing runs of it any more.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from backends.ebpf.driver import carrying
 from backends.ebpf.driver.objects import Objects, may_be_carried_over, shapes
 from backends.ebpf.unit import Unit, encode
 from backends.kernel.bpf import bpffs, maps, objects, programs
@@ -45,6 +47,7 @@ class Version:
         self.maps = held.maps
         self.programs = held.programs
         self.is_published = False
+        self._caught_up = False
         self._folder = folder
         self._units = units
         self._digest = digest
@@ -61,6 +64,7 @@ class Version:
         current, following = self._folder / _CURRENT, self._folder / _NEXT
         with _refused(f"publishing {current}"):
             if current.exists():
+                self._take_over(current)
                 bpffs.exchange(following, current)
                 self.is_published = True
                 _set_aside(self._folder)
@@ -68,12 +72,24 @@ class Version:
                 following.rename(current)
                 self.is_published = True
 
+    def catch_up(self) -> None:
+        """Take over the connections that former programs opened while this version was published.
+
+        Packets meet programs of this version by now. Raises BackendError.
+        """
+        with _refused(f"taking over connections below {self._folder}"):
+            for former in self._folder.glob(f"{_FORMER}*"):
+                self._take_over(former)
+        self._caught_up = True
+
     def retire(self) -> int:
         """Remove versions that were in force before, or never were; return how many pins.
 
         Not before every program that is attached is one of this version: the maps through which
         the old ones call their stages end with them. Raises BackendError.
         """
+        if not self._caught_up:  # whoever published it ended before that
+            self.catch_up()
         with _refused(f"removing former versions below {self._folder}"):
             return sum(bpffs.remove(each) for each in self._folder.glob(f"{_FORMER}*"))
 
@@ -104,6 +120,16 @@ class Version:
         for path, each in self._pins(following):
             objects.pin(each, path)
         _marker(following, self._digest).mkdir()
+
+    def _take_over(self, version: Path) -> None:
+        """Copy what connections need out of another version's maps, where they are not ours."""
+        for name in carrying.MAPS & self.maps.keys():
+            former = _opened(version / _MAPS / name)
+            if former is None:
+                continue
+            with former:
+                if not objects.is_same(former, self.maps[name]):
+                    carrying.copy(former, self.maps[name])
 
     def _pins(self, folder: Path) -> Iterator[tuple[Path, Descriptor]]:
         for name, table in self.maps.items():

@@ -28,6 +28,7 @@ from tests.support.ebpf.versions import (
 pytestmark = pytest.mark.kernel
 
 OTHER_FLOWS = NEWER.replace("u64 packets;", "u64 packets; u64 bytes;")
+ONE_MORE = struct.pack("=Q", 2)
 REFUSED = NEWER.replace("return 100;", "return *(u64 *)(0L + skb->mark);")
 
 
@@ -81,23 +82,57 @@ def test_flows_go_over_into_the_next_version(place):
         assert flows.lookup(FLOW) == struct.pack("=Q", 2)
 
 
-@pytest.mark.parametrize(
-    ("text", "sizes"), [(OTHER_FLOWS, {}), (SOURCE, {"flows": 2000})], ids=["value", "entries"]
-)
-def test_a_map_of_another_shape_is_another_map(place, text, sizes):
+def test_a_map_of_another_shape_is_another_map(place):
     before = place.put_in_force(SOURCE)
     with place.table("flows") as flows:
         flows.update(FLOW, OPENED)
-    version = place.open(text, sizes)
 
-    assert version.maps["flows"].lookup(FLOW) is None
+    version = place.open(OTHER_FLOWS)
     with place.table("flows") as flows:
         assert objects.number(flows) == before["flows"]
     version.publish()
     version.close()
     with place.table("flows") as flows:
-        assert flows.shape.max_entries == sizes.get("flows", 1000)
         assert flows.lookup(FLOW) is None
+
+
+@pytest.mark.parametrize("catches_up", ["who publishes it", "a later start"])
+def test_what_connections_need_is_copied_into_a_map_of_another_size(place, catches_up):
+    place.put_in_force(SOURCE)
+    with place.table("flows") as former, place.table("frontends_of_all_services") as frontends:
+        former.update(FLOW, OPENED)
+        frontends.update(bytes(4), ONCE)
+        sizes = {"flows": 2000, "frontends_of_all_services": 2000}
+        version = place.open(SOURCE, sizes)
+        version.publish()
+        with place.table("flows") as flows:
+            assert flows.shape.max_entries == 2000
+            assert list(flows.items()) == [(FLOW, OPENED)]
+            flows.update(FLOW, ONCE)
+            former.update(ONE_MORE, OPENED)  # by programs of before, in the last moment
+            if catches_up == "a later start":
+                version.close()
+                version = place.open(SOURCE, sizes)
+            else:
+                version.catch_up()
+                flows.delete(FLOW)
+            version.retire()
+            assert dict(flows.items()) == {ONE_MORE: OPENED} | (
+                {FLOW: ONCE} if catches_up == "a later start" else {}
+            )
+        assert not list(version.maps["frontends_of_all_services"].items())
+        version.close()
+
+
+def test_a_smaller_map_takes_what_it_has_room_for(place):
+    place.put_in_force(SOURCE)
+    with place.table("flows") as flows:
+        flows.update_many({struct.pack("=Q", number): OPENED for number in range(200)})
+    version = place.open(SOURCE, {"flows": 64})
+    version.publish()
+    version.retire()
+    assert 32 <= len(list(version.maps["flows"].items())) <= 64
+    version.close()
 
 
 def test_old_programs_find_their_stages_until_they_are_said_to_be_replaced(place):

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from backends.ebpf import compiler
+from backends.ebpf.driver import loader
 from backends.kernel.bpf.maps import MapType
 from kproxy.core.addresses import Family
 from tests.support.ebpf.fixtures import bytecode_folder
@@ -50,24 +51,49 @@ def halved(maps):
     }
 
 
-def in_force(node: Node, family: Family) -> tuple[str, set[str]]:
-    """Return the mark of the version in force, and what there is besides it."""
-    names = pins(node.place.bpffs, family)
-    (version,) = (each for each in names if each.startswith("current/version-"))
-    return version, {each for each in names if each.startswith(("former", "next"))}
+def versions(node: Node) -> set[str]:
+    """Return the marks of what is in force: of each family, and of what they share."""
+    return {each for each in pins(node.place.bpffs) if "/current/version-" in each}
+
+
+def wait_until_retired(node: Node) -> None:
+    """Wait until nothing is left of versions that were in force before."""
+    until(
+        lambda: (
+            not [each for each in pins(node.place.bpffs) if "/former" in each or "/next" in each]
+        ),
+        within_s=LONGEST_S,
+        what="former versions are gone",
+    )
 
 
 def test_a_newer_version_takes_over_under_traffic(node, flowing_everywhere, newer):
     flowing = flowing_everywhere
     (agent,) = node.started
-    before = {family: in_force(node, family) for family in Family}
+    before = versions(node)
     assert agent.stop() == 0
     node.tree = newer
     node.ready()
-    for family in Family:
-        until(lambda f=family: not in_force(node, f)[1], within_s=LONGEST_S, what="it is retired")
-        assert in_force(node, family)[0] != before[family][0]
+    wait_until_retired(node)
+    assert len(versions(node)) == len(before)
+    assert not versions(node) & before
     assert flowing.flow(2).new_met == flowing.lasting_met == {POD1}
     node.manifests.put("web", web_everywhere(POD2))
     until(lambda: flowing.flow(1).lasting_met == {POD1, POD2}, within_s=LONGEST_S, what="UDP moves")
     assert flowing.silenced == []
+
+
+@pytest.mark.parametrize("entries", [1 << 17, 1 << 19], ids=["smaller", "larger"])
+def test_connections_go_over_into_a_map_of_another_size(node, flowing_everywhere, entries):
+    """Those that begin at that very moment may be lost."""
+    flowing = flowing_everywhere
+    (agent,) = node.started
+    assert agent.stop() == 0
+    node.configure(kproxy={"ebpf": {"flowEntries": entries}})
+    node.ready()
+    wait_until_retired(node)
+    for family in Family:
+        with loader.published_map(node.place.bpffs, family, "flows") as flows:
+            assert flows.shape.max_entries == entries
+    assert flowing.flow(2).new_met == flowing.lasting_met == {POD1}
+    assert [line for line in flowing.silenced if "goes on" in line] == []
