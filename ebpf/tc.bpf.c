@@ -107,13 +107,15 @@ static __always_inline int enter(struct __sk_buff *skb, int at_egress)
 /* Called by gate.bpf.c, as `egress`. What is foreign is not counted: that costs as much again. */
 int ingress(struct __sk_buff *skb)
 {
-	if (is_foreign(skb)) {
+	enum foreignness foreignness = foreignness_of(skb);
+
+	if (foreignness == FOREIGN_EVERYWHERE) {
 		skb->tc_index |= FOREIGN;
 		return TC_ACT_UNSPEC;
 	}
 	if (skb->tc_index & (FOREIGN | TRANSLATED))
 		skb->tc_index &= ~(FOREIGN | TRANSLATED); /* notes from before this device */
-	return enter(skb, 0);
+	return foreignness == FOREIGN_HERE ? TC_ACT_UNSPEC : enter(skb, 0);
 }
 
 int egress(struct __sk_buff *skb)
@@ -123,6 +125,8 @@ int egress(struct __sk_buff *skb)
 			stages.call(skb, STAGE_NEIGHBOUR);
 		return TC_ACT_UNSPEC;
 	}
+	if (skb->ingress_ifindex && foreignness_of(skb) != MAYBE_OURS)
+		return TC_ACT_UNSPEC;
 	return enter(skb, 1);
 }
 
@@ -228,6 +232,7 @@ int stage_open(struct __sk_buff *skb)
 	if (!work || !host)
 		return done(STAGE_MISSING);
 	protocol = work->packet.protocol;
+	claim_client(&work->draft.client);
 	result = enter_flow(skb, &work->draft, host, protocol);
 	ends = work->packet.ends;
 	if (result == -EEXIST && !flow_at(&ends, protocol))

@@ -60,7 +60,7 @@ class FormerPrograms:
         return cleanup.clean_up(self._family, self._root)
 
     def _opened(self) -> dict[str, Map]:
-        names = ("host", "flows", *(each.map_name for each in TableMap))
+        names = ("host", "flows", "clients", *(each.map_name for each in TableMap))
         found = {name: loader.published_map(self._root, self._family, name) for name in names}
         return {name: each for name, each in found.items() if each is not None}
 

@@ -18,7 +18,7 @@ _MASK = 0xFFFFFFFF
 _PREFIX_BITS = {Family.IPV4: 16, Family.IPV6: 64}  # by which a network is known
 _PREFIXES = 1 << 16
 _INDEX = struct.Struct("=I")
-_WORD = struct.Struct("=Q")
+_WORD = struct.Struct("=QQ")  # struct claim_word: frontends, endpoints
 
 
 class Claims:
@@ -31,35 +31,38 @@ class Claims:
     def __init__(self, family: Family, claims: Map) -> None:
         self._map = claims
         self._prefix_bits = _PREFIX_BITS[family]
-        self._words = [_WORD.unpack(value)[0] for _, value in sorted(claims.items(), key=_index)]
+        words = [_WORD.unpack(value) for _, value in sorted(claims.items(), key=_index)]
+        self._frontends, self._endpoints = map(list, zip(*words, strict=True))
 
     def add(self, addresses: Iterable[bytes]) -> None:
-        """Claim addresses (packed): before anything leads to them."""
-        self._set((hash_ >> 18, hash_ >> 12 & 63) for hash_ in _hashes(addresses))
+        """Claim addresses (packed) of frontends, or the node's own: before anything leads there."""
+        self._set(self._frontends, _bits(addresses))
+
+    def add_endpoints(self, addresses: Iterable[bytes]) -> None:
+        """Claim addresses of endpoints: before anything leads there."""
+        self._set(self._endpoints, _bits(addresses))
 
     def add_networks(self, networks: Iterable[tuple[bytes, int]]) -> None:
         """Claim networks by their addresses and lengths: all that begins as they do."""
         for address, bits in networks:
             missing = max(0, self._prefix_bits - bits)
             if missing > 16 or (missing and self._prefix_bits == 64):
-                self._set((_WORDS + n // 64, n % 64) for n in range(_PREFIXES))
+                self._set(self._frontends, ((_WORDS + n // 64, n % 64) for n in range(_PREFIXES)))
             else:
-                self._set(self._prefixes(address, 1 << missing))
+                self._set(self._frontends, self._prefixes(address, 1 << missing))
 
     def complete(self) -> None:
         """Let the programs take for foreign what is not claimed."""
-        self._set([(_COMPLETE, 0)])
+        self._set(self._frontends, [(_COMPLETE, 0)])
 
     def audit(self) -> int:
         """Set again what somebody took back; return how many words lacked a bit."""
-        lacking = {
-            _INDEX.pack(number): _WORD.pack(self._words[number])
-            for keys, values in self._map.raw_parts()
-            for number, word in zip(
-                memoryview(keys).cast("I"), memoryview(values).cast("Q"), strict=True
-            )
-            if self._words[number] & ~word
-        }
+        lacking = {}
+        for keys, values in self._map.raw_parts():
+            numbers, words = memoryview(keys).cast("I"), memoryview(values).cast("Q")
+            for number, frontends, endpoints in zip(numbers, words[::2], words[1::2], strict=True):
+                if self._frontends[number] & ~frontends or self._endpoints[number] & ~endpoints:
+                    lacking[_INDEX.pack(number)] = self._word(number)
         if lacking:
             self._map.update_many(lacking)
         return len(lacking)
@@ -68,25 +71,32 @@ class Claims:
         if self._prefix_bits == 16:
             first = int.from_bytes(address[:2]) & ~(count - 1)
         else:
-            first = _hashes([address[:8]])[0] >> 16
+            first = hashes([address[:8]])[0] >> 16
         return ((_WORDS + n // 64, n % 64) for n in range(first, first + count))
 
-    def _set(self, bits: Iterable[tuple[int, int]]) -> None:
+    def _set(self, words: list[int], bits: Iterable[tuple[int, int]]) -> None:
         """Set bits, by word and place in it."""
         changed: dict[int, None] = {}
         for word, bit in bits:
-            if not self._words[word] >> bit & 1:
-                self._words[word] |= 1 << bit
+            if not words[word] >> bit & 1:
+                words[word] |= 1 << bit
                 changed[word] = None
         if changed:
-            self._map.update_many({_INDEX.pack(n): _WORD.pack(self._words[n]) for n in changed})
+            self._map.update_many({_INDEX.pack(n): self._word(n) for n in changed})
+
+    def _word(self, number: int) -> bytes:
+        return _WORD.pack(self._frontends[number], self._endpoints[number])
 
 
 def _index(item: tuple[bytes, bytes]) -> int:
     return int(_INDEX.unpack(item[0])[0])
 
 
-def _hashes(addresses: Iterable[bytes]) -> list[int]:
+def _bits(addresses: Iterable[bytes]) -> Iterable[tuple[int, int]]:
+    return ((hash_ >> 18, hash_ >> 12 & 63) for hash_ in hashes(addresses))
+
+
+def hashes(addresses: Iterable[bytes]) -> list[int]:
     """Return the hashes of addresses of one length, or of beginnings, as the programs have them.
 
     All at once, as it is done for 100,000 of them at a start.

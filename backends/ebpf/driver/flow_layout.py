@@ -10,7 +10,7 @@ from typing import NamedTuple
 TICK_NS = 1 << 28
 """The unit of stamps, which count CLOCK_MONOTONIC."""
 
-_STATE, _STAMP = 0, 8  # offsets in an entry
+_STATE, _STAMP, _CLIENT = 0, 8, 32  # offsets in an entry
 _KEY_WORDS = 8  # bytes of a key besides its two addresses
 
 
@@ -74,9 +74,9 @@ class Layout:
         self._flow = struct.Struct(f"=QII4I{wide}s{wide}s{wide}s{wide}s2s2s2s2s2sBBI")
         self._key = struct.Struct(f"={wide}s{wide}s2s2sB3x")
         self._protocol = 2 * wide + 4
-        self._frontend = 32 + wide
-        self._frontend_port = 32 + 4 * wide + 2
-        self._side = 32 + 4 * wide + 10
+        self._frontend = _CLIENT + wide
+        self._frontend_port = _CLIENT + 4 * wide + 2
+        self._side = _CLIENT + 4 * wide + 10
         self.wide = wide
         self.entry_bytes = self._flow.size
 
@@ -94,6 +94,11 @@ class Layout:
             memoryview(keys)[self._protocol :: self.key_bytes].tolist(),
             strict=True,
         )
+
+    def clients(self, values: bytearray) -> Iterator[bytes]:
+        """Yield the addresses of the clients of many entries."""
+        for start in range(_CLIENT, len(values), self.entry_bytes):
+            yield bytes(values[start : start + self.wide])
 
     def entry(self, values: bytes | bytearray, number: int = 0) -> Entry:
         """Decode one of many entries."""

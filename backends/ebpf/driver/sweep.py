@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from backends.ebpf.driver.clients import Clients
 from backends.ebpf.driver.flow_layout import STATES, TICK_NS, FlowFlag, Side
 from backends.ebpf.driver.flow_map import FlowMap
 from backends.ebpf.driver.timeouts import Limits, Timeouts
@@ -37,6 +38,7 @@ class Sweep:
         timeouts: Callable[[], Timeouts] = Timeouts.of_node,
     ) -> None:
         self._map = FlowMap(maps["flows"])
+        self._clients = Clients(maps["clients"])
         self._clock = clock
         self._timeouts = timeouts
         self._limits: Limits = {}
@@ -79,11 +81,13 @@ class Sweep:
     def _steps(self) -> Iterator[None]:
         """Do a whole round, a little each time that the next item is asked for."""
         for keys, values in self._map.entries.raw_parts():
+            self._clients.meet(self._map.layout, values)
             yield from self._judge(keys, values)
             yield
 
     def _end(self) -> None:
         self._round = None
+        self._clients.end_round()
         self._rounds += 1
         self.flows = self._counted
         self._next_s = self._clock() + max(_EVERY_S, _LEAST_PAUSES * self._spent_s)

@@ -132,7 +132,8 @@ class TableMaps:
 
     def _claim(self, entries: Mapping[Key, bytes]) -> None:
         """Have the programs look at packets that these entries may be about."""
-        self._claims.add(reach.addresses(self._layout, entries))
+        self._claims.add(reach.frontends(self._layout, entries))
+        self._claims.add_endpoints(reach.endpoints(self._layout, entries))
         self._claims.add_networks(reach.dropped_networks(self._layout, entries))
 
     def _write(self, put: Mapping[Key, bytes]) -> Refused:

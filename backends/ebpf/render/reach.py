@@ -12,17 +12,22 @@ _UNCLAIMED = TableMap.UNCLAIMED_NETWORKS.value
 _DROPPED = bytes([Unclaimed.DROP])
 
 
-def addresses(layout: Layout, entries: Mapping[Key, bytes]) -> set[bytes]:
-    """Return the addresses of frontends and targets, in network order.
+def frontends(layout: Layout, entries: Mapping[Key, bytes]) -> set[bytes]:
+    """Return the addresses of frontends, in network order. NodePorts have none of their own."""
+    wide = len(layout.unspecified)
+    found = {
+        key[1 : 1 + wide] for key in entries if key[0] == _FRONTENDS and isinstance(key, bytes)
+    }
+    found.discard(layout.unspecified)
+    return found
 
-    NodePorts have none of their own, and neither has the rest of a list's last chunk.
-    """
+
+def endpoints(layout: Layout, entries: Mapping[Key, bytes]) -> set[bytes]:
+    """Return the addresses of targets, in network order. The rest of a last chunk has none."""
     wide, size = len(layout.unspecified), layout.target.size
     found: set[bytes] = set()
     for key, value in entries.items():
-        if key[0] == _FRONTENDS and isinstance(key, bytes):
-            found.add(key[1 : 1 + wide])
-        elif key[0] == _CHUNKS:
+        if key[0] == _CHUNKS:
             found.update([value[at : at + wide] for at in range(0, len(value), size)])
     found.discard(layout.unspecified)
     return found

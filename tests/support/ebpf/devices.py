@@ -85,7 +85,9 @@ int may_be_ours(struct __sk_buff *skb)
 	struct address address = {};
 
 	bpf_skb_load_bytes(skb, ETH_HLEN, &address, sizeof(address));
-	return is_claimed(address.word) || is_in_claimed_prefix(address.word);
+	if (is_in_claimed_prefix(address.word))
+		return 1;
+	return claimed_as(claim_hash(address.word, ADDRESS_WORDS)) & 1;
 }
 
 int masquerade(struct __sk_buff *skb)

@@ -94,11 +94,15 @@ class FakeClaims:
     """Keeps what was claimed."""
 
     def __init__(self) -> None:
-        self.addresses: set[bytes] = set()
+        self.frontends: set[bytes] = set()
+        self.endpoints: set[bytes] = set()
         self.networks: set[tuple[bytes, int]] = set()
 
     def add(self, addresses: Iterable[bytes]) -> None:
-        self.addresses.update(addresses)
+        self.frontends.update(addresses)
+
+    def add_endpoints(self, addresses: Iterable[bytes]) -> None:
+        self.endpoints.update(addresses)
 
     def add_networks(self, networks: Iterable[tuple[bytes, int]]) -> None:
         self.networks.update(networks)

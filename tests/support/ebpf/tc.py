@@ -45,6 +45,7 @@ _NUMBER = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
 _AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _INGRESS, _EGRESS = "ffff:fff2", "ffff:fff3"
 _ETHERNET, _LOOPBACK = 2, 8  # enum device_flags
+_ROUND = 65536  # the word behind those of clients
 _REASONS = SOURCES / "include" / "kproxy" / "reason.h"
 
 Where = tuple[str, int]
@@ -91,8 +92,9 @@ class Tc:
         loopback, bits = (b"\x7f\0\0\0", 8) if family is Family.IPV4 else (bytes(15) + b"\1", 128)
         self.maps["own_networks"].update(_number(bits) + loopback, b"\1")
         self.claims = Claims(family, self.maps["claims"])
-        self.claims.add(map(self.packed, plan.NODE_ADDRESSES))
+        self.claims.add(self.packed(a) for a in plan.NODE_ADDRESSES if a != plan.LOOPBACK)
         self.claims.complete()
+        self._forget_clients()
         for address in plan.NODE_ADDRESSES:
             self.maps["own_addresses"].update(self.packed(address), _number(1))
 
@@ -120,7 +122,8 @@ class Tc:
         address, port = ("0.0.0.0", where) if isinstance(where, int) else where
         key = self.packed(address) + struct.pack("!HBx", port, _NUMBER[protocol])
         digest = hash((tuple(targets), protocol)) & (1 << 63) - 1
-        self.claims.add(self.packed(a) for a, _ in [(address, port), *targets])
+        self.claims.add([self.packed(address)])
+        self.claims.add_endpoints(self.packed(target) for target, _ in targets)
         entries = [self.packed(a) + struct.pack("!Hxx", p) for a, p in targets]
         size = len(self.packed(plan.NODE)) + 4
         for number, at in enumerate(range(0, len(entries), 16)):
@@ -199,9 +202,16 @@ class Tc:
         """Take frontends, flows and counts away; what is attached stays."""
         for name in ("frontends", "members", "flows", "affinity"):
             self.maps[name].delete_many([key for key, _ in self.maps[name].items()])
+        self._forget_clients()
         zero = bytes(8 * possible_cpus())
         self.maps["reasons"].update_many({_number(n): zero for n in range(len(reasons()))})
         self.settings()
+
+    def _forget_clients(self) -> None:
+        """Have it as after two rounds through no flows."""
+        clients = self.maps["clients"]
+        clients.update_many({key: bytes(8) for key, value in clients.items() if any(value)})
+        clients.update(_number(_ROUND), (2).to_bytes(8, "little"))
 
     def close(self) -> None:
         """Let go of maps and programs; what is attached goes with its device."""

@@ -22,11 +22,11 @@ class Bits:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         for number, word in self._words.items():
-            yield struct.pack("=I", number), struct.pack("=Q", word)
+            yield struct.pack("=I", number), struct.pack("=QQ", word, 0)
 
     def update_many(self, entries: Mapping[bytes, bytes]) -> None:
         for key, value in entries.items():
-            (number,), (word,) = struct.unpack("=I", key), struct.unpack("=Q", value)
+            (number,), (word, _) = struct.unpack("=I", key), struct.unpack("=QQ", value)
             assert word & self._words[number] == self._words[number], "a claim was taken back"
             self._words[number] = word
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import pytest
 
 from backends.ebpf.driver.claims import Claims
+from backends.ebpf.driver.sweep import Sweep
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from tests.support.ebpf.scene import Scene
+from tests.support.ebpf.tc import Tc, everyone
 from tests.support.net import plan
 from tests.support.net.observed import Probe, Silent
 from tests.support.net.plan import in_family
 from tests.support.node.conversations import PORT
+from tests.support.waiting import LONGEST_S
 
 pytestmark = pytest.mark.kernel
 
 VIP = "10.96.0.1"
 UNCLAIMED = "10.96.0.77"
+NODE_PORT = 30001
 
 
 def test_what_is_none_of_ours_is_not_looked_at(scene: Scene, family: Family):
@@ -26,10 +30,49 @@ def test_what_is_none_of_ours_is_not_looked_at(scene: Scene, family: Family):
 
     for client, to in ((plan.CLIENT, plan.FAR2), (plan.POD2, plan.FAR2), (plan.CLIENT2, plan.POD3)):
         assert scene.open(client, f"{to}:{PORT}", protocol, family).partner() == to
-    assert not tc.counts().keys() - {"NOT_UNDERSTOOD"}  # nor is multicast a Service
+    assert not looked_at(tc)
 
-    assert scene.open(plan.CLIENT, f"{plan.POD1}:{PORT}", protocol, family).partner() == plan.POD1
-    assert tc.counts().keys() - {"NOT_UNDERSTOOD"} == {"NOT_A_SERVICE"}
+
+def test_what_goes_straight_to_endpoints_is_looked_at_while_its_client_has_flows(
+    scene: Scene, family: Family
+):
+    protocol = Protocol.UDP
+    scene.frontend((VIP, 80), [plan.POD1])
+    tc = scene.tc[family]
+    straight = scene.open(plan.POD2, f"{plan.POD1}:{PORT}", protocol, family)
+    assert straight.partner() == plan.POD1
+    assert not looked_at(tc)
+
+    with_flow = scene.open(plan.POD2, f"{VIP}:80", protocol, family)
+    for _ in range(4):
+        assert with_flow.partner() == straight.partner() == plan.POD1
+        go_round(tc)
+    assert "NOT_A_SERVICE" in looked_at(tc)
+
+    tc.maps["flows"].delete_many([key for key, _ in tc.maps["flows"].items()])
+    go_round(tc)
+    go_round(tc)
+    before = tc.counts()["NOT_A_SERVICE"]
+    assert straight.partner() == plan.POD1
+    assert tc.counts()["NOT_A_SERVICE"] == before
+
+
+def looked_at(tc: Tc) -> set[str]:
+    """Return why packets went their way that a program read, multicast aside."""
+    return tc.counts().keys() - {"NOT_UNDERSTOOD"}
+
+
+def go_round(tc: Tc) -> None:
+    """Look at all flows once, as the agent does again and again."""
+    sweep = Sweep(tc.maps)
+    while sweep.tend(LONGEST_S):
+        pass
+
+
+def test_what_the_node_sends_by_loopback_is_looked_at(scene: Scene, family: Family):
+    scene.frontend(NODE_PORT, [plan.POD1], everyone(masquerade=True))
+    to = f"{plan.LOOPBACK}:{NODE_PORT}"
+    assert scene.open(plan.LOOPBACK, to, Protocol.TCP, family).partner() == plan.POD1
 
 
 def test_without_all_claims_nothing_is_foreign(scene: Scene, family: Family):
@@ -37,7 +80,7 @@ def test_without_all_claims_nothing_is_foreign(scene: Scene, family: Family):
     key = (16384 + 1024).to_bytes(4, "little")
     complete = tc.maps["claims"].lookup(key)
     assert complete is not None
-    tc.maps["claims"].update(key, bytes(8))
+    tc.maps["claims"].update(key, bytes(16))
     try:
         to = f"{plan.FAR2}:{PORT}"
         assert scene.open(plan.CLIENT, to, Protocol.TCP, family).partner() == plan.FAR2

@@ -173,9 +173,32 @@ GUARDS = {
         ),
     ),
     "nothing is foreign before all claims are in": Guard(
-        "return is_set(CLAIMS_COMPLETE, 0) && ",
-        "return ",
+        "if (!is_set(CLAIMS_COMPLETE, 0) || ",
+        "if (",
         lambda scene: test_foreign.test_without_all_claims_nothing_is_foreign(scene, V4),
+    ),
+    "who has flows may be answered by endpoints": Guard(
+        "claim_client(&work->draft.client);",
+        ";",
+        lambda scene: (
+            test_foreign.test_what_goes_straight_to_endpoints_is_looked_at_while_its_client_has_flows(
+                scene, V4
+            )
+        ),
+    ),
+    "what goes to an endpoint is looked at where it leaves": Guard(
+        "return to ? FOREIGN_HERE : FOREIGN_EVERYWHERE;",
+        "return FOREIGN_EVERYWHERE;",
+        lambda scene: (
+            test_shared_ports.test_the_port_of_a_closed_flow_belongs_to_who_is_masqueraded_by_it(
+                scene, V4
+            )
+        ),
+    ),
+    "what the node sends is not foreign to it": Guard(
+        "if (skb->ingress_ifindex && foreignness_of(skb) != MAYBE_OURS)",
+        "if (foreignness_of(skb) != MAYBE_OURS)",
+        lambda scene: test_foreign.test_what_the_node_sends_by_loopback_is_looked_at(scene, V4),
     ),
 }
 

@@ -18,6 +18,7 @@ from backends.ebpf.driver.flow_layout import TICK_NS
 from backends.ebpf.driver.flow_map import FlowMap
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
+from tests.support.commands import output_of
 from tests.support.ebpf.scene import Scene
 from tests.support.ebpf.tc import everyone
 from tests.support.net import plan
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.kernel
 
 VIP, PORT = "10.96.0.1", 9000
 QUIET_S = 0.15
+TOOLS = {Family.IPV4: "iptables-nft", Family.IPV6: "ip6tables-nft"}
 MASQUERADED = everyone(masquerade=True)
 CLIENTS = pytest.mark.parametrize("client", [plan.CLIENT, plan.POD2])
 
@@ -61,6 +63,43 @@ def test_the_port_of_a_closed_flow_belongs_to_who_opens_by_it(
 
     listener.accept()[0].close()
     assert scene.tc[family].flow_count() == 0
+
+
+def test_the_port_of_a_closed_flow_belongs_to_who_is_masqueraded_by_it(
+    scene: Scene, family: Family
+):
+    """Who goes straight to the endpoint, and is none of ours where it comes in."""
+    listener = scene.listener(plan.FAR1, family, PORT)
+    scene.frontend((VIP, 80), [plan.FAR1], MASQUERADED, port=PORT)
+    first = scene.socket(plan.CLIENT, family)
+    first.connect((in_family(VIP, family), 80))
+    server, seen = listener.accept()
+    with server:
+        server.settimeout(scene.patience_s)
+        first.close()
+        assert server.recv(1) == b""
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with masquerading_by(scene, family, plan.POD1, seen[1]):
+        second = scene.socket(plan.POD1, family)
+        second.connect((in_family(plan.FAR1, family), PORT))
+        accepted, then = listener.accept()
+        accepted.close()
+    assert then[:2] == seen[:2]
+
+
+@contextlib.contextmanager
+def masquerading_by(scene: Scene, family: Family, pod: str, port: int) -> Iterator[None]:
+    """Run the body while the node masquerades what a pod opens, by this port."""
+    rule = ["POSTROUTING", "-p", "tcp", "-s", in_family(pod, family), "-j", "MASQUERADE"]
+    command = [TOOLS[family], "-w", "5", "-t", "nat"]
+    with scene.network.node.entered():
+        output_of(*command, "-A", *rule, "--to-ports", str(port), timeout_s=LONGEST_S)
+    try:
+        yield
+    finally:
+        with scene.network.node.entered():
+            output_of(*command, "-D", *rule, "--to-ports", str(port), timeout_s=LONGEST_S)
 
 
 @CLIENTS
