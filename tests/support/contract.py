@@ -67,6 +67,15 @@ class Follower:
         return self.reconciler.apply(changes)
 
 
+def in_force(backend, wished):
+    """Bring a table into force with all that follows a write; return who feeds further ones."""
+    follower = Follower(backend)
+    follower.apply(wished)
+    follower.reconciler.settle()
+    tend(backend)
+    return follower
+
+
 def tend(backend):
     """Let a data path look after itself until there is no more to do."""
     while backend.tend(0.01):
@@ -338,17 +347,17 @@ class PairContract:
     def test_each_sees_its_own_objects_alone(self, pair):
         first, second = pair
         mine, other = some_tables(first.family)[5], some_tables(first.family)[1]
-        Follower(first.backend()).apply(mine)
-        Follower(second.backend()).apply(other)
+        in_force(first.backend(), mine)
+        in_force(second.backend(), other)
         assert_holds(first, mine)
         assert_holds(second, other)
 
     def test_neither_disturbs_the_other(self, pair):
         backends = [rig.backend() for rig in pair]
-        followers = [Follower(backend) for backend in backends]
         tables = some_tables(pair[0].family)
+        followers = [in_force(backend, tables[5]) for backend in backends]
         for follower in followers:
-            follower.apply(tables[5])
+            follower.reconciler.audit()  # what one does once, when it comes, the other may notice
         for table in tables[1:]:
             for follower, backend in zip(followers, backends, strict=True):
                 assert not backend.disturbed()
@@ -360,9 +369,8 @@ class PairContract:
         tables = some_tables(pair[0].family)
         for leaving, staying in (pair, pair[::-1]):
             backend = leaving.backend()
-            follower = Follower(backend)
-            follower.apply(tables[5])
-            Follower(staying.backend()).apply(tables[5])
+            follower = in_force(backend, tables[5])
+            in_force(staying.backend(), tables[5])
             before = staying.foreign()
             follower.apply(tables[0])
             tend(backend)

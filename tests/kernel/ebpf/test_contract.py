@@ -13,9 +13,11 @@ from backends.ebpf.path import EbpfPath
 from backends.ebpf.render.layout import TableMap
 from backends.kernel.bpf.maps import BatchRefusal, Map
 from backends.kernel.bpf.syscall import KernelRefusal
+from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
+from tests.kernel.iptables.test_contract import IptablesRig
 from tests.support.commands import output_of
-from tests.support.contract import BackendContract, Follower
+from tests.support.contract import BackendContract, Follower, PairContract
 from tests.support.ebpf.on_node import options
 from tests.support.ebpf.place import Place
 from tests.support.net.namespace import Namespace
@@ -34,8 +36,8 @@ class EbpfRig:
         run("ip link set lo up")
         run("ip link add eth0 type veth peer name eth1")
         run("ip link set eth0 up")
-        run("iptables-nft -N THEIRS")
-        run("iptables-nft -A FORWARD -j THEIRS")
+        run("iptables-nft -N OTHERS")
+        run("iptables-nft -A FORWARD -j OTHERS")
         run("sysctl -qw net.ipv4.ip_forward=1")
         for each, backend in self.both().items():
             with contextlib.suppress(FileNotFoundError):
@@ -56,7 +58,7 @@ class EbpfRig:
 
     def foreign(self):
         rules = run("iptables-nft-save -t filter").splitlines()
-        others = [line for line in rules if line[0] == "-" and "kproxy" not in line]
+        others = [line for line in rules if line[0] == "-" and "kproxy" not in line.lower()]
         return tuple(others), run("ip -o link show")
 
     def meddle(self):
@@ -139,12 +141,25 @@ def place(tmp_path_factory):
     place.close()
 
 
+@pytest.fixture
+def rig(place, family):
+    namespace = Namespace("node")
+    with namespace.entered():
+        rig = EbpfRig(family, place)
+        yield rig
+        rig.close()
+    namespace.close()
+
+
 class TestEbpf(BackendContract):
-    @pytest.fixture
-    def rig(self, place, family):
-        namespace = Namespace("node")
-        with namespace.entered():
-            rig = EbpfRig(family, place)
-            yield rig
-            rig.close()
-        namespace.close()
+    """Programs alone."""
+
+
+class TestBesideIptables(PairContract):
+    """Programs and rules, as while one follows the other."""
+
+    @pytest.fixture(params=[(Variant.NF_TABLES, 1), (Variant.LEGACY, -1)], ids=["nft", "legacy"])
+    def pair(self, request, rig, tmp_path, monkeypatch):
+        variant, order = request.param
+        monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+        return [rig, IptablesRig(rig.family, variant)][::order]

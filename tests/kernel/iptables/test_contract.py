@@ -55,7 +55,8 @@ class IptablesRig:
 
     def foreign(self):
         printed = [saved(family, self._variant) for family in Family]
-        lines = [line for text in printed for line in text.splitlines() if "KPROXY-" not in line]
+        rules = [line for text in printed for line in text.splitlines()]
+        lines = [line for line in rules if "kproxy" not in line.lower()]
         sets = [name for name in run("ipset list -n").split() if not name.startswith("kproxy-")]
         return tuple(lines), tuple(sets)
 
