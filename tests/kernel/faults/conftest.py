@@ -1,4 +1,4 @@
-"""Nodes for tests, in both variants of iptables, and traffic through all kinds of frontends."""
+"""Nodes for tests, with every data path, and traffic through all kinds of frontends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kproxy.core.objects import Protocol
 from tests.kernel.faults.flowing import Flowing
 from tests.support.ebpf.on_node import inhabited
 from tests.support.net.plan import CLIENT, FAR1, LOOPBACK, NODE, POD1, POD2, POD3, in_family
-from tests.support.node.node import Node
+from tests.support.node.node import DATA_PATHS, Node
 from tests.support.node.web import EVERY_FRONTEND, web_everywhere
 from tests.support.waiting import LONGEST_S, until
 
@@ -24,8 +24,9 @@ EVERY_WAY = [
 ]
 
 
-@pytest.fixture(params=["nft", "legacy"])
+@pytest.fixture(params=DATA_PATHS)
 def variant(request):
+    """A data path: a variant of iptables, or ebpf."""
     return request.param
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
-from tests.support.net.plan import CLIENT, FAR1, POD1, POD2, POD3
+from tests.support.net.plan import CLIENT, FAR1, NODE, POD1, POD2, POD3
 from tests.support.node.cluster import both
 from tests.support.node.conversations import Conversations
+from tests.support.node.node import IPTABLES, LEFT
 from tests.support.node.web import FRONTENDS, SOURCES, web
 from tests.support.waiting import LONGEST_S, until
 
@@ -103,18 +104,16 @@ def test_a_connection_outlives_its_own_endpoint_and_a_flow_follows(node, talk, o
 
 def test_they_survive_that_the_last_service_goes(node, proxy, ongoing):
     """The rules that remain still need tracking. UDP flows to a Service that is gone are ended."""
+    gone = {frontend: frozenset({LEFT}) for frontend in FRONTENDS if NODE not in frontend}
     node.manifests.remove("web")
-    until(
-        lambda: not [line for line in node.ours() if "KPROXY-SVC-" in line],
-        within_s=LONGEST_S,
-        what="no Service is left",
-    )
+    until(lambda: node.answers(gone) == [], within_s=LONGEST_S, what="no Service is left")
     assert partners({k: v for k, v in ongoing.items() if k[2] is Protocol.TCP}) == {POD1}
     proxy.kill()
     node.once()
     assert partners({k: v for k, v in ongoing.items() if k[2] is Protocol.TCP}) == {POD1}
 
 
+@pytest.mark.parametrize("variant", IPTABLES)
 def test_they_survive_a_flush_and_its_repair(node, ongoing, proxy):
     """The kernel stops tracking when the last rule that needs it goes, so somebody has another."""
     node.run("nft -f -", text=TRACKED)

@@ -15,20 +15,20 @@ pytestmark = pytest.mark.kernel
 
 
 # Every place for temporary and runtime files is full, the rest cannot be written, and so is what
-# the log goes to. The test's own folder is put back, for it holds the manifests, and the program,
-# for a checkout may be in such a place.
+# the log goes to. The test's own folder is put back, for it holds the manifests and the BPF file
+# system, which takes no room of a disk, and the program, for a checkout may be in such a place.
 FULL = """
 folder=$1 program=$2
 shift 2
 mount -t tmpfs none /mnt && mkdir /mnt/folder /mnt/program || exit 9
-mount --bind "$folder" /mnt/folder && mount -o remount,bind,ro / || exit 9
+mount --rbind "$folder" /mnt/folder && mount -o remount,bind,ro / || exit 9
 mount --bind "$program" /mnt/program && mount -o remount,ro /mnt || exit 9
 for place in /tmp /var/tmp /run /dev/shm; do
     mount -t tmpfs -o size=4k none $place || exit 9
 done
 for each in folder program; do
     eval "place=\\$$each"
-    mkdir -p "$place" && mount --bind /mnt/$each "$place" || exit 9
+    mkdir -p "$place" && mount --rbind /mnt/$each "$place" || exit 9
 done
 for place in /tmp /var/tmp /run /dev/shm; do
     head -c 4096 /dev/zero >$place/full

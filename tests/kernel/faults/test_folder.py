@@ -10,7 +10,7 @@ from tests.support.net.plan import POD1, POD2
 from tests.support.node.cluster import both
 from tests.support.waiting import LONGEST_S, holds, until
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("variant", ["nft"])]
 
 LONG_ENOUGH_S = 0.7  # with so small an interval, a change is in force within a fraction of it
 WEB = "10.96.0.20:80"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import re
 import signal
 import time
 from collections.abc import Mapping
 
 import pytest
 
+from kproxy.core.addresses import Family
 from tests.support.net.plan import FAR1, NODE, POD1, POD2, POD3
 from tests.support.node.cluster import both
-from tests.support.node.node import LEFT, REFUSED, SILENT, Node, Word
+from tests.support.node.node import EBPF, IPTABLES, LEFT, REFUSED, SILENT, Node, Word
 from tests.support.node.tools import KILL_AFTER, KILL_BEFORE, KILL_DURING
+from tests.support.node.web import web_everywhere
 from tests.support.packets.objects import ApiObject, port
 from tests.support.waiting import LONGEST_S, until
 
@@ -44,7 +47,18 @@ NEW = (
 
 RESTORES_OF_A_CHANGE = 3  # filter, nat, filter
 RESTORES_OF_A_NEW_SERVICE = 2  # nat, filter: it is served before the rest of its clusterIP refuses
-STEP_S = 0.015
+# What the log says first of a start that is to be cut short, and the time between the moments.
+BEGINS = {**dict.fromkeys(IPTABLES, "writing rules with"), EBPF: "proxy mode ebpf"}
+STEP_S = {**dict.fromkeys(IPTABLES, 0.015), EBPF: 0.1}
+
+KILLS = 50
+STEPS = 7
+# What a kill cuts short, and the time between the moments of that: STEPS ones from the beginning.
+PHASES = (
+    *[("a start", 0.05)] * 4,
+    *[("a change", 0.005)] * 2,
+    *[("an upgrade", 0.2)] * 2,
+)
 
 Answers = Mapping[str, frozenset[Word]]
 
@@ -118,6 +132,7 @@ def kill_at(node: Node, call: int, how: str) -> None:
     assert proxy.ended() == -signal.SIGKILL, proxy.said()
 
 
+@pytest.mark.parametrize("variant", IPTABLES)
 def test_killed_at_any_restore_the_old_or_the_new_is_in_force_and_a_start_finishes(node, changing):
     restores = range(1, 2 * RESTORES_OF_A_CHANGE + 1)
     steps = [(1, KILL_BEFORE), *itertools.product(restores, (KILL_DURING, KILL_AFTER))]
@@ -126,16 +141,62 @@ def test_killed_at_any_restore_the_old_or_the_new_is_in_force_and_a_start_finish
         assert finishes(node, ours, answers), f"at restore {call}: {how}"
 
 
-def test_killed_at_any_moment_the_old_or_the_new_is_in_force_and_a_start_finishes(node, changing):
+def test_killed_at_any_moment_the_old_or_the_new_is_in_force_and_a_start_finishes(
+    node, changing, variant
+):
     """Between the restores there are ipsets, settings and stale flows."""
     for step, (ours, answers) in zip(range(6), changing, strict=False):
         proxy = node.start("--once")
-        proxy.wait_for("writing rules with")
-        time.sleep(step * STEP_S)
+        proxy.wait_for(BEGINS[variant])
+        time.sleep(step * STEP_S[variant])
         proxy.kill()
-        assert finishes(node, ours, answers), f"{step * STEP_S} s after it was opened"
+        assert finishes(node, ours, answers), f"{step * STEP_S[variant]} s after it was opened"
 
 
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("variant", [EBPF])  # elsewhere little happens between two restores
+def test_killed_fifty_times_under_traffic_nobody_is_lost_and_a_start_finishes(
+    node, flowing_everywhere
+):
+    flowing = flowing_everywhere
+    assert node.started[0].stop() == 0
+    wanted = {}
+    for pods in ((POD1,), (POD1, POD2)):
+        node.manifests.put("web", web_everywhere(*pods))
+        node.once()
+        wanted[pods] = without_numbers(node.ours())
+
+    upgrades = itertools.cycle([{"ebpf": {"serviceEntries": 65536}}, {}])
+    for kill in range(KILLS):
+        during, step_s = PHASES[kill % len(PHASES)]
+        pods = (POD1, POD2) if kill % 2 else (POD1,)
+        if during == "an upgrade":  # maps of another size make another version
+            node.configure(kproxy=next(upgrades))
+        proxy = node.start()
+        if during == "a change":
+            proxy.wait_for("ready: ")
+        node.manifests.put("web", web_everywhere(*pods))
+        time.sleep(kill % STEPS * step_s)
+        proxy.kill()
+        assert flowing.flow(1).silenced == [], f"kill {kill}, during {during}"
+        assert flowing.lasting_met == {POD1}, f"kill {kill}, during {during}"
+
+    node.configure()
+    node.once()
+    assert without_numbers(node.ours()) == wanted[pods]
+    node.once()
+    for family in Family:
+        assert f"{family.value}: wrote 0 kernel objects" in node.started[-1].said()
+    until(lambda: flowing.flow(1).new_met == set(pods), within_s=LONGEST_S, what=f"{pods} serve")
+    assert flowing.silenced == []
+
+
+def without_numbers(ours: list[str]) -> list[str]:
+    """Return what is ours without the kernel's numbers of programs, which each version has anew."""
+    return sorted(re.sub(r"program[ =]\w+", "program", line) for line in ours)
+
+
+@pytest.mark.parametrize("variant", IPTABLES)
 def test_a_restore_that_outlives_its_killed_proxy_does_not_win_over_the_next_one(node, changing):
     """The proxy is dead, and its child is about to write what is outdated by then."""
     node.tools.forget()
@@ -161,12 +222,12 @@ def test_an_unchanged_start_writes_nothing(node):
     assert (node.generation(), node.ours()) == before
 
 
-def test_a_start_changes_only_what_differs(node):
+def test_a_start_changes_only_what_differs(node, variant):
     node.manifests.put("shop", OLD)
     node.once()
     before = set(node.ours())
     node.manifests.put("more", both("more", "10.96.0.90", POD3))
 
-    assert node.once() == 2 * RESTORES_OF_A_NEW_SERVICE
+    assert node.once() == (0 if variant == EBPF else 2 * RESTORES_OF_A_NEW_SERVICE)
     assert len(before - set(node.ours())) < 10
     assert node.answers({**BEFORE, "10.96.0.90:80": words(POD3)}) == []

@@ -9,7 +9,7 @@ from tests.kernel.faults.test_takeover import leave_kube_proxys
 from tests.support.net.plan import CLIENT, NODE, POD1, POD2, POD3
 from tests.support.node import policies
 from tests.support.node.cluster import both
-from tests.support.node.node import REFUSED, SILENT, Node
+from tests.support.node.node import IPTABLES, REFUSED, SILENT, Node
 from tests.support.packets.objects import port
 from tests.support.waiting import LONGEST_S, until
 
@@ -22,7 +22,8 @@ SHOP = (
 )
 # The engine's ICMP answer is no answer yet to a TCP client over IPv6.
 CLOSED = frozenset({REFUSED, SILENT})
-# From outside every NodePort is masqueraded, and so accepted by KPROXY-FORWARD.
+# From outside every NodePort is masqueraded, and so accepted by KPROXY-FORWARD, or by the rule that
+# lets through what the programs translated.
 VERDICTS = {
     f"{NODE}:30020": CLOSED,
     f"{NODE}:30021": frozenset({POD2}),
@@ -58,6 +59,7 @@ def test_after_a_start(shop):
     assert shop.answers(VERDICTS, sources=SOURCES) == []
 
 
+@pytest.mark.parametrize("variant", IPTABLES)
 def test_after_a_repair(shop):
     policies.close(shop, POD1)
     shop.ready("--no-take-over")

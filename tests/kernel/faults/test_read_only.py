@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.net.plan import NODE, POD1, POD2
 from tests.support.node.cluster import both
+from tests.support.node.node import EBPF, IPTABLES
 from tests.support.packets.objects import port
 from tests.support.waiting import LONGEST_S, until
 
@@ -22,33 +23,39 @@ READ_ONLY = (
     'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"',
     "sh",
 )
-LOCALNET = "net.ipv4.conf.all.route_localnet"
+# What each data path turns on for connections of the node itself.
+LOCALNET, LOOPBACK = "net.ipv4.conf.all.route_localnet", "net.ipv4.conf.lo.accept_local"
 
 
-def test_the_rules_do_not_wait_for_a_setting(node):
+@pytest.fixture
+def setting(variant):
+    return LOOPBACK if variant == EBPF else LOCALNET
+
+
+def test_the_rules_do_not_wait_for_a_setting(node, setting):
     node.manifests.put("shop", OLD)
     proxy = node.start(prefix=READ_ONLY)
     proxy.wait_for("ready: ")
     assert node.answers(BEFORE) == []
-    assert f"setting {LOCALNET} to 1: Read-only file system" in proxy.said()
+    assert f"setting {setting} to 1: Read-only file system" in proxy.said()
 
     node.manifests.put("shop", NEW)
     until(lambda: node.answers(AFTER) == [], within_s=LONGEST_S, what="the change in force")
     assert "refused" not in proxy.said()
 
 
-def test_a_setting_that_somebody_turns_off_stops_nothing(node):
-    node.run(f"sysctl -q -w {LOCALNET}=1")
+def test_a_setting_that_somebody_turns_off_stops_nothing(node, setting):
+    node.run(f"sysctl -q -w {setting}=1")
     node.manifests.put("shop", OLD)
     proxy = node.start(prefix=READ_ONLY)
     proxy.wait_for("ready: ")
-    assert LOCALNET not in proxy.said()
+    assert setting not in proxy.said()
 
-    node.run(f"sysctl -q -w {LOCALNET}=0")
-    proxy.wait_for(f"setting {LOCALNET} to 1: Read-only file system")
+    node.run(f"sysctl -q -w {setting}=0")
+    proxy.wait_for(f"setting {setting} to 1: Read-only file system")
     node.manifests.put("shop", NEW)
     until(lambda: node.answers(AFTER) == [], within_s=LONGEST_S, what="the change in force")
-    node.run(f"sysctl -q -w {LOCALNET}=1")
+    node.run(f"sysctl -q -w {setting}=1")
     node.manifests.put("shop", OLD)
     until(lambda: node.answers(BEFORE) == [], within_s=LONGEST_S, what="back")
     assert proxy.stop() == 0
@@ -62,6 +69,7 @@ NOT_LOADED = (
 TIMEOUT = "net.netfilter.nf_conntrack_tcp_timeout_established"
 
 
+@pytest.mark.parametrize("variant", IPTABLES)
 def test_connection_tracking_that_comes_with_the_first_rules_is_set_up_then(node):
     node.configure(conntrack={"tcpEstablishedTimeout": "1h", "maxPerCore": 0})
     node.manifests.put("shop", OLD)
@@ -74,6 +82,7 @@ def test_connection_tracking_that_comes_with_the_first_rules_is_set_up_then(node
     assert "going on without" not in proxy.said()
 
 
+@pytest.mark.parametrize("variant", IPTABLES)
 def test_connection_tracking_that_never_comes_is_told_once(node):
     node.configure(conntrack={"tcpEstablishedTimeout": "1h", "maxPerCore": 0})
     node.manifests.put("shop", OLD)

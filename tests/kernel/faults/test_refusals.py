@@ -10,12 +10,13 @@ import pytest
 from kproxy.core.addresses import Family
 from tests.support.net.plan import NODE, POD1, POD2, POD3
 from tests.support.node.cluster import both
-from tests.support.node.node import LEFT, REFUSED, STEM, Node
+from tests.support.node.node import IPTABLES, LEFT, REFUSED, STEM, Node
 from tests.support.node.tools import HANG, HOLD_IF_REFUSED, REFUSE
 from tests.support.packets.objects import port
 from tests.support.waiting import LONGEST_S, until
 
-pytestmark = pytest.mark.kernel
+# What a refusal does elsewhere, the contract of data paths says.
+pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("variant", IPTABLES)]
 
 WITH_PROBLEMS = 3
 

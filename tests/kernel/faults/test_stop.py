@@ -13,7 +13,7 @@ import pytest
 from kproxy.core.addresses import Family
 from tests.support.net.plan import NODE, POD1, POD2
 from tests.support.node.cluster import both
-from tests.support.node.node import REFUSED
+from tests.support.node.node import IPTABLES, REFUSED
 from tests.support.packets.objects import port
 from tests.support.waiting import LONGEST_S, until
 
@@ -42,6 +42,7 @@ ASK_TO_STOP = "kill -TERM $PPID; sleep 0.3"
 
 
 @pytest.mark.parametrize("restore", [1, 2, 3])
+@pytest.mark.parametrize("variant", IPTABLES)
 def test_the_write_is_finished_and_the_rules_stay(node, restore):
     node.manifests.put("shop", OLD)
     proxy = node.ready()
@@ -82,6 +83,7 @@ def handling(children):
     return caught >> (signal.SIGTERM - 1) & 1
 
 
+@pytest.mark.parametrize("variant", IPTABLES)
 def test_before_the_first_rule_it_ends_as_well(node):
     node.manifests.put("shop", OLD)
     node.tools.at(1, ASK_TO_STOP)

@@ -14,7 +14,7 @@ from tests.kernel.faults.flowing import Flowing
 from tests.kernel.faults.test_connections import FRONTENDS, SOURCES, web
 from tests.support.net.plan import CLIENT, POD1, POD2, POD3
 from tests.support.node.cluster import both
-from tests.support.node.node import EBPF, Node, is_ours
+from tests.support.node.node import EBPF, IPTABLES, Node, is_ours
 from tests.support.node.proxy import Proxy
 from tests.support.node.tools import KILL_AFTER
 from tests.support.waiting import LONGEST_S, until
@@ -35,6 +35,11 @@ STEP_S = 0.02
 LOST_BY_CHANCE = 2
 PODS = {POD1, POD2}
 ANSWERS = {"10.96.0.30:80": frozenset({POD1})}
+
+
+@pytest.fixture(params=IPTABLES)
+def variant(request):
+    return request.param
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tests.kernel.faults import foreign
 from tests.support import kube_proxy
 from tests.support.net.plan import CLIENT, CLUSTER_CIDR, NODE, POD1, POD2, POD3, in_family
 from tests.support.node.cluster import both
-from tests.support.node.node import LEFT, REFUSED, Node
+from tests.support.node.node import IPTABLES, LEFT, REFUSED, Node
 from tests.support.node.tools import REFUSE
 from tests.support.packets.objects import port
 from tests.support.waiting import LONGEST_S, until
@@ -120,6 +120,7 @@ def link(node):
         node.run(f"ip addr add {vip} dev {LINK}")
 
 
+@pytest.mark.parametrize("variant", IPTABLES)
 def test_a_family_that_the_kernel_refuses_keeps_its_addresses_until_it_has_rules(node, link):
     node.tools.always("ip6tables", REFUSE)
     proxy = node.start("--take-over")

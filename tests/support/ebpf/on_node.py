@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import socket
 import subprocess
 import tempfile
@@ -10,12 +12,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from backends.ebpf.driver import loader
+from backends.ebpf.driver.sides import Side
 from backends.ebpf.options import EbpfOptions, SocketHooks
 from backends.ebpf.path import EbpfPath
 from backends.ebpf.render.layout import TableMap
+from backends.kernel import traffic_control
+from backends.kernel.bpf import links, maps, objects
+from backends.kernel.bpf.maps import Map, MapType
+from backends.kernel.bpf.programs import AttachType
+from backends.kernel.bpf.syscall import KernelRefusal
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import Backend
 from tests.support.contract import tend
+from tests.support.ebpf.devices import PARENTS, TYPES
 from tests.support.ebpf.fixtures import bytecode_folder
 from tests.support.ebpf.place import Place
 from tests.support.net.namespace import Namespace
@@ -26,6 +35,7 @@ from tests.support.packets.asking import CONTROL
 from tests.support.packets.table import Flow, ForwardTo
 
 MARK_BIT = 14
+_OF_SOCKETS = [each for each in AttachType if each not in TYPES.values()]
 
 
 def options(place: Place, hooks: SocketHooks) -> EbpfOptions:
@@ -115,6 +125,60 @@ def table_entries(bpffs: Path, family: Family) -> list[str]:
                 entries = (f"{key.hex()} {value.hex()}" for key, value in table.items())
                 found += [f"{each.map_name} {entry}" for entry in entries]
     return sorted(found)
+
+
+def objects_on_node(place: Place) -> list[str]:
+    """Return what is pinned, attached and written there; the node's namespace is entered.
+
+    Attached programs are all that there are, whosever, but for filters.
+    """
+    entries = (each for family in Family for each in table_entries(place.bpffs, family))
+    found = {*place.bpffs.glob("kproxy"), *place.bpffs.glob("kproxy/**/*")}
+    attached = [*_attached_to_devices(), *_attached_to_group(place)]
+    return sorted([*entries, *map(str, found), *_stages(place), *attached])
+
+
+def pins_of(place: Place, kind: str) -> Iterator[Path]:
+    """Yield the pins of the data path of one kind: "link", "map" or "prog"."""
+    for path in sorted(place.bpffs.glob("kproxy/**/*")):
+        if path.is_file():
+            with objects.get(path) as found:
+                if os.readlink(f"/proc/self/fd/{found.fileno()}").endswith(kind):
+                    yield path
+
+
+def stages(place: Place) -> Iterator[tuple[Path, Map]]:
+    """Yield the arrays through which programs call others, with their pins, open."""
+    for path in pins_of(place, "map"):
+        with maps.pinned(path) as found:
+            if found.shape.type == MapType.PROG_ARRAY:
+                yield path, found
+
+
+def _stages(place: Place) -> Iterator[str]:
+    for path, each in stages(place):
+        for key, program in each.items():
+            yield f"{path} {key.hex()}: program {program.hex()}"
+
+
+def _attached_to_devices() -> Iterator[str]:
+    for (number, device), side in itertools.product(socket.if_nameindex(), Side):
+        with contextlib.suppress(KernelRefusal):  # a kernel without tcx
+            for each in links.attached(number, TYPES[side]).programs:
+                yield f"{device} {side.value}: program {each.program}"
+        for found in traffic_control.filters(number, PARENTS[side]):
+            if found.name.startswith("kproxy"):
+                yield f"{device} {side.value}: filter {found}"
+
+
+def _attached_to_group(place: Place) -> Iterator[str]:
+    group = os.open(place.cgroup, os.O_RDONLY)
+    try:
+        for each in _OF_SOCKETS:
+            for program, _ in links.attached(group, each).programs:
+                yield f"{each.name}: program {program}"
+    finally:
+        os.close(group)
 
 
 def pins(bpffs: Path) -> list[str]:

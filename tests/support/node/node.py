@@ -14,7 +14,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from tests.support.commands import output_of
 from tests.support.ebpf.fixtures import bytecode_folder
-from tests.support.ebpf.on_node import table_entries
+from tests.support.ebpf.on_node import objects_on_node
 from tests.support.ebpf.place import Place
 from tests.support.net import plan
 from tests.support.net.network import Network
@@ -30,8 +30,11 @@ _IPV4_NAME = {plan.ipv6_of(address): address for address in plan.PLACES}
 STEM = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 
 _JUMP = re.compile(r"-[jg] KPROXY-\S+$")
+_PASSES_ON = '-A FORWARD -m comment --comment "kproxy ebpf'
 
+IPTABLES = ("nft", "legacy")
 EBPF = "ebpf"
+DATA_PATHS = (*IPTABLES, EBPF)
 REFUSED, SILENT, LEFT = "refused", "silent", "left"
 
 Word = str
@@ -135,11 +138,13 @@ class Node:
 
     def ours(self) -> list[str]:
         """Return what the proxy has in the kernel, of both families."""
-        if self.data_path == EBPF:
-            return [line for family in Family for line in table_entries(self.place.bpffs, family)]
         lines = [line.partition("] ")[2] or line for f in Family for line in self.saved(f)]
+        rules = sorted(filter(is_ours, lines))
+        if self.data_path == EBPF:
+            with self.network.node.entered():
+                return rules + objects_on_node(self.place)
         sets = [f"set {name}" for name in self.run("ipset list -n").split() if "kproxy" in name]
-        return sorted(filter(is_ours, lines)) + sorted(sets)
+        return rules + sorted(sets)
 
     def generation(self) -> int:
         """Return how often anybody wrote to the node's nf_tables."""
@@ -179,9 +184,13 @@ class Node:
 
 
 def is_ours(line: str) -> bool:
-    """Say whether a line of iptables-save is the proxy's: of a chain of its, or a jump to one."""
+    """Say whether a line of iptables-save is the proxy's.
+
+    It is of a chain of its, a jump to one, or what lets through what its programs translated.
+    """
     rule = line.partition("] ")[2] or line
-    return rule.startswith((":KPROXY-", "-A KPROXY-")) or _JUMP.search(rule) is not None
+    names = (":KPROXY-", "-A KPROXY-", _PASSES_ON)
+    return rule.startswith(names) or _JUMP.search(rule) is not None
 
 
 def _probe(frontend: str, source: str, family: Family, protocol: Protocol) -> Probe:
