@@ -37,6 +37,14 @@ _NFT = """table inet theirs {
 """
 
 
+SIDES = ("ingress", "egress")
+# They match nothing, so that packets pass on to whatever else is there.
+_FILTERS = """qdisc add dev eth0 clsact
+filter add dev eth0 ingress prio 7 bpf bytecode "1,6 0 0 0"
+filter add dev eth0 egress prio 7 bpf bytecode "1,6 0 0 0"
+"""
+
+
 def settle(node: Node) -> None:
     """Let strangers write their rules on the node."""
     for family in Family:
@@ -44,6 +52,7 @@ def settle(node: Node) -> None:
     node.run("nft -f -", text=_NFT)
     node.run("ipset create theirs hash:ip")
     node.run("ipset add theirs 192.0.2.77")
+    node.run("tc -batch -", text=_FILTERS)
 
 
 def seen(node: Node) -> list[str]:
@@ -61,4 +70,10 @@ def seen(node: Node) -> list[str]:
         *rules,
         *node.run("nft -a list ruleset inet").splitlines(),
         *node.run("ipset save theirs").splitlines(),
+        *(line for side in SIDES for line in _filters(node, side)),
     ]
+
+
+def _filters(node: Node, side: str) -> list[str]:
+    lines = node.run(f"tc filter show dev eth0 {side}").splitlines()
+    return [line for line in lines if "bytecode" in line]

@@ -1,4 +1,4 @@
-"""Somebody else changes our rules while the proxy runs: it puts them right within seconds."""
+"""Somebody else changes what is ours in the kernel while the proxy runs: it puts that right."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 
 from kproxy.core.addresses import Family
 from tests.kernel.faults import foreign
+from tests.kernel.faults.meddling import MEDDLING
 from tests.support.net.plan import NODE, POD1, POD2
 from tests.support.node.cluster import both
-from tests.support.node.node import REFUSED, Node
+from tests.support.node.node import EBPF, IPTABLES, REFUSED, Node
 from tests.support.packets.objects import port
 from tests.support.waiting import LONGEST_S, until
 
@@ -108,6 +109,17 @@ DRIFTS: dict[str, Callable[[Node, Family], None]] = {
     "everything flushed": flush_everything,
     "a rule replaced": replace_a_rule,
 }
+# How the log tells of what the data path puts right by itself, or the loop has it do.
+TOLD = {
+    "entries edited": "repaired",
+    "programs taken off devices": "putting our programs back",
+    "programs taken off sockets": "socket hooks again",
+    "links unpinned": "socket hooks again",
+    "maps and programs unpinned": "put back",
+    "stages emptied": "put back",
+    "nothing let through": "others changed FORWARD",
+}
+SMALL = {"serviceEntries": 1024, "flowEntries": 1024, "affinityEntries": 1024}
 # The number of rules stays, so it is the audit that finds this, and it finds it in chains that
 # were read at least once since they were written.
 FOUND_BY_AUDIT = "a rule replaced"
@@ -141,10 +153,13 @@ class Repair:
         self.done = self.done or self.is_done()
 
 
-def served(folder: Path, variant: str, drift: str) -> Node:
+def served(folder: Path, data_path: str, drift: str) -> Node:
     """Return a node with a running proxy and everybody else's rules."""
-    node = Node(folder / drift.replace(" ", "-"), variant)
-    node.configure(iptables={"syncPeriod": AUDITED_EVERY if drift == FOUND_BY_AUDIT else "1h"})
+    node = Node(folder / drift.replace(" ", "-"), data_path)
+    node.configure(
+        iptables={"syncPeriod": AUDITED_EVERY if drift == FOUND_BY_AUDIT else "1h"},
+        kproxy={"ebpf": SMALL},
+    )
     node.manifests.put("shop", SHOP)
     foreign.settle(node)
     node.start()
@@ -158,17 +173,19 @@ def make_it_read(repair: Repair) -> None:
     until(repair.is_done, within_s=LONGEST_S, what="repaired")
 
 
-@pytest.fixture(scope="module", params=["nft", "legacy"])
+@pytest.fixture(scope="module")
 def repairs(request, tmp_path_factory):
     """Do every drift on a node of its own, all at the same time: most of it is waiting."""
     folder = tmp_path_factory.mktemp("drift")
-    nodes = {drift: served(folder, request.param, drift) for drift in DRIFTS}
+    drifts = MEDDLING if request.param == EBPF else DRIFTS
+    nodes = {drift: served(folder, request.param, drift) for drift in drifts}
     for node in nodes.values():
         node.started[0].wait_for("ready: ")
     repairs = {drift: Repair(node, node.ours()) for drift, node in nodes.items()}
-    make_it_read(repairs[FOUND_BY_AUDIT])
+    if FOUND_BY_AUDIT in repairs:
+        make_it_read(repairs[FOUND_BY_AUDIT])
     for drift, repair in repairs.items():
-        repair.begin(DRIFTS[drift])
+        repair.begin(drifts[drift])
     give_up_at = time.monotonic() + LONGEST_S
     while not all(r.done for r in repairs.values()) and time.monotonic() < give_up_at:
         for repair in repairs.values():
@@ -180,11 +197,22 @@ def repairs(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("drift", DRIFTS)
-def test_it_is_noticed_and_repaired_and_nothing_else_is_touched(repairs, drift):
-    repair = repairs[drift]
+@pytest.mark.parametrize("repairs", IPTABLES, indirect=True, scope="module")
+def test_drift_of_rules_is_noticed_and_repaired_and_nothing_else_is_touched(repairs, drift):
+    check(repairs[drift], told="repaired")
+
+
+@pytest.mark.parametrize("drift", MEDDLING)
+@pytest.mark.parametrize("repairs", [EBPF], indirect=True, scope="module")
+def test_drift_of_programs_is_noticed_and_repaired_and_nothing_else_is_touched(repairs, drift):
+    check(repairs[drift], told=TOLD[drift])
+
+
+def check(repair: Repair, *, told: str) -> None:
+    """All of ours is as it was, all of others is as it was then, and the log tells of it."""
     node = repair.node
     assert repair.drifted != repair.ours
     assert repair.done, node.started[0].said()
     assert foreign.seen(node) == repair.foreign
     assert node.answers(ANSWERS) == []
-    node.started[0].wait_for("repaired")
+    node.started[0].wait_for(told)
