@@ -52,6 +52,10 @@ class _ExecCredential(msgspec.Struct, rename="camel"):
     status: _Status
 
 
+# Made before there are threads: two that decode a type first, at once, end the process by a signal.
+_CREDENTIALS = msgspec.json.Decoder(_ExecCredential)
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """What a plugin gave: a token ("" for none), a certificate with its key, or both."""
@@ -97,7 +101,7 @@ class Plugin:
             spec["cluster"] = cluster
         wanted = {"apiVersion": section.api_version, "kind": "ExecCredential", "spec": spec}
         try:
-            said = msgspec.json.decode(self._run(msgspec.json.encode(wanted)), type=_ExecCredential)
+            said = _CREDENTIALS.decode(self._run(msgspec.json.encode(wanted)))
         except msgspec.ValidationError as error:
             raise self._failed(f"answers with no ExecCredential: {error}") from error
         except UNDECODABLE as error:
