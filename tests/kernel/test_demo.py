@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,12 @@ from tests.support.commands import output_of
 from tests.support.ebpf.fixtures import bytecode_folder
 from tests.support.waiting import LONGEST_S
 
-pytestmark = pytest.mark.kernel
+TOLD_WITHIN_S = LONGEST_S + 30  # until kproxy is ready, and what follows
+# It plays in real time: an answer counts within a second, and a pod ends 1.8 s after it is told to.
+# A machine that is busy with something else may be late for that once; kproxy is not three times.
+ATTEMPTS = 3
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(ATTEMPTS * TOLD_WITHIN_S)]
 
 ROOT = Path(__file__).parents[2]
 MODES = ("iptables", "ebpf")
@@ -29,9 +35,20 @@ def demo(mode: str) -> str:
     interpreter, *arguments = line.split()
     assert interpreter == ".venv/bin/python"
     environment = {**os.environ, "XDG_CACHE_HOME": str(bytecode_folder().parents[1])}
-    return output_of(
-        sys.executable, *arguments, cwd=ROOT, environment=environment, timeout_s=LONGEST_S + 30
-    )
+    for _ in range(ATTEMPTS):
+        shown = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TOLD_WITHIN_S,
+        )
+        if shown.returncode == 0:
+            break
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    return shown.stdout
 
 
 def test_the_demo_tells_the_same_story_in_each_mode():
