@@ -8,7 +8,7 @@ worker that programs the kernel and the loop that compiles never share a mutable
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -113,6 +113,11 @@ class ServicePort:
     sources: tuple[Network, ...] | None
     affinity_timeout_s: int | None
     serving: frozenset[tuple[str, int]]
+
+    def by_kind(self) -> Iterator[tuple[Via, Frontend]]:
+        """Yield the frontends with their kind."""
+        for frontend in self.frontends:
+            yield (frontend.via if isinstance(frontend, Vip) else Via.NODE_PORT), frontend
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import errno
 import os
 import time
 
-from backends.iptables.render.rules import ACCOUNTS, Account, account_name, chain_key
+from backends.iptables.render.rules import ACCOUNTS, Account, account_name
 from backends.kernel.netlink import (
     ACK,
     CREATE,
@@ -23,6 +23,7 @@ from backends.kernel.netlink import (
     netfilter,
     text_attribute,
 )
+from backends.kernel.xtables.wording import chain_key
 from kproxy.core.addresses import Family
 
 _SUBSYSTEM = 7 << 8  # NFNL_SUBSYS_ACCT

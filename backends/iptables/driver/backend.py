@@ -9,15 +9,16 @@ from backends.iptables.driver.counters import RuleCounts, packet_samples
 from backends.iptables.driver.saved import Seen
 from backends.iptables.driver.sets import AffinitySets
 from backends.iptables.driver.texts import Texts
-from backends.iptables.render import restore, rules
+from backends.iptables.render import restore
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.restore import RestoreInput, TableEdit
-from backends.iptables.render.rules import TABLES, split_key, sysctl_key
+from backends.iptables.render.rules import TABLES
 from backends.kernel import conntrack, nft
 from backends.kernel.sysctls import Liberality, Sysctls
 from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import tools
 from backends.kernel.xtables.tools import Variant
+from backends.kernel.xtables.wording import describe, split_key, sysctl_key
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
@@ -118,7 +119,7 @@ class IptablesBackend:
 
     def describe(self, key: Key) -> str:
         """Return what an object is, for logs."""
-        return rules.describe(key)
+        return describe(key)
 
     def fileno(self) -> int | None:
         """Return None: the kernel's rules follow addresses and devices by themselves."""

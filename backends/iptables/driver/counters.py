@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from backends.iptables.driver import accounting
-from backends.iptables.render.rules import TABLES, Account, split_key
+from backends.iptables.render.rules import TABLES, Account
 from backends.kernel.xtables.tools import Variant
+from backends.kernel.xtables.wording import split_key
 from kproxy.core.addresses import Family
 from kproxy.core.image import Key
 from kproxy.ports.data_path import BackendError, Metric, Sample

@@ -19,7 +19,8 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from backends.iptables.driver.saved import ALTERED, Seen
-from backends.iptables.render.rules import CHAIN_PREFIX, COMMENT_PREFIX, chain_key, jump_key
+from backends.iptables.render.rules import CHAIN_PREFIX
+from backends.kernel.xtables.wording import COMMENT_PREFIX, chain_key, jump_key
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 

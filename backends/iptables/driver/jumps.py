@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backends.iptables.render.restore import TableEdit
-from backends.iptables.render.rules import CHAIN_PREFIX, split_key
+from backends.iptables.render.rules import CHAIN_PREFIX
 from backends.kernel import nft
 from backends.kernel.xtables import placement, rulesets
 from backends.kernel.xtables.rulesets import BaseRule, Table
 from backends.kernel.xtables.tools import Variant
+from backends.kernel.xtables.wording import split_key
 from backends.kube_proxy.chains import is_kube_proxys
 from kproxy.core.addresses import Family
 from kproxy.core.image import Key

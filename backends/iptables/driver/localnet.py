@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from backends.iptables.render.rules import chain_key
 from backends.kernel import sysctl
 from backends.kernel.xtables import rulesets
 from backends.kernel.xtables.tools import Variant
+from backends.kernel.xtables.wording import chain_key
 from kproxy.core.addresses import Family
 
 GUARD_CHAIN = "KPROXY-LOCALNET"

@@ -10,10 +10,11 @@ import re
 import struct
 
 from backends.iptables.driver.saved import ALTERED, Seen
-from backends.iptables.render.rules import CHAIN_PREFIX, COMMENT_PREFIX, chain_key, jump_key
+from backends.iptables.render.rules import CHAIN_PREFIX
 from backends.kernel import nft
 from backends.kernel.netlink import Netlink
 from backends.kernel.nft import Rule, RuleReader
+from backends.kernel.xtables.wording import COMMENT_PREFIX, chain_key, jump_key
 from kproxy.core.addresses import Family
 
 _FINGERPRINT = re.compile(re.escape(COMMENT_PREFIX.encode()) + rb"([0-9a-z]+:[0-9]+)\0")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from backends.iptables.driver.backend import IptablesBackend
 from backends.iptables.driver.localnet import GUARD, GUARD_CHAIN
-from backends.iptables.render.rules import jump_key, split_key
+from backends.kernel.xtables.wording import jump_key, split_key
 from kproxy.core.image import Changes, Key
 from kproxy.core.table import NodeRules, TableChanges
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from backends.iptables.render.rules import CHAIN_PREFIX, chain_key, jump_key
+from backends.iptables.render.rules import CHAIN_PREFIX
+from backends.kernel.xtables.wording import chain_key, jump_key
 from kproxy.core.image import Key
 
 ALTERED = b"altered"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from backends.iptables.render.rules import SET_PREFIX, AffinitySet, set_key, split_key
+from backends.iptables.render.rules import SET_PREFIX, AffinitySet
 from backends.kernel import ipset
+from backends.kernel.xtables.wording import set_key, split_key
 from kproxy.core.addresses import Family
 from kproxy.core.image import Key
 

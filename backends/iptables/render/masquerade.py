@@ -15,19 +15,9 @@ from backends.iptables.render.rules import (
     Options,
     counting,
 )
+from backends.kernel.xtables.wording import to_sender
 from kproxy.core.addresses import Family
 from kproxy.core.table import ServicePort
-
-# Classic BPF over the network header (linux/filter.h): match if source equals destination.
-# Each pair of words is loaded at its offset and compared; a difference jumps to the last `ret 0`.
-_RETURN_TO_SENDER = {
-    Family.IPV4: "6,32 0 0 12,7 0 0 0,32 0 0 16,29 0 1 0,6 0 0 65535,6 0 0 0",
-    Family.IPV6: (
-        "18,32 0 0 8,7 0 0 0,32 0 0 24,29 0 13 0,32 0 0 12,7 0 0 0,32 0 0 28,29 0 9 0,"
-        "32 0 0 16,7 0 0 0,32 0 0 32,29 0 5 0,32 0 0 20,7 0 0 0,32 0 0 36,29 0 1 0,"
-        "6 0 0 65535,6 0 0 0"
-    ),
-}
 
 
 class Masquerade:
@@ -66,8 +56,7 @@ class Masquerade:
         if self.lists_hairpins:
             yield f"{translated} -j KPROXY-HAIRPIN"
         else:
-            to_sender = f'-m bpf --bytecode "{_RETURN_TO_SENDER[self._family]}"'
-            yield f"{translated} {to_sender} -j KPROXY-MASQUERADE"
+            yield f"{translated} {to_sender(self._family)} -j KPROXY-MASQUERADE"
 
     def hairpins(self) -> Iterator[str]:
         """Return the rules that enter the tree over the endpoints."""

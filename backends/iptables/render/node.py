@@ -24,11 +24,3 @@ def to_node_ports(rules: NodeRules, family: Family, chain: str) -> Iterator[str]
     for network in rules.node_port_addresses:
         inside = f"-d {network} " if network.prefixlen else ""
         yield f"{inside}-m addrtype --dst-type LOCAL -j {chain}"
-
-
-def unallocated(rules: NodeRules) -> Iterator[str]:
-    """Return the rules that drop what no Service has in a ServiceCIDR, nor anybody else."""
-    for shared in rules.shared_ranges:
-        yield f"-d {shared.network} -j RETURN"
-    for cidr in rules.service_cidrs:
-        yield f"-d {cidr} -j DROP"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from backends.iptables.render.dispatch import Dispatch
-from backends.iptables.render.rules import split_key
+from backends.kernel.xtables.wording import split_key
 from kproxy.core.image import Key
 from kproxy.core.table import ServicePortKey
 

@@ -28,7 +28,6 @@ from dataclasses import replace
 from backends.iptables.render import node, services
 from backends.iptables.render.affinity import AffinityBudget
 from backends.iptables.render.dispatch import Dispatch
-from backends.iptables.render.health import PortsInUse
 from backends.iptables.render.left_out import LeftOut
 from backends.iptables.render.masquerade import Masquerade
 from backends.iptables.render.owners import owners
@@ -38,16 +37,20 @@ from backends.iptables.render.rules import (
     AffinitySet,
     Feature,
     Options,
+    reject,
+    set_value,
+)
+from backends.kernel.xtables.wording import (
     chain_key,
     fingerprint,
     jump_key,
-    reject,
     set_key,
-    set_value,
     signed,
     split_key,
+    unallocated,
 )
 from kproxy.core.addresses import Family
+from kproxy.core.health_ports import PortsInUse
 from kproxy.core.image import Key
 from kproxy.core.objects import Protocol
 from kproxy.core.table import (
@@ -244,7 +247,7 @@ class Renderer:
         self, entry: ServicePort, context: services.Context, *, present: bool
     ) -> None:
         protocol = entry.key.protocol
-        for via, frontend in services.frontends(entry):
+        for via, frontend in entry.by_kind():
             nat = services.nat_rules(entry, via, context) if present else None
             unserved = services.filter_rules(entry, via, context) if present else ()
             if isinstance(frontend, NodePort):
@@ -332,7 +335,7 @@ class Renderer:
         yield "-j KPROXY-VERDICTS"
         yield "-m addrtype --dst-type LOCAL -g KPROXY-NODEFILTER"
         yield "-j KPROXY-CLUSTERIPS"
-        yield from node.unallocated(self._known_rules())
+        yield from unallocated(self._known_rules())
 
     def _verdicts(self) -> Iterator[str]:
         yield from self._filter_vips.root_rules() or (NEVER,)

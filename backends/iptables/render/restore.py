@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from backends.iptables.render.rules import CLUSTER_IP_CHAINS, chain_key, rules_of, split_key
+from backends.iptables.render.rules import CLUSTER_IP_CHAINS
+from backends.kernel.xtables.wording import chain_key, rules_of, split_key
 from kproxy.core.image import Changes, Key
 
 # iptables-nft-restore takes 1.5 kB for each. With 20,000 at once, as with 130,000, a first write

@@ -1,9 +1,4 @@
-"""Names, keys and digests: how an iptables object of ours is recognised with no memory.
-
-A chain's first rule carries a comment `kp:<digest>:<number of rules>`. The kernel and its tools
-reformat rules, so text is never compared or read for meaning: the digest says what was written,
-the number of rules says whether something was added or taken away since.
-"""
+"""Names, and what an operator may choose: how an iptables object of ours is recognised. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +8,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from backends.kernel.xtables.wording import port_unreachable
 from kproxy.core.addresses import Family
-from kproxy.core.image import Key
 from kproxy.core.objects import Protocol
 
 CHAIN_PREFIX = "KPROXY-"
 SET_PREFIX = "kproxy-"
-COMMENT_PREFIX = "kp:"
 TABLES = ("filter", "nat")
 
 # The chains that refuse whatever else goes to a clusterIP.
@@ -113,72 +107,10 @@ ACCOUNTS = {
 }
 
 
-def chain_key(table: str, chain: str) -> str:
-    """Return the image key of one of our chains."""
-    return f"{table}/{chain}"
-
-
-def jump_key(table: str, base: str, chain: str) -> str:
-    """Return the image key of our jump from a built-in chain."""
-    return f"jump/{table}/{base}/{chain}"
-
-
-def set_key(name: str) -> str:
-    """Return the image key of an ipset."""
-    return f"set/{name}"
-
-
-def sysctl_key(name: str) -> str:
-    """Return the image key of a setting of the node, by the name that sysctl(8) knows."""
-    return f"sysctl/{name}"
-
-
-def split_key(key: Key) -> tuple[str, ...]:
-    """Return a key's parts.
-
-    (table, chain), ("jump", table, base, chain), ("set", name) or ("sysctl", name).
-    """
-    assert isinstance(key, str), "the keys of this data path are text"
-    return tuple(key.split("/"))
-
-
-def describe(key: Key) -> str:
-    """Return what an object is, for a person."""
-    match split_key(key):
-        case ("jump", table, base, chain):
-            return f"the jump from {base} to {chain} in table {table}"
-        case ("set", name):
-            return f"the ipset {name}"
-        case ("sysctl", name):
-            return f"the setting {name}"
-        case (table, chain):
-            return f"the chain {chain} in table {table}"
-        case _:
-            raise ValueError(f"no object has the key {key!r}")
-
-
 def set_value(affinity: AffinitySet) -> bytes:
     """Return the image value of an ipset: what the kernel says of it."""
     inet = "inet" if affinity.family is Family.IPV4 else "inet6"
     return f"hash:ip:{inet}:{affinity.timeout_s}".encode()
-
-
-def fingerprint(rules: Sequence[str]) -> str:
-    """Return `<digest>:<number of rules>` of a chain's rules."""
-    digest = hashlib.blake2b("\n".join(rules).encode(), digest_size=8).hexdigest()
-    return f"{digest}:{len(rules)}"
-
-
-def rules_of(value: bytes) -> int:
-    """Return of how many rules this is the fingerprint."""
-    return int(value.rpartition(b":")[2])
-
-
-def signed(rules: Sequence[str]) -> tuple[str, ...]:
-    """Return the rules with their fingerprint in the first one's comment."""
-    match, _, target = rules[0].partition("-j ")
-    comment = f"-m comment --comment {COMMENT_PREFIX}{fingerprint(rules)}"
-    return (f"{match}{comment} -j {target}", *rules[1:])
 
 
 def chain_name(kind: str, *identity: str) -> str:
@@ -217,8 +149,3 @@ def reject(protocol: Protocol, family: Family, options: Options) -> str:
     if protocol is Protocol.TCP:
         return "-j REJECT --reject-with tcp-reset"
     return f"-j REJECT --reject-with {port_unreachable(family)}"
-
-
-def port_unreachable(family: Family) -> str:
-    """Return the name of the ICMP answer that refuses a port."""
-    return "icmp-port-unreachable" if family is Family.IPV4 else "icmp6-port-unreachable"

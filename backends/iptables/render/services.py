@@ -26,19 +26,14 @@ from backends.iptables.render.rules import (
     reject,
     set_name,
 )
+from backends.kernel.xtables.wording import pod_match
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from kproxy.core.table import (
-    FromInterface,
-    FromInterfacePrefix,
-    FromNetwork,
-    LocalPods,
-    NodePort,
     NodeRules,
     ServicePort,
     ServicePortKey,
     Target,
-    Undetected,
     Use,
     Via,
     Vip,
@@ -127,22 +122,16 @@ def filter_rules(entry: ServicePort, via: Via, context: Context) -> tuple[str, .
     return ("-j DROP",) if use is Use.DROP else refused
 
 
-def frontends(entry: ServicePort) -> Iterator[tuple[Via, Vip | NodePort]]:
-    """Return the entry's frontends with their kind."""
-    for frontend in entry.frontends:
-        yield (frontend.via if isinstance(frontend, Vip) else Via.NODE_PORT), frontend
-
-
 def _name(key: ServicePortKey, kind: str, *more: str) -> str:
     return chain_name(kind, key.namespace, key.name, key.port, key.protocol.value, *more)
 
 
 def _has(entry: ServicePort, via: Via) -> bool:
-    return any(kind is via for kind, _ in frontends(entry))
+    return any(kind is via for kind, _ in entry.by_kind())
 
 
 def _is_external(entry: ServicePort) -> bool:
-    return any(kind is not Via.CLUSTER_IP for kind, _ in frontends(entry))
+    return any(kind is not Via.CLUSTER_IP for kind, _ in entry.by_kind())
 
 
 def _uses(entry: ServicePort) -> tuple[bool, bool]:
@@ -167,27 +156,13 @@ def _external_entry(entry: ServicePort, context: Context) -> tuple[str, ...]:
 def _external_rules(entry: ServicePort, context: Context) -> Iterator[str]:
     """Return the rules under policy Local, which binds neither local pods nor the node itself."""
     everything = _name(entry.key, "SVC")
-    pod = _pod_match(context.rules.local_pods, negated=False)
+    pod = pod_match(context.rules.local_pods, negated=False)
     if pod is not None:
         yield f"{pod} -j {everything}"
     yield f"-m addrtype --src-type LOCAL {ASK_FOR_MASQUERADE}"
     yield f"-m addrtype --src-type LOCAL -j {everything}"
     local = entry.external is Use.LOCAL_TARGETS
     yield f"-j {_name(entry.key, 'SVL')}" if local else "-j ACCEPT"
-
-
-def _pod_match(local_pods: LocalPods, *, negated: bool) -> str | None:
-    """Return the match for traffic of local pods, or of everybody else; None if unknown."""
-    no = "! " if negated else ""
-    match local_pods:
-        case FromNetwork(network):
-            return f"{no}-s {network}"
-        case FromInterface(name):
-            return f"{no}-i {name}"
-        case FromInterfacePrefix(prefix):
-            return f"{no}-i {prefix}+"
-        case Undetected():
-            return None
 
 
 def _choice_chains(
@@ -269,12 +244,12 @@ def _affinity_set(entry: ServicePort, family: Family, target: Target) -> Affinit
 
 
 def _cluster_ip_masquerade(entry: ServicePort, context: Context) -> Iterator[str]:
-    outsiders = _pod_match(context.rules.local_pods, negated=True)
+    outsiders = pod_match(context.rules.local_pods, negated=True)
     if context.rules.masquerade_all:
         outsiders = ""
     if outsiders is None:
         return
-    for via, frontend in frontends(entry):
+    for via, frontend in entry.by_kind():
         if via is Via.CLUSTER_IP and isinstance(frontend, Vip):
             # With its port: a NodePort may be asked for at a clusterIP that the node has.
             where = f"-d {frontend.address}/{context.family.bits}"

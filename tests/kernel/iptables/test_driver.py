@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from backends.iptables.render.rules import split_key
 from backends.kernel.xtables.tools import Variant
+from backends.kernel.xtables.wording import split_key
 from kproxy.core.addresses import Family
 from kproxy.core.image import Changes
 from kproxy.ports.data_path import BackendError

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from backends.iptables.render.rules import split_key
 from backends.kernel.xtables.tools import Variant
+from backends.kernel.xtables.wording import split_key
 from kproxy.core.addresses import Family
 from tests.support import kube_proxy
 from tests.support.iptables.applied import Applied, run, shop

@@ -2,8 +2,9 @@
 
 import pytest
 
-from backends.iptables.render.rules import chain_name, split_key
+from backends.iptables.render.rules import chain_name
 from backends.kernel.xtables.tools import Variant
+from backends.kernel.xtables.wording import split_key
 from kproxy.core.addresses import Family
 from kproxy.core.table import TableChanges
 from kproxy.ports.data_path import BackendError

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from backends.iptables.render.renderer import Renderer
-from backends.iptables.render.rules import Options, fingerprint, set_value, split_key
+from backends.iptables.render.rules import Options, set_value
+from backends.kernel.xtables.wording import fingerprint, split_key
 from kproxy.core.addresses import Family, endpoint_text, is_loopback
 from kproxy.core.image import Key
 from kproxy.core.objects import Protocol
