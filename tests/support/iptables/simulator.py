@@ -14,17 +14,22 @@ from dataclasses import dataclass, replace
 from kproxy.core.objects import Protocol
 
 BASE_CHAINS = {
+    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
     "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
 }
 MODULES = (
-    "comment", "addrtype", "conntrack", "connlabel", "statistic", "mark", "set", "bpf"
+    "comment", "addrtype", "conntrack", "connlabel", "statistic", "mark", "set", "bpf", "ipvs"
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Skb:
-    """A packet on its way through the chains. Interfaces are "" where there is none."""
+    """A packet on its way through the chains. Interfaces are "" where there is none.
+
+    `member_of` names the sets that it is in, with the fields asked for (`NAME dst,dst`) unless that
+    is the source alone; `marks` are those of elements that it is. `by_ipvs`: ipvs translated it.
+    """
 
     source: str
     destination: str
@@ -37,6 +42,8 @@ class Skb:
     states: frozenset[str] = frozenset({"NEW"})
     local: frozenset[str] = frozenset()
     member_of: frozenset[str] = frozenset()
+    marks: frozenset[tuple[str, int]] = frozenset()
+    by_ipvs: bool = False
     remembered: tuple[str, ...] = ()
 
 
@@ -84,7 +91,7 @@ def parse(text: str, table: str) -> Rule:
         needs = {"--comment": "comment", "--src-type": "addrtype", "--dst-type": "addrtype",
                  "--ctstate": "conntrack", "--mode": "statistic", "--probability": "statistic",
                  "--mark": "mark", "--match-set": "set", "--bytecode": "bpf",
-                 "--label": "connlabel", "--set": "connlabel"}  # fmt: skip
+                 "--label": "connlabel", "--set": "connlabel", "--ipvs": "ipvs"}  # fmt: skip
         if word in needs and needs[word] not in loaded:
             raise ValueError(f"{word} without its module: {text}")
         if target and not word.startswith("--"):
@@ -105,12 +112,14 @@ def parse(text: str, table: str) -> Rule:
                 matches.append((word, False, value()))
             case "--label":
                 matches.append((word, False, value()))
+            case "--ipvs":
+                matches.append((word, False, ""))
             case "--set" if matches[-1][0] == "--label":
                 matches.append((word, False, matches.pop()[2]))
             case "--match-set":
-                matches.append((word, False, value()))
-                if value() != "src":
-                    raise ValueError(text)
+                name, fields = value(), value()
+                matches.append((word, negated, name if fields == "src" else f"{name} {fields}"))
+                negated = False
             case "--comment":
                 value()
             case "--mode":
@@ -120,7 +129,9 @@ def parse(text: str, table: str) -> Rule:
                 chance = float(value())
             case "-j" | "-g":
                 target, goto = value(), word == "-g"
-            case "--exist" | "--random-fully" if target:
+            case "--map-set" if target:
+                options[word] = f"{value()} {value()}"
+            case "--exist" | "--random-fully" | "--map-mark" if target:
                 options[word] = ""
             case (
                 "--to-destination" | "--reject-with" | "--set-xmark" | "--add-set" | "--timeout"
@@ -145,7 +156,9 @@ def _check(rule: Rule, table: str) -> None:
         not rule.target
         or not 0 < rule.chance <= 1
         or (rule.target in ("DNAT", "MASQUERADE") and table != "nat")
-        or (rule.target in ("REJECT", "DROP") and table != "filter")
+        or (rule.target == "REJECT" and table != "filter")
+        or (rule.target == "DROP" and table == "nat")
+        or ("--map-set" in rule.options and table != "mangle")
         or (rule.target == "DNAT" and protocol is None)
         or (rule.options.get("--reject-with") == "tcp-reset" and protocol != "tcp")
         or (any(what == "--dport" for what, _, _ in rule.matches) and protocol is None)
@@ -236,6 +249,9 @@ class Tables:
             case "MARK":
                 bits, mask = (int(text, 16) for text in rule.options["--set-xmark"].split("/"))
                 yield 1.0, "next", replace(skb, mark=skb.mark & ~mask ^ bits)
+            case "SET" if "--map-set" in rule.options:
+                mark = dict(skb.marks).get(rule.options["--map-set"], skb.mark)
+                yield 1.0, "next", replace(skb, mark=mark)
             case "SET":
                 name = rule.options["--add-set"]
                 yield 1.0, "next", replace(skb, remembered=(*skb.remembered, name))
@@ -292,6 +308,8 @@ def _fits(what: str, value: str, skb: Skb) -> bool:
             return value in skb.labels
         case "--set":
             return True
+        case "--ipvs":
+            return skb.by_ipvs
         case "--match-set":
             return value in skb.member_of
         case "--bytecode":

@@ -1,0 +1,1 @@
+"""Forwarding table to virtual servers, entries of sets, and rules. Pure."""

@@ -1,0 +1,211 @@
+"""Keys of the objects that have no name: what the kernel knows each by, as bytes. Pure.
+
+| key | value |
+|---|---|
+| `A`, address | an address of our link: from which one the node speaks to it, b"" for any |
+| `M`, set, element | a member of an ipset: its packet mark, b"" if the set has none |
+| `V`, virtual server | scheduler:flags:persistence in seconds |
+| `D`, virtual server, address, port | a destination: its weight |
+
+A virtual server is the protocol's number, address and port; or 0 and a firewall mark. An element
+is written as its type says: the protocol's number, address and port, then the network and its
+length; an address; a port. Numbers are in network order.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import NamedTuple
+
+from backends.ipvs.render.sets import SetKind
+from kproxy.core.addresses import Network, endpoint_text
+from kproxy.core.image import Key
+from kproxy.core.objects import Protocol
+
+WEIGHT = b"1"
+"""The weight of every destination that takes connections."""
+
+_ADDRESS, _MEMBER, _SERVER, _DESTINATION = b"A", b"M", b"V", b"D"
+_NUMBERS = {Protocol.TCP: b"\x06", Protocol.UDP: b"\x11", Protocol.SCTP: b"\x84"}
+_PROTOCOLS = {number[0]: protocol for protocol, number in _NUMBERS.items()}
+_NO_PROTOCOL = b"\0"
+_KINDS = tuple(SetKind)
+_MARK_BYTES = 4
+
+
+class Place(NamedTuple):
+    """Where a frontend is met."""
+
+    address: str
+    protocol: Protocol
+    port: int
+
+
+class MarkedServer(NamedTuple):
+    """A virtual server that is met by a packet's mark."""
+
+    mark: int
+
+
+class Address(NamedTuple):
+    """An address of our link."""
+
+    address: str
+
+
+class Source(NamedTuple):
+    """A network from which a place may be used."""
+
+    place: Place
+    network: Network
+
+
+class Member(NamedTuple):
+    """An element of an ipset: a place, a place with a network, an address or a port."""
+
+    kind: SetKind
+    element: Place | Source | str | int
+
+
+class Destination(NamedTuple):
+    """An endpoint of a virtual server."""
+
+    server: Place | MarkedServer
+    address: str
+    port: int
+
+
+Entry = Address | Member | Place | MarkedServer | Destination
+
+
+def address_key(address: str) -> bytes:
+    """Return the key of an address of our link."""
+    return _ADDRESS + packed(address)
+
+
+def member_key(kind: SetKind, element: bytes) -> bytes:
+    """Return the key of a member of an ipset."""
+    return _MEMBER + bytes([_KINDS.index(kind)]) + element
+
+
+def server_key(server: bytes) -> bytes:
+    """Return the key of a virtual server."""
+    return _SERVER + server
+
+
+def destination_key(server: bytes, address: str, port: int) -> bytes:
+    """Return the key of an endpoint of a virtual server."""
+    return _DESTINATION + server + packed(address) + _number(port)
+
+
+def packed(address: str) -> bytes:
+    """Return an address as bytes."""
+    return ipaddress.ip_address(address).packed
+
+
+def place_bytes(place: Place) -> bytes:
+    """Return a place: as a virtual server, and as an element of a set."""
+    return _NUMBERS[place.protocol] + packed(place.address) + _number(place.port)
+
+
+def mark_bytes(mark: int) -> bytes:
+    """Return a packet mark: as the value of a member."""
+    return mark.to_bytes(_MARK_BYTES, "big")
+
+
+def marked_bytes(mark: int) -> bytes:
+    """Return the virtual server that is met by a mark."""
+    return _NO_PROTOCOL + mark_bytes(mark)
+
+
+def source_bytes(place: Place, network: Network) -> bytes:
+    """Return the element that admits a network to a place."""
+    return place_bytes(place) + network.network_address.packed + bytes([network.prefixlen])
+
+
+def port_bytes(port: int) -> bytes:
+    """Return the element of a set of ports."""
+    return _number(port)
+
+
+def entry(key: Key) -> Entry:
+    """Return what a key stands for."""
+    assert isinstance(key, bytes), "the keys of objects without names are bytes"
+    kind, rest = key[:1], key[1:]
+    if kind == _ADDRESS:
+        return Address(_address(rest))
+    if kind == _MEMBER:
+        return Member(_KINDS[rest[0]], _element(_KINDS[rest[0]], rest[1:]))
+    if kind == _SERVER:
+        return _server(rest)
+    marked = rest[:1] == _NO_PROTOCOL
+    length = 1 + _MARK_BYTES if marked else len(rest) - (len(rest) - 5) // 2 - 2
+    target = rest[length:]
+    return Destination(_server(rest[:length]), _address(target[:-2]), _read(target[-2:]))
+
+
+def describe(key: bytes) -> str:
+    """Return what an object is, for a person."""
+    match entry(key):
+        case Address(address):
+            return f"the address {address} of our link"
+        case Member(kind, element):
+            return f"the element {_element_text(element)} of the ipset {kind.value.name}"
+        case Destination(server, address, port):
+            return f"{endpoint_text(address, port)} behind {_server_text(server)}"
+        case server:
+            return _server_text(server)
+
+
+def _server(server: bytes) -> Place | MarkedServer:
+    return MarkedServer(_read(server[1:])) if server[:1] == _NO_PROTOCOL else _place(server)
+
+
+def _place(place: bytes) -> Place:
+    return Place(_address(place[1:-2]), _PROTOCOLS[place[0]], _read(place[-2:]))
+
+
+def _server_text(server: Place | MarkedServer) -> str:
+    if isinstance(server, MarkedServer):
+        return f"the virtual server of mark {server.mark:#x}"
+    return f"the virtual server {_place_text(server)}"
+
+
+def _element(kind: SetKind, element: bytes) -> Place | Source | str | int:
+    match kind.value.type:
+        case "bitmap:port":
+            return _read(element)
+        case "hash:ip":
+            return _address(element)
+        case "hash:ip,port,net":
+            width = (len(element) - 4) // 2
+            place, network, length = element[: 3 + width], element[3 + width : -1], element[-1]
+            return Source(_place(place), ipaddress.ip_network((network, length)))
+        case _:
+            return _place(element)
+
+
+def _element_text(element: Place | Source | str | int) -> str:
+    match element:
+        case Source(place, network):
+            return f"{_place_text(place)} from {network}"
+        case Place():
+            return _place_text(element)
+        case _:
+            return str(element)
+
+
+def _place_text(place: Place) -> str:
+    return f"{endpoint_text(place.address, place.port)} {place.protocol.value}"
+
+
+def _number(port: int) -> bytes:
+    return port.to_bytes(2, "big")
+
+
+def _read(number: bytes) -> int:
+    return int.from_bytes(number, "big")
+
+
+def _address(address: bytes) -> str:
+    return str(ipaddress.ip_address(address))

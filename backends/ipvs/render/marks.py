@@ -1,0 +1,90 @@
+"""Which firewall mark a service port has. Pure.
+
+The kernel compares the whole mark of a packet, so a virtual server of a mark needs one of its own.
+Names are a stranger's choice: marks that are digests of them can be made to meet. They are kept as
+in an ordered hash table (Amble and Knuth 1974): of those that want the same mark the first by name
+has it, the others the next free ones. So the result depends on the names alone, not on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from kproxy.core.table import ServicePortKey
+
+FIRST_MARK = 0x80000000
+"""Marks of ours have the highest bit set; others use the lower ones, as a rule."""
+
+_COUNT = 1 << 31
+
+
+class Marks:
+    """The marks of one family's service ports."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, ServicePortKey] = {}
+        self._of: dict[ServicePortKey, int] = {}
+
+    def get(self, key: ServicePortKey) -> int | None:
+        """Return the mark of a service port, None if it has none."""
+        slot = self._of.get(key)
+        return None if slot is None else FIRST_MARK + slot
+
+    def owner(self, mark: int) -> ServicePortKey | None:
+        """Return the service port that has a mark, None if none has."""
+        return self._slots.get(mark - FIRST_MARK)
+
+    def __contains__(self, key: ServicePortKey) -> bool:
+        return key in self._of
+
+    def replace(
+        self, gone: Iterable[ServicePortKey], new: Iterable[ServicePortKey]
+    ) -> Mapping[ServicePortKey, int | None]:
+        """Take marks away and give some; return what those had whose mark is another now."""
+        before: dict[ServicePortKey, int | None] = {}
+        for key in gone:
+            self._remove(key, before)
+        for key in new:
+            before.setdefault(key, None)
+            self._insert(key, before)
+        return {
+            key: None if slot is None else FIRST_MARK + slot
+            for key, slot in before.items()
+            if self._of.get(key) != slot
+        }
+
+    def _insert(self, key: ServicePortKey, before: dict[ServicePortKey, int | None]) -> None:
+        slot = _wanted(key)
+        while (occupant := self._slots.get(slot)) is not None:
+            if _order(key) < _order(occupant):
+                before.setdefault(occupant, slot)
+                self._place(slot, key)
+                key = occupant
+            slot = (slot + 1) % _COUNT
+        self._place(slot, key)
+
+    def _remove(self, key: ServicePortKey, before: dict[ServicePortKey, int | None]) -> None:
+        slot = self._of.pop(key)
+        before.setdefault(key, slot)
+        del self._slots[slot]
+        # What stands behind it may have been pushed there by it.
+        following: list[ServicePortKey] = []
+        while (occupant := self._slots.pop(slot := (slot + 1) % _COUNT, None)) is not None:
+            before.setdefault(occupant, self._of.pop(occupant))
+            following.append(occupant)
+        for each in following:
+            self._insert(each, before)
+
+    def _place(self, slot: int, key: ServicePortKey) -> None:
+        self._slots[slot] = key
+        self._of[key] = slot
+
+
+def _order(key: ServicePortKey) -> tuple[str, ...]:
+    return key.namespace, key.name, key.port, key.protocol.value
+
+
+def _wanted(key: ServicePortKey) -> int:
+    digest = hashlib.sha256("\0".join(_order(key)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") % _COUNT

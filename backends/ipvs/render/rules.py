@@ -1,0 +1,174 @@
+"""The iptables rules: as many for ten thousand Services as for one. Pure.
+
+ipvs takes a packet behind filter INPUT if somebody else sent it, and before filter OUTPUT if the
+node did. So what it must not get is dropped in mangle, which comes before it in both.
+
+mangle, for new connections
+    PREROUTING, OUTPUT -> KPROXY-IPVS-SERVICES: who may not use a load balancer's address is
+    dropped; then each kind of frontend has a chain. These set labels of the connection: that it
+    is ours, and that it wants masquerade. Under externalTrafficPolicy Local, local pods and the
+    node itself get the packet mark that leads them to the virtual server with all endpoints.
+nat
+    PREROUTING, OUTPUT -> KPROXY-IPVS-KEEP: no rule behind ours translates what is ours.
+    POSTROUTING -> KPROXY-IPVS-POSTROUTING: masquerade of what was labelled and of hairpins.
+filter
+    INPUT, FORWARD, OUTPUT -> KPROXY-IPVS-FILTER, for new connections that ipvs did not take: what
+    has no endpoint is refused, and whatever else goes to an address of a Service, so that nothing
+    which listens on the node answers there. What no Service has in a ServiceCIDR is dropped.
+    INPUT -> KPROXY-IPVS-HEALTH: healthCheckNodePorts are let in.
+    INPUT, FORWARD -> KPROXY-IPVS-OPEN: all that belongs to connections of ours is let through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from backends.ipvs.render.sets import SetKind, set_name
+from backends.kernel.xtables.wording import (
+    chain_key,
+    jump_key,
+    pod_match,
+    port_unreachable,
+    to_sender,
+    unallocated,
+)
+from kproxy.core.addresses import Family
+from kproxy.core.image import Key
+from kproxy.core.table import NodeRules
+
+CHAIN_PREFIX = "KPROXY-IPVS-"
+TABLES = ("mangle", "nat", "filter")
+
+# Labels of a connection (of 128). That of masquerade is the one that iptables mode sets.
+_OURS = "-m connlabel --label 106"
+_MASQUERADE = "-m connlabel --label 107"
+_BY_IPVS = "-m ipvs --ipvs"
+_NEW = "-m conntrack --ctstate NEW "
+
+_JUMPS = {
+    ("mangle", "PREROUTING", "KPROXY-IPVS-SERVICES"): _NEW,
+    ("mangle", "OUTPUT", "KPROXY-IPVS-SERVICES"): _NEW,
+    ("nat", "PREROUTING", "KPROXY-IPVS-KEEP"): "",
+    ("nat", "OUTPUT", "KPROXY-IPVS-KEEP"): "",
+    ("nat", "POSTROUTING", "KPROXY-IPVS-POSTROUTING"): "",
+    ("filter", "INPUT", "KPROXY-IPVS-HEALTH"): _NEW,
+    ("filter", "INPUT", "KPROXY-IPVS-FILTER"): _NEW,
+    ("filter", "FORWARD", "KPROXY-IPVS-FILTER"): _NEW,
+    ("filter", "OUTPUT", "KPROXY-IPVS-FILTER"): _NEW,
+    ("filter", "INPUT", "KPROXY-IPVS-OPEN"): "",
+    ("filter", "FORWARD", "KPROXY-IPVS-OPEN"): "",
+}
+
+
+def jumps() -> Mapping[Key, str]:
+    """Return our rule for each built-in chain."""
+    return {jump_key(*place): f"{match}-j {place[2]}" for place, match in _JUMPS.items()}
+
+
+def chains(family: Family, rules: NodeRules) -> Mapping[Key, tuple[str, ...]]:
+    """Return our chains with their rules, under what holds for the node."""
+    words = _Words(family, rules)
+    return {
+        chain_key(table, f"{CHAIN_PREFIX}{name}"): tuple(chain(words))
+        for (table, name), chain in _CHAINS.items()
+    }
+
+
+class _Words:
+    """The chains of one family, one method each."""
+
+    def __init__(self, family: Family, rules: NodeRules) -> None:
+        self._family = family
+        self._rules = rules
+
+    def services(self) -> Iterator[str]:
+        yield f"{_BY_IPVS} -j RETURN"
+        restricted = self._place_in(SetKind.RESTRICTED)
+        admitted = set_name(self._family, SetKind.ADMITTED)
+        yield f"{restricted} -m set ! --match-set {admitted} dst,dst,src -j DROP"
+        yield f"{self._place_in(SetKind.CLUSTER_IP)} {_OURS} --set -g KPROXY-IPVS-CLUSTER-IP"
+        yield f"{self._place_in(SetKind.CLUSTER_POLICY)} {_OURS} --set -g KPROXY-IPVS-EXTERNAL"
+        yield f"{self._place_in(SetKind.LOCAL_POLICY)} {_OURS} --set -g KPROXY-IPVS-LOCAL"
+
+    def cluster_ip(self) -> Iterator[str]:
+        yield f"{self._place_in(SetKind.DROPPED)} -j DROP"
+        outsiders = pod_match(self._rules.local_pods, negated=True)
+        if self._rules.masquerade_all:
+            yield f"{_MASQUERADE} --set -j RETURN"
+        elif outsiders is not None:
+            yield f"{outsiders} {_MASQUERADE} --set -j RETURN"
+
+    def external(self) -> Iterator[str]:
+        yield f"{_MASQUERADE} --set -j RETURN"
+
+    def local(self) -> Iterator[str]:
+        """Return who is not bound by policy Local, and what others get without local endpoints."""
+        pods = pod_match(self._rules.local_pods, negated=False)
+        if pods is not None:
+            yield f"{pods} -g KPROXY-IPVS-EVERYWHERE"
+        node = "-m addrtype --src-type LOCAL"
+        yield f"{node} {_MASQUERADE} --set -g KPROXY-IPVS-EVERYWHERE"
+        yield f"{self._place_in(SetKind.DROPPED)} -j DROP"
+
+    def everywhere(self) -> Iterator[str]:
+        """Return the rule that gives a packet the mark of its frontend.
+
+        All bits of it: ipvs compares the whole mark.
+        """
+        marks = set_name(self._family, SetKind.LOCAL_POLICY)
+        yield f"-j SET --map-set {marks} dst,dst --map-mark"
+
+    def keep(self) -> Iterator[str]:
+        yield f"{_OURS} -j ACCEPT"
+
+    def postrouting(self) -> Iterator[str]:
+        masquerade = "-j MASQUERADE --random-fully"
+        yield f"{_BY_IPVS} {_MASQUERADE} {masquerade}"
+        yield f"! -o lo {_BY_IPVS} {to_sender(self._family)} {masquerade}"
+
+    def filter(self) -> Iterator[str]:
+        yield f"{_BY_IPVS} -j RETURN"
+        yield f"{self._place_in(SetKind.REFUSED)} -g KPROXY-IPVS-REFUSE"
+        yield f"{_OURS} {_MASQUERADE} -j ACCEPT"
+        yield f"{_OURS} -j RETURN"
+        yield f"{self._in(SetKind.CLUSTER_ADDRESSES, 'dst')} -g KPROXY-IPVS-REFUSE"
+        linked = set_name(self._family, SetKind.LINKED_ADDRESSES)
+        yield f"-m set ! --match-set {linked} dst -m addrtype --dst-type LOCAL -j RETURN"
+        yield "-j KPROXY-IPVS-UNALLOCATED"
+        yield f"{self._in(SetKind.LINKED_ADDRESSES, 'dst')} -g KPROXY-IPVS-REFUSE"
+
+    def unallocated(self) -> Iterator[str]:
+        yield from unallocated(self._rules)
+        yield "-j RETURN"
+
+    def refuse(self) -> Iterator[str]:
+        yield "-p tcp -j REJECT --reject-with tcp-reset"
+        yield f"-j REJECT --reject-with {port_unreachable(self._family)}"
+
+    def health(self) -> Iterator[str]:
+        yield f"-p tcp {self._in(SetKind.HEALTH, 'dst')} -j ACCEPT"
+
+    def open(self) -> Iterator[str]:
+        yield f"{_OURS} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+
+    def _place_in(self, kind: SetKind) -> str:
+        return self._in(kind, "dst,dst")
+
+    def _in(self, kind: SetKind, what: str) -> str:
+        return f"-m set --match-set {set_name(self._family, kind)} {what}"
+
+
+_CHAINS: Mapping[tuple[str, str], Callable[[_Words], Iterator[str]]] = {
+    ("mangle", "SERVICES"): _Words.services,
+    ("mangle", "CLUSTER-IP"): _Words.cluster_ip,
+    ("mangle", "EXTERNAL"): _Words.external,
+    ("mangle", "LOCAL"): _Words.local,
+    ("mangle", "EVERYWHERE"): _Words.everywhere,
+    ("nat", "KEEP"): _Words.keep,
+    ("nat", "POSTROUTING"): _Words.postrouting,
+    ("filter", "FILTER"): _Words.filter,
+    ("filter", "UNALLOCATED"): _Words.unallocated,
+    ("filter", "REFUSE"): _Words.refuse,
+    ("filter", "HEALTH"): _Words.health,
+    ("filter", "OPEN"): _Words.open,
+}

@@ -1,0 +1,61 @@
+"""The ipsets that the rules ask: as many for ten thousand Services as for one. Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from backends.kernel.xtables.wording import set_key
+from kproxy.core.addresses import Family
+from kproxy.core.image import Key
+
+SET_PREFIX = "kproxy-ipvs-"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a set is made of; `marks`: each of its elements carries a packet mark."""
+
+    name: str
+    type: str
+    marks: bool = False
+
+
+class SetKind(enum.Enum):
+    """What the elements of a set have in common.
+
+    Every frontend of ours is in exactly one of the first three, and every virtual server but those
+    of a mark is at one: so each is known as ours after a crash too.
+    """
+
+    CLUSTER_IP = Shape("cluster-ip", "hash:ip,port")
+    CLUSTER_POLICY = Shape("external", "hash:ip,port")
+    LOCAL_POLICY = Shape("external-local", "hash:ip,port", marks=True)
+    REFUSED = Shape("refused", "hash:ip,port")
+    DROPPED = Shape("dropped", "hash:ip,port")
+    RESTRICTED = Shape("restricted", "hash:ip,port")
+    ADMITTED = Shape("admitted", "hash:ip,port,net")
+    CLUSTER_ADDRESSES = Shape("cluster-addresses", "hash:ip")
+    LINKED_ADDRESSES = Shape("linked-addresses", "hash:ip")
+    HEALTH = Shape("health", "bitmap:port")
+
+    __hash__ = object.__hash__  # an Enum's own is written in Python
+
+
+def set_name(family: Family, kind: SetKind) -> str:
+    """Return a set's name (31 characters at most); both families share one namespace."""
+    return f"{SET_PREFIX}{'4' if family is Family.IPV4 else '6'}-{kind.value.name}"
+
+
+def sets(family: Family) -> Mapping[Key, bytes]:
+    """Return the image of the sets themselves."""
+    return {set_key(set_name(family, kind)): set_value(family, kind) for kind in SetKind}
+
+
+def set_value(family: Family, kind: SetKind) -> bytes:
+    """Return the image value of a set: what the kernel says of it."""
+    shape = kind.value
+    inet = "inet" if family is Family.IPV4 else "inet6"
+    of = "" if shape.type.startswith("bitmap:") else f":{inet}"
+    return f"{shape.type}{of}{':marks' if shape.marks else ''}".encode()

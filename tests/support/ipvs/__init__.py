@@ -1,0 +1,1 @@
+"""The ipvs data path in tests."""
