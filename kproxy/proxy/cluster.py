@@ -16,7 +16,7 @@ from kproxy.core.objects import Kind, Node, ObjectKey
 from kproxy.core.store import Replaced
 from kproxy.node.settings import oom_score_setting
 from kproxy.ports.data_path import BackendError
-from kproxy.proxy.assembly import Around
+from kproxy.proxy.assembly import Around, Proxy
 from kproxy.proxy.clean_up import remove_everything
 from kproxy.proxy.command_line import CommandLine
 from kproxy.proxy.failures import Failed
@@ -86,11 +86,15 @@ def serve(options: CommandLine) -> int:
                 node_may_lack=False,
                 unserved=lambda compiler: UnservedOfCluster(compiler, options.node_name),
             )
-            proxy = build_proxy(configuration, path, options.node_name, families, around)
-            about_node.post("Normal", "Starting", "")
-            if options.loaded.mode_was_default:
-                log.warning("%s", _DEFAULT_MODE)
-                about_node.post("Warning", "KubeProxyDefaultMode", _DEFAULT_MODE)
+
+            def build() -> Proxy:
+                proxy = build_proxy(configuration, path, options.node_name, families, around)
+                about_node.post("Normal", "Starting", "")
+                if options.loaded.mode_was_default:
+                    log.warning("%s", _DEFAULT_MODE)
+                    about_node.post("Warning", "KubeProxyDefaultMode", _DEFAULT_MODE)
+                return proxy
+
             duties = Duties(
                 configuration,
                 metrics,
@@ -98,7 +102,7 @@ def serve(options: CommandLine) -> int:
                 lambda name, note: about_node.post("Warning", _SERVER_EVENTS[name], note),
                 until_changed(options.loaded, options.config_file),
             )
-            keep_following(proxy, source, duties)
+            keep_following(build, source, duties)
     return 0
 
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kproxy.config.fields import Configuration, Conntrack
@@ -57,10 +58,10 @@ def serve(loaded: Loaded, config_file: Path | None, manifests: Path, node_name: 
     stop_at_once()
     with node_lock_held(wait=True), family_threads(parts.families) as executors:
         missing = set_up_conntrack(configuration) if ours else []
-        proxy = parts.together(executors, parts.source.left_out, missing)
         until = until_changed(loaded, config_file)
         duties = Duties(configuration, parts.metrics, {}, lambda name, note: None, until)
-        keep_following(proxy, parts.source, duties)
+        build = partial(parts.together, executors, parts.source.left_out, missing)
+        keep_following(build, parts.source, duties)
 
 
 def apply(loaded: Loaded, manifests: Path, node_name: str) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from kproxy import __version__
 from kproxy.config.checks import split_address_port
 from kproxy.config.fields import Configuration
 from kproxy.config.writing import as_document
+from kproxy.core.store import Change
 from kproxy.node import heap
 from kproxy.ports.source import Source
 from kproxy.proxy.assembly import Proxy
@@ -24,6 +25,7 @@ from kproxy.run.http.serve import keep_serving
 from kproxy.run.http.server import HttpServer
 from kproxy.run.http.sockets import Address
 from kproxy.run.http.zpages import About
+from kproxy.run.loop.ahead import read_ahead
 from kproxy.run.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -47,11 +49,20 @@ class Duties:
     until: Callable[[], Awaitable[str]]
 
 
-async def follow(proxy: Proxy, source: Source, duties: Duties) -> None:
+async def follow(build: Callable[[], Proxy], source: Source, duties: Duties) -> None:
     """Keep the kernel in step with a source until SIGTERM or SIGINT. The rules stay.
 
-    Raises what the source raised, and BindError if a server must not do without its address.
+    The source is read while the proxy is built, in another thread: to open a data path takes time.
+    Raises what either raised, and BindError if a server must not do without its address.
     """
+    with heap.loading():
+        proxy, batches = await read_ahead(source.batches(), asyncio.to_thread(build))
+        await _keep_in_step(proxy, batches, duties)
+
+
+async def _keep_in_step(
+    proxy: Proxy, batches: AsyncIterator[tuple[Change, ...]], duties: Duties
+) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, proxy, f"{signal.Signals(number).name}")
@@ -65,8 +76,7 @@ async def follow(proxy: Proxy, source: Source, duties: Duties) -> None:
                 tasks.create_task(_end(proxy, duties.until), name="reasons to end"),
                 *(tasks.create_task(each) for each in _servers(proxy, duties)),
             ]
-            with heap.loading():
-                await proxy.agent.run(source.batches())
+            await proxy.agent.run(batches)
             for task in beside:
                 task.cancel()
     except ExceptionGroup as group:

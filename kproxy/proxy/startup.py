@@ -197,11 +197,11 @@ def set_up_conntrack(configuration: Configuration) -> list[Setting]:
     return set_up_node(wanted, level=logging.INFO, then="trying again when there are rules")
 
 
-def keep_following(proxy: Proxy, source: Source, duties: Duties) -> None:
-    """Run until told to stop. Raises Failed."""
+def keep_following(build: Callable[[], Proxy], source: Source, duties: Duties) -> None:
+    """Build the proxy and run it until told to stop. Raises Failed."""
     allow_many_files()
     try:
-        asyncio.run(follow(proxy, source, duties))
+        asyncio.run(follow(build, source, duties))
     except (SourceEnded, BindError) as error:
         raise Failed(str(error)) from error
 
