@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from operator import attrgetter
 
 from kproxy.core.addresses import Family, endpoint_text
 from kproxy.core.claims import Conflict
 from kproxy.core.objects import Node, Service
 from kproxy.core.settings import LocalhostNodePorts, Settings
-from kproxy.core.table import ForwardingTable, Undetected
+from kproxy.core.table import ForwardingTable, ServicePortKey, Undetected
 from kproxy.run.loop.status import FamilyStatus
 
 _MOST_CONFLICTS = 50
 _MOST_NAMED = 4
+_PLACE = attrgetter("address", "port")  # of a target
 
 
 def conflict_lines(conflicts: Collection[Conflict]) -> Iterator[str]:
@@ -79,11 +81,15 @@ def in_force_line(
 
 def counts_line(tables: Iterable[ForwardingTable]) -> str:
     """Return how much some tables hold."""
-    entries = [entry for table in tables for entry in table.service_ports.values()]
-    services = len({entry.key.service for entry in entries})
-    keys = len({entry.key for entry in entries})
-    endpoints = len({(t.address, t.port) for e in entries for t in e.targets + e.local_targets})
-    return f"{services} Services with {keys} ports and {endpoints} endpoints"
+    keys: set[ServicePortKey] = set()
+    places: set[tuple[str, int]] = set()
+    for table in tables:
+        keys.update(table.service_ports)
+        for entry in table.service_ports.values():
+            places.update(map(_PLACE, entry.targets))
+            places.update(map(_PLACE, entry.local_targets))
+    services = len({key.service for key in keys})
+    return f"{services} Services with {len(keys)} ports and {len(places)} endpoints"
 
 
 def limit_lines(settings: Settings, tables: Mapping[Family, ForwardingTable]) -> Iterator[str]:

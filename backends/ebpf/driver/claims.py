@@ -31,8 +31,12 @@ class Claims:
     def __init__(self, family: Family, claims: Map) -> None:
         self._map = claims
         self._prefix_bits = _PREFIX_BITS[family]
-        words = [_WORD.unpack(value) for _, value in sorted(claims.items(), key=_index)]
-        self._frontends, self._endpoints = map(list, zip(*words, strict=True))
+        words: dict[int, tuple[int, int]] = {}
+        for keys, values in claims.raw_parts():
+            numbers = memoryview(keys).cast("I").tolist()
+            words.update(zip(numbers, _WORD.iter_unpack(values), strict=True))
+        self._frontends = [words[number][0] for number in range(len(words))]
+        self._endpoints = [words[number][1] for number in range(len(words))]
 
     def add(self, addresses: Iterable[bytes]) -> None:
         """Claim addresses (packed) of frontends, or the node's own: before anything leads there."""
@@ -86,10 +90,6 @@ class Claims:
 
     def _word(self, number: int) -> bytes:
         return _WORD.pack(self._frontends[number], self._endpoints[number])
-
-
-def _index(item: tuple[bytes, bytes]) -> int:
-    return int(_INDEX.unpack(item[0])[0])
 
 
 def _bits(addresses: Iterable[bytes]) -> Iterable[tuple[int, int]]:

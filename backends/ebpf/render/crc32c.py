@@ -23,8 +23,9 @@ def shift_tables() -> Mapping[bytes, bytes]:
     shift = [_after_zero_byte(1 << bit) for bit in range(_BITS)]
     entries = {}
     for number in range(_SHIFTS):
-        entries[struct.pack("=I", number)] = _table(shift)
-        shift = [_shifted(shift, column) for column in shift]
+        table = _table(shift)
+        entries[struct.pack("=I", number)] = struct.pack("=1024I", *table)
+        shift = [_shifted(table, state) for state in shift]
     return entries
 
 
@@ -34,17 +35,20 @@ def _after_zero_byte(state: int) -> int:
     return state
 
 
-def _shifted(shift: Sequence[int], state: int) -> int:
-    """Return what a state becomes; `shift` has what each of its bits becomes."""
+def _table(shift: Sequence[int]) -> list[int]:
+    """Return what each byte of a state becomes; `shift` has what each of its bits becomes."""
+    numbers = []
+    for position in range(4):
+        of_byte = [0]
+        for bit in range(8):
+            of_byte += [number ^ shift[8 * position + bit] for number in of_byte]
+        numbers += of_byte
+    return numbers
+
+
+def _shifted(table: Sequence[int], state: int) -> int:
+    """Return what a state becomes."""
     shifted = 0
-    for bit in range(_BITS):
-        if state >> bit & 1:
-            shifted ^= shift[bit]
+    for position in range(4):
+        shifted ^= table[256 * position + (state >> 8 * position & 0xFF)]
     return shifted
-
-
-def _table(shift: Sequence[int]) -> bytes:
-    numbers = (
-        _shifted(shift, byte << 8 * position) for position in range(4) for byte in range(256)
-    )
-    return struct.pack("=1024I", *numbers)

@@ -20,9 +20,9 @@ class Bits:
     def __init__(self) -> None:
         self._words = dict.fromkeys(range(WORDS + PREFIXES // 64 + 1), 0)
 
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
+    def raw_parts(self) -> Iterator[tuple[bytearray, bytearray]]:
         for number, word in self._words.items():
-            yield struct.pack("=I", number), struct.pack("=QQ", word, 0)
+            yield bytearray(struct.pack("=I", number)), bytearray(struct.pack("=QQ", word, 0))
 
     def update_many(self, entries: Mapping[bytes, bytes]) -> None:
         for key, value in entries.items():
