@@ -8,6 +8,7 @@ the number of rules says whether something was added or taken away since.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 
 from kproxy.core.addresses import Family
@@ -22,6 +23,8 @@ from kproxy.core.table import (
 )
 
 COMMENT_PREFIX = "kp:"
+
+_TARGET = re.compile(r"(?<!\S)-[jg] ")  # names may end in these letters
 
 # Classic BPF over the network header (linux/filter.h): match if source equals destination.
 # Each pair of words is loaded at its offset and compared; a difference jumps to the last `ret 0`.
@@ -92,10 +95,11 @@ def rules_of(value: bytes) -> int:
 
 def signed(rules: Sequence[str]) -> tuple[str, ...]:
     """Return the rules with their fingerprint in the first one's comment."""
-    lead = "-g " if "-g " in rules[0] else "-j "
-    match, _, target = rules[0].partition(lead)
+    first = rules[0]
+    found = _TARGET.search(first)
+    assert found is not None, f"a rule without a target: {first}"
     comment = f"-m comment --comment {COMMENT_PREFIX}{fingerprint(rules)}"
-    return (f"{match}{comment} {lead}{target}", *rules[1:])
+    return (f"{first[: found.start()]}{comment} {first[found.start() :]}", *rules[1:])
 
 
 def port_unreachable(family: Family) -> str:
