@@ -23,6 +23,7 @@
 #include <kproxy/flow.h>
 #include <kproxy/track.h>
 #include <kproxy/half_open.h>
+#include <kproxy/conntrack.h>
 #include <kproxy/snat.h>
 #include <kproxy/plan.h>
 #include <kproxy/serve.h>
@@ -130,13 +131,17 @@ int egress(struct __sk_buff *skb)
 	return enter(skb, 1);
 }
 
-/* A flow just born, or one that its client seems to have forgotten: then that makes room. */
+/*
+ * A flow just born, or one that its client seems to have forgotten: then that makes room. It does
+ * not for what the kernel masqueraded by the port of an open one; the sender gets another port if
+ * it tries again.
+ */
 int stage_serve(struct __sk_buff *skb)
 {
 	struct work *work = this_work();
 	struct packet packet;
+	int forward, opens;
 	struct flow *flow;
-	int forward;
 
 	if (!work)
 		return done(STAGE_MISSING);
@@ -145,8 +150,8 @@ int stage_serve(struct __sk_buff *skb)
 	if (!flow)
 		return done(FLOWS_FULL);
 	forward = is_forward(flow, &packet.ends);
-	if (forward && may_be_former(skb, flow, work->at_egress) &&
-	    is_former(flow, packet.protocol)) {
+	opens = forward && may_be_former(skb, flow, work->at_egress);
+	if (opens && is_former(flow, packet.protocol)) {
 		work->former = *flow;
 		delete_flow(&work->former, packet.protocol);
 		if (work->former.side != CLIENT_SIDE)
@@ -154,6 +159,9 @@ int stage_serve(struct __sk_buff *skb)
 		stages.call(skb, STAGE_CHOOSE);
 		return done(STAGE_MISSING);
 	}
+	if (opens && flow->side == ENDPOINT_SIDE &&
+	    forget_masqueraded(skb, &packet.ends, packet.protocol))
+		return done(PORT_TAKEN);
 	note_packet(skb, flow, &packet, forward);
 	return serve(skb, &packet, NULL, flow, work->at_egress);
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 from backends.ebpf import compiler, headers
 from backends.ebpf.options import EbpfOptions, SocketHooks
 from backends.kernel import cgroup, node
-from backends.kernel.bpf import bpffs, links, maps
+from backends.kernel.bpf import bpffs, kfuncs, links, maps
 from backends.kernel.bpf.maps import MapType, Shape
 from backends.kernel.bpf.programs import AttachType
 from kproxy.core.addresses import Family
@@ -35,7 +35,7 @@ def check(family: Family, options: EbpfOptions) -> list[Finding]:
     findings = [_kernel(release), _capabilities(), _bpf()]
     if findings[-1].ok:
         findings += _attaching(release)
-    findings += [_bytecode(family, options.cache), _jit(), _bpffs(options.bpffs)]
+    findings += [_bytecode(family, options.cache), _jit(), _tracking(), _bpffs(options.bpffs)]
     if options.socket_hooks is not SocketHooks.OFF:
         findings.append(_cgroup(options.cgroup))
     if options.socket_hooks is SocketHooks.ALL:
@@ -143,6 +143,19 @@ def _jit() -> Finding:
         return Finding(subject, True, "always on, or not for this process to see")
     remedy = "sysctl -w net.core.bpf_jit_enable=1"
     return Finding(subject, False, "off: programs are interpreted", remedy, blocking=False)
+
+
+def _tracking() -> Finding:
+    """Return whether programs can ask which ports the kernel masquerades by."""
+    subject = "connection tracking"
+    missing = set().union(*map(compiler.kfuncs, compiler.SOURCES.glob("*.bpf.c")))
+    with kfuncs.opened(missing) as found:
+        missing -= found.keys()
+    if not missing:
+        return Finding(subject, True, "programs can ask the kernel's")
+    detail = f"programs cannot ask the kernel's: it keeps {', '.join(sorted(missing))} from them"
+    remedy = "where others masquerade: modprobe nf_conntrack, and restart kproxy with CAP_SYS_ADMIN"
+    return Finding(subject, False, detail, remedy, blocking=False)
 
 
 def _bpffs(path: Path) -> Finding:

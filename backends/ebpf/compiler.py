@@ -54,7 +54,9 @@ _CONTEXTS = {
 _STAGES = re.compile(r"^enum stage \{([^}]*)\}", re.MULTILINE)
 _HOOK = re.compile(r"(?:connect|sendmsg|recvmsg|getpeername)[46]|release")
 _INSTRUCTION = struct.Struct("=BBhi")
-_WIDE_LOAD = 0x18
+_WIDE_LOAD, _CALL = 0x18, 0x85
+_KFUNC = re.compile(r"\(\*const (\w+)\)\([^;]*\)\s*=\s*KFUNC\((\d+)\);")  # kproxy/kfunc.h
+_FIRST_KFUNC = 0x6B660000
 _ERROR = re.compile(r"^.*\b(?:error|fatal error): .*$", re.MULTILINE)
 
 
@@ -185,9 +187,9 @@ def _flattened(file: Path, name: str, seen: set[str]) -> Iterator[str]:
 def _programs(wanted: Request, answer: dict[str, Any]) -> dict[str, Code]:
     """Return the programs in the order of the source. Raises BackendError."""
     maps = {stand_in: name for name, (stand_in, _) in answer["maps"].items()}
-    compiled = answer["programs"]
+    compiled, declared = answer["programs"], _kfuncs(wanted.text)
     programs = {
-        name: _code(name, _CONTEXTS[context], bytearray.fromhex(compiled[name]), maps)
+        name: _code(name, _CONTEXTS[context], bytearray.fromhex(compiled[name]), maps, declared)
         for name, context in _PROGRAM.findall(wanted.text)
         if name in compiled and context in _CONTEXTS
     }
@@ -209,19 +211,37 @@ def _numbered(text: str) -> list[str]:
     return re.findall(r"\w+", found[1].lower()) if found else []
 
 
-def _code(name: str, type_: ProgramType, instructions: bytearray, maps: dict[int, str]) -> Code:
-    """Return a program, with no map in it but by name."""
+def kfuncs(source: Path) -> set[str]:
+    """Return the functions of the kernel that a source declares."""
+    return {*_kfuncs(flatten(source)).values()}
+
+
+def _kfuncs(text: str) -> dict[int, str]:
+    """Return declared functions of the kernel by what stands in for them."""
+    return {_FIRST_KFUNC + int(number): name for name, number in _KFUNC.findall(text)}
+
+
+def _code(
+    name: str,
+    type_: ProgramType,
+    instructions: bytearray,
+    maps: dict[int, str],
+    declared: dict[int, str],
+) -> Code:
+    """Return a program, with no map in it but by name, and so its functions of the kernel."""
     hook = _HOOK.match(name)
     attach_type = 0
     if hook and type_ is not ProgramType.TC:
         attach_type = AttachType[hook[0].upper()]
-    references = {}
+    references, calls = {}, {}
     for at in range(0, len(instructions), INSTRUCTION_BYTES):
         operation, registers, offset, constant = _INSTRUCTION.unpack_from(instructions, at)
         if operation == _WIDE_LOAD and registers >> 4:
             references[at // INSTRUCTION_BYTES] = maps[constant]
             _INSTRUCTION.pack_into(instructions, at, operation, registers & 0x0F, offset, 0)
-    return Code(name, type_, attach_type, bytes(instructions), references)
+        elif operation == _CALL and constant in declared:
+            calls[at // INSTRUCTION_BYTES] = declared[constant]
+    return Code(name, type_, attach_type, bytes(instructions), references, calls)
 
 
 def _essence(text: str, status: int) -> str:

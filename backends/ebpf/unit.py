@@ -10,7 +10,7 @@ from backends.kernel.bpf.maps import Shape
 from backends.kernel.bpf.programs import Code
 
 # The format's number goes up when Unit, Shape or Code change.
-_MAGIC = b"kproxy bytecode 1\n"
+_MAGIC = b"kproxy bytecode 2\n"
 _DIGEST_BYTES = 32
 
 STAGE_PREFIX = "stage_"
@@ -34,6 +34,11 @@ class Unit(msgspec.Struct, frozen=True):
     def stages(self) -> list[str]:
         """Return the programs that others call by their place in this list: `enum stage`."""
         return [name for name in self.programs if name.startswith(STAGE_PREFIX)]
+
+    @property
+    def kfuncs(self) -> set[str]:
+        """Return the functions of the kernel that programs call where there are any."""
+        return {name for code in self.programs.values() for name in code.kfuncs.values()}
 
 
 # Made before there are threads: two that decode a type first, at once, end the process by a signal.

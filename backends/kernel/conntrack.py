@@ -10,6 +10,7 @@ import itertools
 import socket
 import struct
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from backends.kernel.destinations import PackedDestinations, address_text, packed_address
@@ -28,9 +29,11 @@ from backends.kernel.netlink import (
 )
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
+from kproxy.ports.data_path import BackendError
 
 _GET = 0x101  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET
 _DELETE = 0x102
+_STATISTICS = 0x105
 
 _ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
 _TUPLE_IP, _TUPLE_PROTOCOL, _TUPLE_ZONE = 1, 2, 3
@@ -44,6 +47,16 @@ _FEW = 4  # up to here the kernel is asked for each destination apart: one walk 
 _BATCH = 64  # deletions at once; their answers fit into the smallest receive buffer
 _NAMING = (_ORIGINAL, _ZONE, _ID)  # the attributes that name one entry and no other
 _OF_ONE_ENTRY = {errno.ENOENT, errno.EBUSY}  # gone already; in hardware's hands
+
+
+def wake() -> None:
+    """Have the kernel load its connection tracking if that is a module: the first request does.
+
+    What the answer is does not matter: there may be none, or not for this process.
+    """
+    with suppress(BackendError), Netlink("asking for the state of connection tracking") as netlink:
+        netlink.send(netfilter(_STATISTICS, REQUEST | ACK, socket.AF_UNSPEC, b""))
+        netlink.status()
 
 
 def list_udp(family: Family, wanted: Destinations) -> Iterator[Flow]:

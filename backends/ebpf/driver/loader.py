@@ -26,7 +26,7 @@ from pathlib import Path
 from backends.ebpf.driver import carrying
 from backends.ebpf.driver.objects import Objects, may_be_carried_over, shapes
 from backends.ebpf.unit import Unit, encode
-from backends.kernel.bpf import bpffs, maps, objects, programs
+from backends.kernel.bpf import bpffs, kfuncs, maps, objects, programs
 from backends.kernel.bpf.maps import Map, Shape
 from backends.kernel.bpf.syscall import Descriptor, KernelRefusal
 from kproxy.core.addresses import Family
@@ -303,7 +303,10 @@ def _marker(version: Path, digest: str) -> Path:
 
 
 def _digest(units: Sequence[Unit]) -> str:
+    """Return what tells versions apart: programs, and which functions of the kernel they get."""
     content = b"".join(encode(unit) for unit in units)
+    names = kfuncs.offered(name for unit in units for name in unit.kfuncs)
+    content += " ".join(sorted(names)).encode()
     return hashlib.sha256(content).hexdigest()[:32]
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from backends.ebpf.render import crc32c
 from backends.ebpf.unit import Unit
-from backends.kernel.bpf import maps, programs
+from backends.kernel.bpf import kfuncs, maps, programs
+from backends.kernel.bpf.kfuncs import Kfunc
 from backends.kernel.bpf.maps import Map, Shape
-from backends.kernel.bpf.programs import Program
+from backends.kernel.bpf.programs import Code, Program
+from backends.kernel.bpf.syscall import KernelRefusal
+
+log = logging.getLogger(__name__)
 
 STAGES = "stages"
 """The array through which a unit's programs call its stages."""
@@ -50,10 +55,25 @@ class Objects(ExitStack):
             if name not in self.maps:
                 self.hold_map(name, maps.create(name, shape))
         self.fill_constants()
-        for unit in units:
-            for name, code in unit.programs.items():
-                self.hold_program(name, programs.load(code, self.maps))
-            self.fill_stages(unit)
+        with kfuncs.opened(name for unit in units for name in unit.kfuncs) as functions:
+            for unit in units:
+                for name, code in unit.programs.items():
+                    self.hold_program(name, self._load(code, functions))
+                self.fill_stages(unit)
+
+    def _load(self, code: Code, functions: Mapping[str, Kfunc]) -> Program:
+        """Load a program, without functions of the kernel where it is refused with them.
+
+        A kernel may alter them, or let nobody call them. Raises KernelRefusal, VerifierRefusal.
+        """
+        try:
+            return programs.load(code, self.maps, functions)
+        except KernelRefusal as error:
+            if not functions.keys() & code.kfuncs.values():
+                raise
+            loaded = programs.load(code, self.maps)
+            log.warning("%s: loaded without functions of the kernel", error)
+            return loaded
 
     def fill_constants(self) -> int:
         """Write what programs look up and nobody changes; return how many entries differed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -33,9 +34,17 @@ from backends.ebpf.options import EbpfOptions, SocketHooks
 from backends.ebpf.render.layout import TableMap
 from backends.ebpf.render.renderer import Renderer
 from backends.ebpf.unit import Unit
-from backends.kernel import cgroup
+from backends.kernel import cgroup, conntrack
+from backends.kernel.bpf import kfuncs
 from backends.kernel.bpf.ring import RingBuffer
 from kproxy.core.addresses import Family
+
+log = logging.getLogger(__name__)
+
+_CANNOT_ASK = (
+    "%s: the kernel has no %s (is nf_conntrack loaded?): until a restart that finds them, a "
+    "connection may be masqueraded by a port that the kernel masquerades by to the same endpoint"
+)
 
 
 def open_backend(family: Family, options: EbpfOptions, gate: Gate) -> EbpfBackend:
@@ -50,6 +59,10 @@ def open_backend(family: Family, options: EbpfOptions, gate: Gate) -> EbpfBacken
     in_sockets = _unit("sock", family, options) if hooked else None
     entrance = _unit("gate", family, options)
     units = [each for each in (in_sockets, at_devices) if each is not None]
+    conntrack.wake()
+    missing = at_devices.kfuncs - kfuncs.offered(at_devices.kfuncs).keys()
+    if missing:
+        log.warning(_CANNOT_ASK, family.value, ", ".join(sorted(missing)))
     folder = loader.family_folder(options.bpffs, family)
     with ExitStack() as held:
         gate.open(entrance)

@@ -47,6 +47,7 @@ REASONS = (
     "table_broken",
     "flows_full",
     "no_free_port",
+    "port_taken",
     "no_route",
     "refused_too_often",
     "not_rewritten",

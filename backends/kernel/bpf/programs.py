@@ -6,16 +6,17 @@ import errno
 import mmap
 import re
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from backends.kernel.bpf import objects
+from backends.kernel.bpf.kfuncs import Kfunc
 from backends.kernel.bpf.syscall import Command, Descriptor, KernelRefusal, address, bpf, demand
 
-_LOAD = struct.Struct("=IIQQIIQII16sII72x")
+_LOAD = struct.Struct("=IIQQIIQII16sII48xQ16x")
 _TEST_RUN = struct.Struct("=4I2Q4I2Q3I4x")
 
 _LICENSE = b"GPL\0"
@@ -26,9 +27,13 @@ _STATISTICS = ("processed ", "verification time", "stack depth", "max_states")
 _TRACE = re.compile(r"\d+: ")
 _MOST_LINES = 4
 
+_NONE: Mapping[str, Kfunc] = {}
+
 INSTRUCTION_BYTES = 8
 _WIDE_LOAD, _PSEUDO_MAP = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW; BPF_PSEUDO_MAP_FD
 _INSTRUCTION = struct.Struct("=BBhi")  # code, registers, offset, constant
+_CALL, _PSEUDO_KFUNC = 0x85, 2  # BPF_JMP | BPF_CALL; BPF_PSEUDO_KFUNC_CALL
+_RETURN_0 = _INSTRUCTION.pack(0xB7, 0, 0, 0)  # BPF_ALU64 | BPF_MOV | BPF_K
 
 
 class ProgramType(IntEnum):
@@ -57,13 +62,17 @@ class AttachType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A program as the kernel takes it, but for the maps: `maps` has their names by instruction."""
+    """A program as the kernel takes it, but for maps and functions of the kernel.
+
+    `maps` and `kfuncs` have their names by instruction.
+    """
 
     name: str
     type: int
     attach_type: int
     instructions: bytes
     maps: Mapping[int, str]
+    kfuncs: Mapping[int, str] = field(default_factory=dict)
 
 
 class VerifierRefusal(KernelRefusal):
@@ -92,15 +101,21 @@ class Run(NamedTuple):
     duration_ns: int
 
 
-def load(code: Code, maps: Mapping[str, Descriptor]) -> Program:
-    """Load a program over these maps. Raises VerifierRefusal, KernelRefusal."""
-    instructions = with_maps(code, maps)
+def load(
+    code: Code, maps: Mapping[str, Descriptor], kfuncs: Mapping[str, Kfunc] = _NONE
+) -> Program:
+    """Load a program over these maps. Raises VerifierRefusal, KernelRefusal.
+
+    A call of what is not among `kfuncs` returns 0.
+    """
+    modules = _modules(kfuncs)
+    instructions = with_kfuncs(code, with_maps(code, maps), kfuncs)
     doing = f"loading the program {code.name}"
-    fd, number = _load(code, instructions, log=None)
+    fd, number = _load(code, instructions, modules, log=None)
     if not number:
         return Program(fd)
     with mmap.mmap(-1, _LOG_BYTES) as log:  # only now: to write it costs time
-        fd, _ = _load(code, instructions, log=log)
+        fd, _ = _load(code, instructions, modules, log=log)
         if fd >= 0:
             return Program(fd)
         text = log[: log.find(b"\0")].decode(errors="replace")
@@ -122,12 +137,38 @@ def with_maps(code: Code, maps: Mapping[str, Descriptor]) -> bytes:
     return bytes(patched)
 
 
-def _load(code: Code, instructions: bytes, log: mmap.mmap | None) -> tuple[int, int]:
+def with_kfuncs(code: Code, instructions: bytes, kfuncs: Mapping[str, Kfunc]) -> bytes:
+    """Return the instructions with calls of functions that are there, and 0 for those of others.
+
+    A call names a module by its place in what `_modules` returns.
+    """
+    patched, modules = bytearray(instructions), _modules(kfuncs)
+    for index, name in code.kfuncs.items():
+        at = index * INSTRUCTION_BYTES
+        if patched[at] != _CALL:
+            raise ValueError(f"{code.name}: instruction {index} calls nothing")
+        call = _RETURN_0
+        if name in kfuncs:
+            place = modules.index(kfuncs[name].module)
+            call = _INSTRUCTION.pack(_CALL, _PSEUDO_KFUNC << 4, place, kfuncs[name].type)
+        patched[at : at + INSTRUCTION_BYTES] = call
+    return bytes(patched)
+
+
+def _modules(kfuncs: Mapping[str, Kfunc]) -> list[Descriptor | None]:
+    """Return whose functions there are: the kernel's own first, which is none."""
+    return [None, *dict.fromkeys(each.module for each in kfuncs.values() if each.module)]
+
+
+def _load(
+    code: Code, instructions: bytes, modules: Sequence[Descriptor | None], log: mmap.mmap | None
+) -> tuple[int, int]:
     logging = (0, 0, 0) if log is None else (1, len(log), address(log))
+    fds = struct.pack(f"={len(modules)}I", *(each.fileno() if each else 0 for each in modules))
     attributes = _LOAD.pack(
         *(code.type, len(instructions) // INSTRUCTION_BYTES),
         *(address(instructions), address(_LICENSE), *logging, 0, 0),
-        *(code.name.encode()[:_NAME_CHARACTERS], 0, code.attach_type),
+        *(code.name.encode()[:_NAME_CHARACTERS], 0, code.attach_type, address(fds)),
     )
     for _ in range(_ATTEMPTS):  # a signal interrupts the verifier (libbpf tries as often)
         fd, number = bpf(Command.PROG_LOAD, bytearray(attributes))

@@ -43,6 +43,8 @@ class Command(IntEnum):
     OBJ_INFO = 15
     PROG_QUERY = 16
     BTF_LOAD = 18
+    BTF_BY_ID = 19
+    BTF_NEXT_ID = 23
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
     MAP_DELETE_BATCH = 27

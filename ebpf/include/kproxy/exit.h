@@ -19,6 +19,7 @@ static __always_inline int done(__u16 reason)
 	case TABLE_BROKEN:
 	case FLOWS_FULL:
 	case NO_FREE_PORT:
+	case PORT_TAKEN:
 	case NO_ROUTE:
 	case REFUSED_TOO_OFTEN:
 	case NOT_REWRITTEN:

@@ -59,6 +59,7 @@ enum reason {
 	TABLE_BROKEN,
 	FLOWS_FULL, /* no place for a new flow, and no half-open one to give up */
 	NO_FREE_PORT, /* all that were tried to masquerade by are taken */
+	PORT_TAKEN, /* masqueraded by the kernel, which does not know the flow that has the port */
 	NO_ROUTE, /* to the endpoint */
 	REFUSED_TOO_OFTEN, /* to be answered; or not to be answered at all, as a reset */
 	NOT_REWRITTEN, /* the kernel refused to alter the packet */

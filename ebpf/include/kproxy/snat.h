@@ -6,9 +6,11 @@
  * A port is taken by entering the flow under it, which fails if another one is there: two CPUs
  * never get the same. The kernel's own MASQUERADE and the host's sockets do not look into our map.
  * Ports that sockets choose are in ip_local_port_range, so ours are not; what they were told to use
- * shows as a socket. MASQUERADE may choose any: then a flow that is over lets go (track.h).
+ * shows as a socket. What MASQUERADE has chosen shows in the kernel's connection tracking. It may
+ * choose any later: then a flow that is over lets go (track.h).
  */
 
+#include <kproxy/conntrack.h>
 #include <kproxy/flow.h>
 
 #define PORT_TRIES 24
@@ -51,22 +53,9 @@ static __always_inline __u16 random_port(const struct host *host)
 static __always_inline int is_socket_at(struct __sk_buff *skb, const struct ends *from_endpoint,
 					__u8 protocol)
 {
-	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock_tuple tuple = tuple_of(from_endpoint);
 	struct bpf_sock *socket;
 
-#if KPROXY_FAMILY == 4
-	tuple.ipv4.saddr = from_endpoint->source.word[0];
-	tuple.ipv4.daddr = from_endpoint->destination.word[0];
-	tuple.ipv4.sport = from_endpoint->source_port;
-	tuple.ipv4.dport = from_endpoint->destination_port;
-#define TUPLE_SIZE sizeof(tuple.ipv4)
-#else
-	__builtin_memcpy(tuple.ipv6.saddr, &from_endpoint->source, sizeof(tuple.ipv6.saddr));
-	__builtin_memcpy(tuple.ipv6.daddr, &from_endpoint->destination, sizeof(tuple.ipv6.daddr));
-	tuple.ipv6.sport = from_endpoint->source_port;
-	tuple.ipv6.dport = from_endpoint->destination_port;
-#define TUPLE_SIZE sizeof(tuple.ipv6)
-#endif
 	if (protocol == IPPROTO_TCP)
 		socket = bpf_skc_lookup_tcp(skb, &tuple, TUPLE_SIZE, BPF_F_CURRENT_NETNS, 0);
 	else if (protocol == IPPROTO_UDP)
@@ -77,6 +66,14 @@ static __always_inline int is_socket_at(struct __sk_buff *skb, const struct ends
 		return 0;
 	bpf_sk_release(socket);
 	return 1;
+}
+
+/* Whether what the endpoint sends to a port of the node is for somebody else. */
+static __always_inline int is_others(struct __sk_buff *skb, const struct ends *from_endpoint,
+				     __u8 protocol)
+{
+	return is_socket_at(skb, from_endpoint, protocol) ||
+	       tracking_of(skb, from_endpoint, protocol) != NOT_TRACKED;
 }
 
 static __always_inline int enter_side(struct flow *draft, __u8 side, __u8 protocol)
@@ -134,7 +131,7 @@ static __always_inline int enter_endpoint_side(struct __sk_buff *skb, struct flo
 		if (is_mirror(draft, &draft->node, draft->node_port))
 			continue;
 		from_endpoint = reverse_ends(draft, ENDPOINT_SIDE);
-		if ((try || is_masqueraded) && is_socket_at(skb, &from_endpoint, protocol))
+		if ((try || is_masqueraded) && is_others(skb, &from_endpoint, protocol))
 			continue;
 		result = enter_side(draft, ENDPOINT_SIDE, protocol);
 		if (result != -EEXIST)

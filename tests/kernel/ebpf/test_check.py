@@ -13,6 +13,7 @@ from backends.ebpf.check import check
 from backends.ebpf.driver.gate import Gate
 from backends.ebpf.driver.opening import open_backend
 from backends.ebpf.options import EbpfOptions, SocketHooks
+from backends.kernel.bpf import kfuncs
 from backends.kernel.cgroup import root
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
@@ -75,6 +76,21 @@ def test_a_start_names_the_group_that_is_none(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(BackendError, match=f"{place} is no group of version 2.*--ebpf-cgroup"):
             open_backend(Family.IPV4, dataclasses.replace(USUAL, cgroup=place), Gate(USUAL.bpffs))
+
+
+def test_a_kernel_that_does_not_tell_what_it_tracks_is_said_and_costs_nothing_else(
+    found, bpffs, bytecode, monkeypatch, caplog
+):
+    monkeypatch.setattr(kfuncs, "offered", lambda _: {})
+    noted = found()["connection tracking"]
+    assert (noted.ok, noted.blocking) == (False, False)
+    assert "bpf_skb_ct_lookup" in noted.detail
+    assert "modprobe nf_conntrack" in noted.remedy
+
+    wanted = dataclasses.replace(USUAL, bpffs=bpffs, cache=bytecode, socket_hooks=SocketHooks.OFF)
+    open_backend(Family.IPV4, wanted, Gate(bpffs)).close()
+    (said,) = [each.getMessage() for each in caplog.records if "nf_conntrack" in each.getMessage()]
+    assert said.startswith("IPv4: the kernel has no bpf_ct_change_timeout, bpf_ct_release, bpf_skb")
 
 
 @pytest.mark.parametrize("hooks", SocketHooks)

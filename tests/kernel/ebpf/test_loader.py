@@ -9,7 +9,7 @@ from backends.ebpf.driver import loader
 from backends.ebpf.driver import objects as held_objects
 from backends.ebpf.render import crc32c
 from backends.kernel.bpf import bpffs as file_system
-from backends.kernel.bpf import objects, programs
+from backends.kernel.bpf import kfuncs, objects, programs
 from backends.kernel.bpf.programs import VerifierRefusal
 from backends.kernel.bpf.syscall import KernelRefusal
 from kproxy.core.addresses import Family
@@ -29,6 +29,11 @@ pytestmark = pytest.mark.kernel
 
 OTHER_FLOWS = NEWER.replace("u64 packets;", "u64 packets; u64 bytes;")
 ONE_MORE = struct.pack("=Q", 2)
+DECLARED = """
+#define KFUNC(number) (void *)(0x6b660000 + number)
+static int (*const bpf_of_some_kernels)(void) = KFUNC(1);
+"""
+ASKING = DECLARED + SOURCE.replace("return 1;", "return bpf_of_some_kernels();")
 REFUSED = NEWER.replace("return 100;", "return *(u64 *)(0L + skb->mark);")
 
 
@@ -66,6 +71,21 @@ def test_what_is_in_force_is_not_loaded_again(place):
     assert (version.retire(), version.mend()) == (0, 0)
     assert place.everything() == everything
     version.close()
+
+
+def test_a_start_on_a_kernel_that_has_more_functions_makes_another_version(place, monkeypatch):
+    place.put_in_force(ASKING)
+    assert is_published(place, ASKING)
+    monkeypatch.setattr(kfuncs, "offered", lambda names: dict.fromkeys(names, "vmlinux"))
+    assert not is_published(place, ASKING)
+    place.put_in_force(ASKING)
+    assert is_published(place, ASKING)
+
+
+def is_published(place, text):
+    version = place.open(text)
+    version.close()
+    return version.is_published
 
 
 def test_flows_go_over_into_the_next_version(place):

@@ -1,12 +1,13 @@
 """Programs compiled, loaded, refused and run."""
 
+import errno
 import select
 import struct
 from dataclasses import replace
 
 import pytest
 
-from backends.kernel.bpf import objects, programs
+from backends.kernel.bpf import btf, objects, programs
 from backends.kernel.bpf.programs import AttachType, Code, ProgramType, VerifierRefusal
 from backends.kernel.bpf.ring import RingBuffer
 from backends.kernel.bpf.syscall import KernelRefusal
@@ -50,6 +51,32 @@ int refused(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 """
+ASKING = """
+#include <uapi/linux/bpf.h>
+#include <uapi/linux/pkt_cls.h>
+#define KFUNC(number) (void *)(0x6b660000 + number)
+
+struct nf_conn;
+struct bpf_ct_opts { s32 netns, error; u8 protocol, direction, reserved[2]; };
+
+static struct nf_conn *(*const bpf_skb_ct_lookup)(struct __sk_buff *skb, void *tuple, u32 size,
+	struct bpf_ct_opts *opts, u32 opts_size) = KFUNC(1);
+static void (*const bpf_ct_release)(struct nf_conn *connection) = KFUNC(2);
+static int (*const bpf_of_no_kernel)(int) = KFUNC(3);
+
+int ingress(struct __sk_buff *skb)
+{
+	struct bpf_ct_opts opts = { .netns = -1, .protocol = 6 };
+	struct bpf_sock_tuple tuple = {};
+	struct nf_conn *connection;
+
+	connection = bpf_skb_ct_lookup(skb, &tuple, sizeof(tuple.ipv4), &opts, sizeof(opts));
+	if (connection)
+		bpf_ct_release(connection);
+	return bpf_of_no_kernel(1) ? TC_ACT_SHOT : -opts.error;
+}
+"""
+MISUSING = ASKING.replace("(skb, &tuple,", "(skb, skb,")
 PACKET = bytes(36) + struct.pack("!H", 80) + bytes(20)
 MARK_AT = 8
 
@@ -173,3 +200,24 @@ def test_a_pinned_program_is_the_one_that_was_pinned(bpffs):
         assert again.number == program.number
         assert objects.is_same(again, program)
     program.close()
+
+
+def test_functions_of_the_kernel_are_called_and_what_it_lacks_says_0(sources):
+    unit = sources.unit(ASKING)
+    assert unit.kfuncs == {"bpf_skb_ct_lookup", "bpf_ct_release", "bpf_of_no_kernel"}
+    with Loaded(unit) as loaded:
+        assert programs.run(loaded.programs["ingress"], PACKET).verdict == errno.ENOENT
+
+
+def test_a_program_that_is_refused_with_functions_of_the_kernel_does_without(sources, caplog):
+    with Loaded(sources.unit(MISUSING)) as loaded:
+        assert programs.run(loaded.programs["ingress"], PACKET).verdict == 0
+    (said,) = [each.getMessage() for each in caplog.records]
+    assert said.startswith("loading the program ingress: E")
+    assert said.endswith("loaded without functions of the kernel")
+
+
+def test_a_module_that_is_none_has_no_type_information():
+    with pytest.raises(KernelRefusal) as refusal:
+        btf.of_module("kproxy_no_such")
+    assert refusal.value.number == errno.ENOENT

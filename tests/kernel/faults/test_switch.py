@@ -30,8 +30,9 @@ NEW_ONES = ("KPROXY-SERVICES", "KPROXY-FILTER", "KPROXY-SVC-", "KPROXY-HEALTH")
 RESTORES_OF_A_CHANGE = 2 * 4
 RESTORES_WITHOUT_CONNECTIONS = 2 * 6
 STEP_S = 0.02
-# Programs and rules masquerade without knowing of each other's ports: by chance, in one of eight
-# runs or so, two connections to one endpoint have the same, and one of them loses a packet.
+# Rules masquerade without knowing the ports of the programs: by chance a new connection gets one of
+# theirs towards its endpoint, and loses its first packet. And a datagram may be on its way while
+# one takes over from the other.
 LOST_BY_CHANCE = 2
 PODS = {POD1, POD2}
 ANSWERS = {"10.96.0.30:80": frozenset({POD1})}

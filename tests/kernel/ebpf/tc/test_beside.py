@@ -15,26 +15,31 @@ from tests.support.ebpf.tc import Use, everyone
 from tests.support.net import plan
 from tests.support.net.plan import in_family
 from tests.support.node.conversations import PORT
-from tests.support.waiting import LONGEST_S
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 
 VIP, MASQUERADED_VIP = "10.96.0.1", "10.96.0.2"
 TOOLS = {Family.IPV4: "iptables-nft", Family.IPV6: "ip6tables-nft"}
-MANY = range(3000, 3040)  # ports that the kernel would take as they are, and so would we
+MANY = range(3000, 3020)  # ports that the kernel would take as they are, and so would we
+TAKEN, UNLIKE_IT = 3100, 3101
 
 
 @pytest.fixture(scope="module")
 def whole_scene(bytecode: Path) -> Iterator[Scene]:
     """A node that masquerades by rules what its pods send to other nodes, as plugins have it."""
     made = Scene(as_is(bytecode))
-    with made.network.node.entered():
+    masquerade_by_rules(made)
+    yield made
+    made.close()
+
+
+def masquerade_by_rules(scene: Scene) -> None:
+    with scene.network.node.entered():
         for family, tool in TOOLS.items():
             source, to = (in_family(c, family) for c in (plan.POD_CIDR, plan.FAR_POD_CIDR))
             rule = ["-A", "POSTROUTING", "-s", source, "-d", to, "-j", "MASQUERADE"]
             output_of(tool, "-w", "5", "-t", "nat", *rule, timeout_s=LONGEST_S)
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
@@ -57,12 +62,59 @@ def test_what_the_kernel_masquerades_finds_its_way_back(
 def test_clients_that_the_node_masquerades_either_way_do_not_meet(
     scene: Scene, family: Family, protocol: Protocol
 ):
+    """The kernel has the port of each already when ours would be given the same."""
     scene.frontend((MASQUERADED_VIP, 80), [plan.FAR1], everyone(masquerade=True))
 
     opened = []
     for port in MANY:
+        opened.append(scene.open(plan.POD1, f"{plan.FAR1}:{PORT}", protocol, family, port=port))
+        assert opened[-1].partner(quiet_s=0.5) == plan.FAR1
         opened.append(scene.open(plan.CLIENT, f"{MASQUERADED_VIP}:80", protocol, family, port=port))
-        opened.append(scene.open(plan.POD1, f"{plan.FAR1}:{PORT}", protocol, family))
 
     for _ in range(2):
         assert {each.partner(quiet_s=0.5) for each in opened} == {plan.FAR1}
+
+
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
+def test_who_is_masqueraded_by_the_port_of_an_open_flow_gets_another(
+    scene: Scene, family: Family, protocol: Protocol
+):
+    """The kernel does not know that flow: as it chose at random, it does again."""
+    scene.frontend((MASQUERADED_VIP, 80), [plan.FAR1], everyone(masquerade=True))
+    ours = scene.open(plan.CLIENT, f"{MASQUERADED_VIP}:80", protocol, family, port=TAKEN)
+    assert ours.partner(quiet_s=0.5) == plan.FAR1
+
+    track(scene, family, protocol)
+    theirs = scene.open(plan.POD1, f"{plan.FAR1}:{PORT}", protocol, family, port=UNLIKE_IT)
+
+    until(
+        lambda: {each.partner(quiet_s=0.1) for each in (ours, theirs)} == {plan.FAR1},
+        within_s=scene.patience_s,
+        what="both are answered",
+    )
+
+
+def test_who_chose_the_port_of_an_open_flow_by_itself_is_left_alone(scene: Scene, family: Family):
+    scene.frontend((MASQUERADED_VIP, 80), [plan.FAR1], everyone(masquerade=True))
+    ours = scene.open(plan.CLIENT, f"{MASQUERADED_VIP}:80", Protocol.TCP, family, port=UNLIKE_IT)
+    assert ours.partner() == plan.FAR1
+
+    straight = scene.socket(plan.NODE_SECOND, family, port=UNLIKE_IT)
+    straight.setblocking(False)
+    straight.connect_ex((in_family(plan.FAR1, family), PORT))
+
+    assert "PORT_TAKEN" not in scene.tc[family].counts()
+    assert ours.partner() == plan.FAR1
+
+
+def track(scene: Scene, family: Family, protocol: Protocol) -> None:
+    """Have the kernel masquerade what a pod will send to another by the port TAKEN."""
+    source, to, node = (
+        in_family(each, family) for each in (plan.POD1, plan.FAR1, plan.NODE_SECOND)
+    )
+    ends = ["-s", source, "-d", to, "--sport", str(UNLIKE_IT), "--dport", str(PORT)]
+    by = f"{node}:{TAKEN}" if family is Family.IPV4 else f"[{node}]:{TAKEN}"
+    state = ["--state", "SYN_SENT"] if protocol is Protocol.TCP else []
+    made = ["-I", "-p", protocol.value.lower(), "--timeout", "60", *state, "--src-nat", by]
+    with scene.network.node.entered():
+        output_of("conntrack", *made, *ends, timeout_s=LONGEST_S)

@@ -14,7 +14,15 @@ import pytest
 from backends.ebpf.compiler import flatten, load_unit
 from backends.ebpf.unit import Unit
 from kproxy.core.addresses import Family
-from tests.kernel.ebpf.tc import test_expiry, test_flows, test_foreign, test_load, test_shared_ports
+from kproxy.core.objects import Protocol
+from tests.kernel.ebpf.tc import (
+    test_beside,
+    test_expiry,
+    test_flows,
+    test_foreign,
+    test_load,
+    test_shared_ports,
+)
 from tests.support.ebpf.scene import Scene
 from tests.support.ebpf.tc import SOURCE, unit
 from tests.support.net import plan
@@ -32,6 +40,11 @@ class Guard:
     without: str
     test: Callable[[Scene], None]
     few_flows: bool = False
+
+
+def beside_rules(test: Callable[[Scene, Family, Protocol], None], scene: Scene) -> None:
+    test_beside.masquerade_by_rules(scene)
+    test(scene, V4, Protocol.TCP)
 
 
 GUARDS = {
@@ -64,10 +77,43 @@ GUARDS = {
         ),
     ),
     "a masqueraded port is no socket's": Guard(
-        "if ((try || is_masqueraded) && is_socket_at(skb, &from_endpoint, protocol))",
-        "if (0 && is_socket_at(skb, &from_endpoint, protocol))",
+        "return is_socket_at(skb, from_endpoint, protocol) ||",
+        "return",
         lambda scene: test_flows.test_a_masqueraded_port_is_no_sockets_of_the_host_and_no_node_port(
             scene, V4
+        ),
+    ),
+    "a masqueraded port is none that the kernel masquerades by": Guard(
+        "tracking_of(skb, from_endpoint, protocol) != NOT_TRACKED;",
+        "0;",
+        lambda scene: beside_rules(
+            test_beside.test_clients_that_the_node_masquerades_either_way_do_not_meet, scene
+        ),
+    ),
+    "what the kernel masquerades by an open flow's port is nobody's": Guard(
+        "forget_masqueraded(skb, &packet.ends, packet.protocol))",
+        "0)",
+        lambda scene: beside_rules(
+            test_beside.test_who_is_masqueraded_by_the_port_of_an_open_flow_gets_another, scene
+        ),
+    ),
+    "the kernel chooses another port once it forgot": Guard(
+        "bpf_ct_change_timeout(connection, 0);",
+        "bpf_ct_change_timeout(connection, 60000);",
+        lambda scene: beside_rules(
+            test_beside.test_who_is_masqueraded_by_the_port_of_an_open_flow_gets_another, scene
+        ),
+    ),
+    "what the kernel did not masquerade is not forgotten": Guard(
+        "if (tracking_of(skb, ends, protocol) != NOT_TRACKED)",
+        "if (0)",
+        lambda scene: beside_rules(
+            lambda scene, family, _: (
+                test_beside.test_who_chose_the_port_of_an_open_flow_by_itself_is_left_alone(
+                    scene, family
+                )
+            ),
+            scene,
         ),
     ),
     "a masqueraded port is no NodePort": Guard(
