@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.shipped import DEPLOY, PAGE, PAGES
+from tests.deploy.shipped import DEPLOY, EBPF_PAGE, PAGE, PAGES
 
 _LINK = re.compile(r"\]\((README\.md|ebpf\.md)?#([^)]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -42,22 +42,30 @@ def test_every_file_that_it_lists_is_there():
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("page", "message"),
     [
-        "a kproxy runs here and would write its rules again: stop it first",
-        "cannot be resolved",
-        "needs CAP_NET_ADMIN",
-        "not available yet in this version",
-        "the kernel has not answered for",
-        "network namespace; waiting",
+        (PAGE, "a kproxy runs here and would write its rules again: stop it first"),
+        (PAGE, "cannot be resolved"),
+        (PAGE, "needs CAP_NET_ADMIN"),
+        (PAGE, "not available yet in this version"),
+        (PAGE, "the kernel has not answered for"),
+        (PAGE, "network namespace; waiting"),
+        (EBPF_PAGE, "it is no BPF file system"),
+        (EBPF_PAGE, "mounting a BPF file system"),
+        (EBPF_PAGE, "looking for the control group"),
+        (EBPF_PAGE, "pods' calls are served by tc, not in their sockets"),
+        (EBPF_PAGE, "another program insists on our place"),
+        (EBPF_PAGE, "put back"),
+        (EBPF_PAGE, "putting our programs back"),
+        (EBPF_PAGE, "others changed FORWARD"),
     ],
 )
-def test_what_it_quotes_is_what_kproxy_says(message):
+def test_what_it_quotes_is_what_kproxy_says(page, message):
     sources = (
         file for name in ("kproxy", "backends") for file in (DEPLOY.parent / name).rglob("*.py")
     )
 
-    assert message in PAGE.read_text()
+    assert message in page.read_text()
     assert any(message in file.read_text() for file in sources)
 
 
