@@ -42,14 +42,14 @@ _FAMILY_NAME: dict[int, str] = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"
 
 _PROTOCOL_BY_SUFFIX = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP}
 
-_SUBSYSTEM = 6 << 8  # NFNL_SUBSYS_IPSET
-_SPEAK, _CREATE, _DESTROY, _SWAP, _LIST, _TYPE_OF = (
-    _SUBSYSTEM | number for number in (1, 2, 3, 6, 7, 13)
+SUBSYSTEM = 6 << 8  # NFNL_SUBSYS_IPSET
+_SPEAK, CREATE_SET, _DESTROY, _SWAP, LIST_SETS, _TYPE_OF = (
+    SUBSYSTEM | each for each in (1, 2, 3, 6, 7, 13)
 )
-_VERSION, _NAME, _TYPE, _REVISION, _FAMILY, _FLAGS, _DATA, _ELEMENTS = range(1, 9)
-_OTHER_NAME = _TYPE
-_PORT, _TIMEOUT, _PROTOCOL, _CREATE_FLAGS, _MAX_ELEMENTS = 4, 6, 7, 8, 19
-_NETWORK_ORDER = 0x4000
+_VERSION, NAME, TYPE, REVISION, FAMILY, _FLAGS, DATA, ELEMENTS = range(1, 9)
+_OTHER_NAME = TYPE
+PORT, _TIMEOUT, PROTOCOL, CREATE_FLAGS, MAX_ELEMENTS = 4, 6, 7, 8, 19
+NETWORK_ORDER = 0x4000
 _HEADERS_ALONE, _FORCE_ADD = 1 << 2, 1 << 5
 _PROTOCOL_VERSION = 6  # since Linux 3.1, and still spoken
 _HASH_IP_REVISION = 4  # the first with `forceadd`, Linux 3.14
@@ -100,9 +100,9 @@ def observe(prefix: str, family: Family) -> dict[str, bytes]:
     The shape is `type:family:timeout`; the members are the kernel's own.
     """
     return {
-        text(header[_NAME]): _value(header)
-        for header in _headers(prefix)
-        if header[_FAMILY][0] == _AF[family]
+        text(header[NAME]): _value(header)
+        for header in headers(prefix)
+        if header[FAMILY][0] == _AF[family]
     }
 
 
@@ -111,18 +111,18 @@ def why_unusable(family: Family) -> str:
 
     The programs speak to the kernel about sets through a raw socket.
     """
-    wanted = text_attribute(_TYPE, _KIND) + attribute(_FAMILY, bytes([_AF[family]]))
+    wanted = text_attribute(TYPE, _KIND) + attribute(FAMILY, bytes([_AF[family]]))
     with Netlink("asking for ipsets") as netlink:
-        netlink.send(_request(_TYPE_OF, ACK, wanted))
+        netlink.send(request(_TYPE_OF, ACK, wanted))
         code = netlink.status()
     if code:
-        return f"the kernel lacks ipsets of clients: {_reason(code)}"
+        return f"the kernel lacks ipsets of clients: {reason(code)}"
     return "" if raw_sockets.permitted() else "rules that name ipsets need CAP_NET_RAW"
 
 
 def names(prefix: str) -> list[str]:
     """Return the names of all sets, of any type and family, that begin with a prefix."""
-    return [text(header[_NAME]) for header in _headers(prefix)]
+    return [text(header[NAME]) for header in headers(prefix)]
 
 
 def ports(names: Iterable[str]) -> list[tuple[int, int]]:
@@ -134,12 +134,12 @@ def ports(names: Iterable[str]) -> list[tuple[int, int]]:
     with Netlink("listing ports in ipsets") as netlink:
         for name in names:
             implied = _PROTOCOL_BY_SUFFIX.get(name.rpartition("-")[2])
-            netlink.send(_request(_LIST, DUMP, text_attribute(_NAME, name)))
+            netlink.send(request(LIST_SETS, DUMP, text_attribute(NAME, name)))
             for answer in netlink.answers():
-                for member in nested(attributes(answer).get(_ELEMENTS, b"")):
-                    protocol = member[_PROTOCOL][0] if _PROTOCOL in member else implied
+                for member in nested(attributes(answer).get(ELEMENTS, b"")):
+                    protocol = member[PROTOCOL][0] if PROTOCOL in member else implied
                     if protocol is not None:
-                        found.append((protocol, int.from_bytes(member[_PORT], "big")))
+                        found.append((protocol, int.from_bytes(member[PORT], "big")))
     return found
 
 
@@ -150,13 +150,13 @@ def ensure(wanted: Iterable[TimedSet]) -> dict[str, str]:
     """
     refused: dict[str, str] = {}
     with Netlink("creating ipsets") as netlink:
-        for batch in _batches(wanted):
-            codes = _send(netlink, [_creation(each, each.name) for each in batch])
+        for batch in batches(wanted):
+            codes = send(netlink, [_creation(each, each.name) for each in batch])
             for each, code in zip(batch, codes, strict=True):
                 if code == errno.EEXIST:
                     code = _swap(netlink, each)
                 if code:
-                    refused[each.name] = _reason(code)
+                    refused[each.name] = reason(code)
     return refused
 
 
@@ -179,12 +179,12 @@ def remove_unnamed(unwanted: Iterable[str]) -> tuple[int, list[str]]:
     removed, named = 0, []
     doing = "removing ipsets"
     with Netlink(doing) as netlink:
-        for batch in _batches(unwanted):
-            for name, code in zip(batch, _send(netlink, map(_removal, batch)), strict=True):
+        for batch in batches(unwanted):
+            for name, code in zip(batch, send(netlink, map(_removal, batch)), strict=True):
                 if code == _BUSY:
                     named.append(name)
                 elif code not in (0, errno.ENOENT):
-                    raise _refusal(doing, code)
+                    raise refusal(doing, code)
                 removed += not code
     return removed, named
 
@@ -193,78 +193,78 @@ def _swap(netlink: Netlink, wanted: TimedSet) -> int:
     """Put an empty set in the place of one of another shape; return the kernel's error number."""
     # Rules hold the set by its index, so a set in use can be exchanged but not made again.
     spare = _SPARE[wanted.family]
-    exchange = text_attribute(_NAME, spare) + text_attribute(_OTHER_NAME, wanted.name)
-    swapping = _request(_SWAP, ACK, exchange)
+    exchange = text_attribute(NAME, spare) + text_attribute(_OTHER_NAME, wanted.name)
+    swapping = request(_SWAP, ACK, exchange)
     steps = [_removal(spare), _creation(wanted, spare), swapping, _removal(spare)]
-    _, *codes = _send(netlink, steps)
+    _, *codes = send(netlink, steps)
     return next(filter(None, codes), 0)
 
 
 def _creation(wanted: TimedSet, name: str) -> bytes:
     """Return the request that makes a set; the same one that exists already is no error."""
     options = (
-        _number(_TIMEOUT, wanted.timeout_s)
-        + _number(_MAX_ELEMENTS, MAX_CLIENTS)
-        + _number(_CREATE_FLAGS, _FORCE_ADD)
+        number(_TIMEOUT, wanted.timeout_s)
+        + number(MAX_ELEMENTS, MAX_CLIENTS)
+        + number(CREATE_FLAGS, _FORCE_ADD)
     )
-    return _request(
-        _CREATE,
+    return request(
+        CREATE_SET,
         ACK | CREATE,
-        text_attribute(_NAME, name)
-        + text_attribute(_TYPE, _KIND)
-        + attribute(_REVISION, bytes([_HASH_IP_REVISION]))
-        + attribute(_FAMILY, bytes([_AF[wanted.family]]))
-        + attribute(_DATA | NESTED, options),
+        text_attribute(NAME, name)
+        + text_attribute(TYPE, _KIND)
+        + attribute(REVISION, bytes([_HASH_IP_REVISION]))
+        + attribute(FAMILY, bytes([_AF[wanted.family]]))
+        + attribute(DATA | NESTED, options),
     )
 
 
 def _removal(name: str) -> bytes:
     """Return the request that removes a set; that there is none is an error."""
-    return _request(_DESTROY, ACK | EXCLUSIVE, text_attribute(_NAME, name))
+    return request(_DESTROY, ACK | EXCLUSIVE, text_attribute(NAME, name))
 
 
-def _headers(prefix: str) -> list[Attributes]:
+def headers(prefix: str) -> list[Attributes]:
     with Netlink("listing ipsets") as netlink:
-        netlink.send(_request(_SPEAK, ACK, b""))
+        netlink.send(request(_SPEAK, ACK, b""))
         if netlink.status() in _NO_IPSETS:
             return []
-        netlink.send(_request(_LIST, DUMP, _number(_FLAGS, _HEADERS_ALONE)))
+        netlink.send(request(LIST_SETS, DUMP, number(_FLAGS, _HEADERS_ALONE)))
         begin = prefix.encode()
         found = map(attributes, netlink.answers())
-        return [header for header in found if header[_NAME].startswith(begin)]
+        return [header for header in found if header[NAME].startswith(begin)]
 
 
 def _value(header: Attributes) -> bytes:
-    timeout = attributes(header[_DATA]).get(_TIMEOUT)
+    timeout = attributes(header[DATA]).get(_TIMEOUT)
     timeout_s = None if timeout is None else int.from_bytes(timeout, "big")
-    return f"{text(header[_TYPE])}:{_FAMILY_NAME[header[_FAMILY][0]]}:{timeout_s}".encode()
+    return f"{text(header[TYPE])}:{_FAMILY_NAME[header[FAMILY][0]]}:{timeout_s}".encode()
 
 
-def _request(command: int, flags: int, content: bytes) -> bytes:
+def request(command: int, flags: int, content: bytes) -> bytes:
     version = attribute(_VERSION, bytes([_PROTOCOL_VERSION]))
     return netfilter(command, REQUEST | flags, socket.AF_INET, version + content)
 
 
-def _number(kind: int, value: int) -> bytes:
-    return attribute(kind | _NETWORK_ORDER, value.to_bytes(4, "big"))
+def number(kind: int, value: int) -> bytes:
+    return attribute(kind | NETWORK_ORDER, value.to_bytes(4, "big"))
 
 
-def _send(netlink: Netlink, requests: Iterable[bytes]) -> list[int]:
+def send(netlink: Netlink, requests: Iterable[bytes]) -> list[int]:
     """Send requests and return the error number of each, 0 for success."""
     sent = list(requests)
     netlink.send(b"".join(sent))
     return netlink.statuses(len(sent))
 
 
-def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+def batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
     left = iter(items)
     while batch := list(itertools.islice(left, _BATCH)):
         yield batch
 
 
-def _refusal(doing: str, code: int) -> BackendError:
-    return BackendError(doing, _reason(code), transient=code == errno.EAGAIN)
+def refusal(doing: str, code: int) -> BackendError:
+    return BackendError(doing, reason(code), transient=code == errno.EAGAIN)
 
 
-def _reason(code: int) -> str:
+def reason(code: int) -> str:
     return _OF_IPSET.get(code) or os.strerror(code)

@@ -134,14 +134,22 @@ def entry(key: Key) -> Entry:
     kind, rest = key[:1], key[1:]
     if kind == _ADDRESS:
         return Address(_address(rest))
-    if kind == _MEMBER:
-        return Member(_KINDS[rest[0]], _element(_KINDS[rest[0]], rest[1:]))
+    member = split_member(key)
+    if member is not None:
+        return Member(member[0], _element(*member))
     if kind == _SERVER:
         return _server(rest)
     marked = rest[:1] == _NO_PROTOCOL
     length = 1 + _MARK_BYTES if marked else len(rest) - (len(rest) - 5) // 2 - 2
     target = rest[length:]
     return Destination(_server(rest[:length]), _address(target[:-2]), _read(target[-2:]))
+
+
+def split_member(key: Key) -> tuple[SetKind, bytes] | None:
+    """Return set and element of a key, None if it is of something else."""
+    if isinstance(key, str) or key[:1] != _MEMBER:
+        return None
+    return _KINDS[key[1]], key[2:]
 
 
 def describe(key: bytes) -> str:

@@ -50,12 +50,16 @@ def set_name(family: Family, kind: SetKind) -> str:
 
 def sets(family: Family) -> Mapping[Key, bytes]:
     """Return the image of the sets themselves."""
-    return {set_key(set_name(family, kind)): set_value(family, kind) for kind in SetKind}
+    return {
+        set_key(set_name(family, kind)): shape_value(
+            family, kind.value.type, marks=kind.value.marks
+        )
+        for kind in SetKind
+    }
 
 
-def set_value(family: Family, kind: SetKind) -> bytes:
+def shape_value(family: Family, type_of: str, *, marks: bool) -> bytes:
     """Return the image value of a set: what the kernel says of it."""
-    shape = kind.value
     inet = "inet" if family is Family.IPV4 else "inet6"
-    of = "" if shape.type.startswith("bitmap:") else f":{inet}"
-    return f"{shape.type}{of}{':marks' if shape.marks else ''}".encode()
+    of = "" if type_of.startswith("bitmap:") else f":{inet}"
+    return f"{type_of}{of}{':marks' if marks else ''}".encode()

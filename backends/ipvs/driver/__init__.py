@@ -1,0 +1,1 @@
+"""What ipvs mode keeps in the kernel: reading it and writing it."""

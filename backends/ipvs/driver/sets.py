@@ -1,0 +1,120 @@
+"""The ipsets of one family, and their elements, as part of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from backends.ipvs.render.entries import member_key, split_member
+from backends.ipvs.render.sets import SET_PREFIX, SetKind, set_name, sets, shape_value
+from backends.kernel import ipset, ipset_elements
+from backends.kernel.ipset_elements import Element, ElementSet
+from backends.kernel.xtables.wording import set_key
+from kproxy.core.addresses import Family
+from kproxy.core.image import Changes, Image, Key
+
+_PLACE_BYTES = 3  # of a protocol and a port, around the address
+
+
+class Sets:
+    """One family's sets. Whoever refers to them is written after them, and leaves before them."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._by_key = {set_key(set_name(family, kind)): kind for kind in SetKind}
+
+    def observe(self) -> Image:
+        """Read back our sets with all that is in them. Raises BackendError."""
+        image: dict[Key, bytes] = {}
+        for name, (kind_of, marks) in ipset_elements.observe(self._prefix).items():
+            key = set_key(name)
+            image[key] = shape_value(self._family, kind_of, marks=marks)
+            kind = self._by_key.get(key)
+            if kind is not None and image[key] == sets(self._family)[key]:
+                image.update(self._elements(kind))
+        return image
+
+    def put(self, changes: Changes) -> None:
+        """Make what is missing of sets and elements. Raises BackendError."""
+        missing = [kind for key, kind in self._by_key.items() if key in changes.put]
+        ipset_elements.make(map(self._set, missing))
+        for kind, elements in self._by_kind(changes.put).items():
+            found = (_element(kind, each, changes.put[key]) for key, each in elements)
+            ipset_elements.add(self._set(kind), found)
+
+    def drop(self, changes: Changes) -> None:
+        """Remove the elements that are not wanted any more, and sets. Raises BackendError."""
+        for kind, elements in self._by_kind(changes.drop).items():
+            found = (_element(kind, each, b"") for _, each in elements)
+            ipset_elements.remove(self._set(kind), found)
+        ipset.destroy(name for name in self._names() if set_key(name) in changes.drop)
+
+    def clean_up(self) -> int:
+        """Remove all of it; return how many sets there were. Raises BackendError."""
+        return ipset.destroy(self._names())
+
+    @property
+    def _prefix(self) -> str:
+        return f"{SET_PREFIX}{'4' if self._family is Family.IPV4 else '6'}-"
+
+    def _names(self) -> Collection[str]:
+        return ipset.names(self._prefix)
+
+    def _set(self, kind: SetKind) -> ElementSet:
+        shape = kind.value
+        return ElementSet(set_name(self._family, kind), shape.type, self._family, shape.marks)
+
+    def _elements(self, kind: SetKind) -> Mapping[Key, bytes]:
+        return {
+            member_key(kind, _bytes(kind, each)): b""
+            if each.mark is None
+            else each.mark.to_bytes(4, "big")
+            for each in ipset_elements.elements(self._set(kind))
+        }
+
+    def _by_kind(self, keys: Iterable[Key]) -> dict[SetKind, list[tuple[Key, bytes]]]:
+        found: dict[SetKind, list[tuple[Key, bytes]]] = {}
+        for key in keys:
+            member = split_member(key)
+            if member is not None:
+                kind, element = member
+                found.setdefault(kind, []).append((key, element))
+        return found
+
+
+def _element(kind: SetKind, element: bytes, value: bytes) -> Element:
+    """Return an element of the kernel's from the bytes of one of the image's."""
+    mark = int.from_bytes(value, "big") if value else None
+    match kind.value.type:
+        case "bitmap:port":
+            return Element(port=_number(element), mark=mark)
+        case "hash:ip":
+            return Element(address=element, mark=mark)
+    with_network = kind.value.type.endswith(",net")
+    width = (len(element) - _PLACE_BYTES - 1) // 2 if with_network else len(element) - _PLACE_BYTES
+    place, rest = element[: width + _PLACE_BYTES], element[width + _PLACE_BYTES :]
+    return Element(
+        address=place[1:-2],
+        protocol=place[0],
+        port=_number(place[-2:]),
+        network=rest[:-1],
+        length=rest[-1] if rest else 0,
+        mark=mark,
+    )
+
+
+def _bytes(kind: SetKind, element: Element) -> bytes:
+    """Return an element of the image's, as bytes, from one of the kernel's."""
+    port = b"" if element.port is None else element.port.to_bytes(2, "big")
+    match kind.value.type:
+        case "bitmap:port":
+            return port
+        case "hash:ip":
+            return element.address
+    place = bytes([element.protocol]) + element.address + port
+    if not kind.value.type.endswith(",net"):
+        return place
+    return place + element.network + bytes([element.length])
+
+
+def _number(port: bytes) -> int:
+    return int.from_bytes(port, "big")

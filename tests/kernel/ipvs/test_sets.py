@@ -1,0 +1,145 @@
+"""The ipsets of ipvs mode in a kernel: they come back as they were written."""
+
+from dataclasses import replace
+
+import pytest
+
+from backends.ipvs.driver.sets import Sets
+from backends.ipvs.render.entries import Place, member_key, place_bytes, split_member
+from backends.ipvs.render.renderer import Surroundings
+from backends.ipvs.render.sets import SetKind, set_name, sets
+from backends.kernel.xtables.wording import set_key
+from kproxy.core.addresses import Family, canonical_network
+from kproxy.core.image import Changes, diff
+from kproxy.core.objects import ObjectKey, Protocol
+from kproxy.core.table import HealthCheck, Use, Via, Vip
+from kproxy.ports.data_path import BackendError
+from tests.support.iptables.applied import changes, rules, run, service_port
+from tests.support.ipvs.world import World
+from tests.support.net.namespace import Namespace
+
+pytestmark = pytest.mark.kernel
+
+FAMILIES = pytest.mark.parametrize("family", Family, ids=lambda family: family.value)
+NODE = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}
+LOAD_BALANCER = {Family.IPV4: "203.0.113.9", Family.IPV6: "2001:db8:9::9"}
+SOURCES = {
+    Family.IPV4: ("198.51.100.0/24", "198.51.100.7/32", "0.0.0.0/1"),
+    Family.IPV6: ("2001:db8:7::/48", "2001:db8:8::1/128", "8000::/1"),
+}
+
+
+@pytest.fixture(autouse=True)
+def namespace():
+    """Run the test in a network namespace of its own."""
+    made = Namespace("node")
+    with made.entered():
+        yield
+    made.close()
+
+
+def everything(family):
+    """What a table with a member in each set lets the sets hold."""
+    ports = [service_port(family, n, endpoints=(2, 3), protocol=p) for n, p in enumerate(Protocol)]
+    local = service_port(family, 5, endpoints=(2, 3))
+    local = replace(
+        local,
+        frontends=(*local.frontends, Vip(Via.LOAD_BALANCER, LOAD_BALANCER[family], 443)),
+        internal=Use.DROP,
+        external=Use.DROP,
+        external_local=True,
+        sources=tuple(map(canonical_network, SOURCES[family])),
+    )
+    table = changes(family, *ports, service_port(family, 6), local, rules=rules(family))
+    checks = {ObjectKey("shop", "a"): HealthCheck(32000, 1)}
+    world = World(family)
+    around = Surroundings(frozenset({NODE[family]}), NODE[family])
+    world.update(replace(table, health_checks=checks), around)
+    image = held(world.image)
+    assert {kind_of(key) for key in image} == {None, *SetKind}
+    return image
+
+
+def kind_of(key):
+    """The set of a member, None for what is none."""
+    member = split_member(key)
+    return member and member[0]
+
+
+def held(image):
+    """The part of an image that sets hold, and they themselves."""
+    named = {key: value for key, value in image.items() if str(key).startswith("set/")}
+    return named | {key: image[key] for key in image if split_member(key)}
+
+
+@FAMILIES
+def test_what_was_written_is_read_back_and_a_second_write_changes_nothing(family):
+    found = Sets(family)
+    want = {**sets(family), **everything(family)}
+    found.put(diff(found.observe(), want))
+
+    assert Sets(family).observe() == want
+    other = next(each for each in Family if each is not family)
+    assert Sets(other).observe() == {}
+    found.put(Changes(want, frozenset()))
+    assert found.observe() == want
+    for kind in SetKind:
+        assert f"Name: {set_name(family, kind)}\n" in run(f"ipset list {set_name(family, kind)} -t")
+
+
+@FAMILIES
+def test_elements_leave_one_by_one_and_sets_at_last(family):
+    found = Sets(family)
+    want = everything(family)
+    found.put(Changes(want, frozenset()))
+    gone = frozenset(key for key in list(want)[::2] if isinstance(key, bytes))
+    found.drop(Changes({}, gone))
+    assert found.observe() == {key: value for key, value in want.items() if key not in gone}
+
+    found.drop(Changes({}, gone))  # a second time: they may have gone by themselves
+    run("ipset create KUBE-CLUSTER-IP hash:ip,port")
+    assert found.clean_up() == len(SetKind)
+    assert run("ipset list -n") == "KUBE-CLUSTER-IP\n"
+
+
+def test_a_mark_that_differs_is_seen_and_replaced():
+    family = Family.IPV4
+    found = Sets(family)
+    want = everything(family)
+    found.put(Changes(want, frozenset()))
+    name = set_name(family, SetKind.LOCAL_POLICY)
+    run(f"ipset -exist add {name} {LOAD_BALANCER[family]},tcp:443 skbmark 0x1234")
+    altered = diff(found.observe(), want)
+    assert [kind_of(key) for key in altered.put] == [SetKind.LOCAL_POLICY]
+    assert not altered.drop
+
+    found.put(altered)
+    assert found.observe() == want
+
+
+def test_a_set_holds_more_than_upstreams_do():
+    family = Family.IPV4
+    found = Sets(family)
+    key = set_key(set_name(family, SetKind.CLUSTER_IP))
+    elements = {
+        member_key(
+            SetKind.CLUSTER_IP,
+            place_bytes(Place(f"10.{n >> 8}.{n & 255}.1", protocol, 80)),
+        ): b""
+        for n in range(35_000)
+        for protocol in (Protocol.TCP, Protocol.UDP)
+    }
+    assert len(elements) > 65_536
+    want = {key: sets(family)[key], **elements}
+    found.put(Changes(want, frozenset()))
+
+    assert found.observe() == want
+
+
+def test_a_set_of_another_type_under_our_name_is_an_error_that_names_it():
+    name = set_name(Family.IPV4, SetKind.REFUSED)
+    run(f"ipset create {name} hash:net")
+    found = Sets(Family.IPV4)
+    assert found.observe()[set_key(name)] == b"hash:net:inet"
+    with pytest.raises(BackendError, match=f"{name}: a set of another shape"):
+        found.put(Changes(sets(Family.IPV4), frozenset()))
