@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tests.support.packets.objects import port
 from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
+
+Drift = Callable[[Node, Family], None]
 
 PAUSE_S = 0.05
 
@@ -97,7 +100,7 @@ def flush_everything(node: Node, family: Family) -> None:
         node.iptables(family, f"-t {name} -X")
 
 
-DRIFTS: dict[str, Callable[[Node, Family], None]] = {
+DRIFTS: dict[str, Drift] = {
     "nat flushed": functools.partial(flush, "nat"),
     "filter flushed": functools.partial(flush, "filter"),
     "a chain deleted": delete_a_chain,
@@ -136,7 +139,7 @@ class Repair:
     foreign: list[str] = field(default_factory=list)
     done: bool = False
 
-    def begin(self, drift: Callable[[Node, Family], None]) -> None:
+    def begin(self, drift: Drift) -> None:
         """Do the damage, and look at it before it can be repaired."""
         with self.node.started[0].held():
             for family in Family:
@@ -178,7 +181,18 @@ def repairs(request, tmp_path_factory):
     """Do every drift on a node of its own, all at the same time: most of it is waiting."""
     folder = tmp_path_factory.mktemp("drift")
     drifts = MEDDLING if request.param == EBPF else DRIFTS
-    nodes = {drift: served(folder, request.param, drift) for drift in drifts}
+    nodes: dict[str, Node] = {}
+    with contextlib.ExitStack() as closing:
+        for drift in drifts:
+            nodes[drift] = served(folder, request.param, drift)
+            closing.callback(nodes[drift].close)
+            if len(nodes) == 1:  # what it compiles and tries out all others have already
+                nodes[drift].started[0].wait_for("ready: ")
+        yield repaired(nodes, drifts)
+
+
+def repaired(nodes: Mapping[str, Node], drifts: Mapping[str, Drift]) -> dict[str, Repair]:
+    """Do every drift, and wait until all of it is put right or the time is up."""
     for node in nodes.values():
         node.started[0].wait_for("ready: ")
     repairs = {drift: Repair(node, node.ours()) for drift, node in nodes.items()}
@@ -191,9 +205,7 @@ def repairs(request, tmp_path_factory):
         for repair in repairs.values():
             repair.look()
         time.sleep(PAUSE_S)
-    yield repairs
-    for node in nodes.values():
-        node.close()
+    return repairs
 
 
 @pytest.mark.parametrize("drift", DRIFTS)
