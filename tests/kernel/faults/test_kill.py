@@ -52,13 +52,10 @@ BEGINS = {**dict.fromkeys(IPTABLES, "writing rules with"), EBPF: "proxy mode ebp
 STEP_S = {**dict.fromkeys(IPTABLES, 0.015), EBPF: 0.1}
 
 KILLS = 50
+# What a kill cuts short, time and again, at so many moments of it in turn.
+PHASES = (*["a start"] * 5, *["a change"] * 2, "an upgrade")
 STEPS = 7
-# What a kill cuts short, and the time between the moments of that: STEPS ones from the beginning.
-PHASES = (
-    *[("a start", 0.05)] * 4,
-    *[("a change", 0.005)] * 2,
-    *[("an upgrade", 0.2)] * 2,
-)
+CHANGE_S = 0.05
 
 Answers = Mapping[str, frozenset[Word]]
 
@@ -166,20 +163,25 @@ def test_killed_fifty_times_under_traffic_nobody_is_lost_and_a_start_finishes(
         node.once()
         wanted[pods] = without_numbers(node.ours())
 
+    # Maps of another size make another version.
     upgrades = itertools.cycle([{"ebpf": {"serviceEntries": 65536}}, {}])
+    takes_s = {"a start": ready_after_s(node), "a change": CHANGE_S}
+    node.configure(kproxy=next(upgrades))
+    takes_s["an upgrade"] = ready_after_s(node)
     for kill in range(KILLS):
-        during, step_s = PHASES[kill % len(PHASES)]
+        during = PHASES[kill % len(PHASES)]
         pods = (POD1, POD2) if kill % 2 else (POD1,)
-        if during == "an upgrade":  # maps of another size make another version
+        if during == "an upgrade":
             node.configure(kproxy=next(upgrades))
         proxy = node.start()
         if during == "a change":
             proxy.wait_for("ready: ")
         node.manifests.put("web", web_everywhere(*pods))
-        time.sleep(kill % STEPS * step_s)
+        time.sleep((1 + kill % STEPS) / STEPS * takes_s[during])
         proxy.kill()
-        assert flowing.flow(1).silenced == [], f"kill {kill}, during {during}"
-        assert flowing.lasting_met == {POD1}, f"kill {kill}, during {during}"
+        assert flowing.silenced == [], f"kill {kill}, during {during}"
+
+    assert flowing.flow(1).lasting_met == {POD1}
 
     node.configure()
     node.once()
@@ -189,6 +191,14 @@ def test_killed_fifty_times_under_traffic_nobody_is_lost_and_a_start_finishes(
         assert f"{family.value}: wrote 0 kernel objects" in node.started[-1].said()
     until(lambda: flowing.flow(1).new_met == set(pods), within_s=LONGEST_S, what=f"{pods} serve")
     assert flowing.silenced == []
+
+
+def ready_after_s(node: Node) -> float:
+    """Return how long a start takes here."""
+    proxy = node.start()
+    took_s = proxy.wait_for("ready: ")
+    assert proxy.stop() == 0
+    return took_s
 
 
 def without_numbers(ours: list[str]) -> list[str]:
