@@ -185,6 +185,15 @@ int stage_error(struct __sk_buff *skb)
 	return serve(skb, &embedded, &error, flow, work->at_egress);
 }
 
+/*
+ * Whether a packet answers one that the kernel let pass, as far as it tracks connections: no
+ * datagram says so itself.
+ */
+static __always_inline int is_answer(struct __sk_buff *skb, const struct packet *packet)
+{
+	return tracking_of(skb, &packet->ends, packet->protocol) == TRACKED_BACK;
+}
+
 /* A packet of no flow to a frontend, or to an address that nobody has. */
 int stage_choose(struct __sk_buff *skb)
 {
@@ -206,6 +215,8 @@ int stage_choose(struct __sk_buff *skb)
 	choice = choose(&destination, &client);
 	if (choice.reason == TABLE_CHANGED && !work->tries++)
 		stages.call(skb, STAGE_CHOOSE);
+	if (choice.reason == UNCLAIMED_ADDRESS && is_answer(skb, &work->packet))
+		return done(NOT_A_SERVICE);
 	if (choice.reason == CHOSEN && work->packet.kind == PACKET_LATER_FRAGMENT)
 		return done(NO_FLOW);
 	if (choice.reason == CHOSEN && !is_opening(&work->packet)) {

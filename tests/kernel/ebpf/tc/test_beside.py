@@ -23,6 +23,7 @@ VIP, MASQUERADED_VIP = "10.96.0.1", "10.96.0.2"
 TOOLS = {Family.IPV4: "iptables-nft", Family.IPV6: "ip6tables-nft"}
 MANY = range(3000, 3020)  # ports that the kernel would take as they are, and so would we
 TAKEN, UNLIKE_IT = 3100, 3101
+QUIET_S = 0.15
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,27 @@ def test_who_chose_the_port_of_an_open_flow_by_itself_is_left_alone(scene: Scene
 
     assert "PORT_TAKEN" not in scene.tc[family].counts()
     assert ours.partner() == plan.FAR1
+
+
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
+def test_what_goes_to_a_service_address_that_nobody_has_passes_as_an_answer_alone(
+    scene: Scene, family: Family, protocol: Protocol
+):
+    tc = scene.tc[family]
+    client = tc.packed(plan.CLIENT)
+    key = family.bits.to_bytes(4, "little") + client
+    tc.maps["unclaimed_networks"].update(key, b"\2")
+    tc.claims.add_networks([(client, family.bits)])
+
+    try:
+        asked = scene.open(plan.CLIENT, f"{plan.POD1}:{PORT}", protocol, family)
+        assert asked.partner(quiet_s=scene.patience_s) == plan.POD1
+        assert "UNCLAIMED_ADDRESS" not in tc.counts()
+        opens = scene.open(plan.NODE, f"{plan.CLIENT}:{PORT}", protocol, family)
+        assert opens.partner(quiet_s=QUIET_S) == "nobody"
+        assert "UNCLAIMED_ADDRESS" in tc.counts()
+    finally:
+        tc.maps["unclaimed_networks"].delete(key)
 
 
 def track(scene: Scene, family: Family, protocol: Protocol) -> None:

@@ -104,19 +104,6 @@ def test_an_address_of_a_service_network_is_never_foreign(scene: Scene, family: 
         tc.maps["unclaimed_networks"].delete(bits.to_bytes(4, "little") + network)
 
 
-def test_a_client_with_an_address_of_a_service_network_is_answered(scene: Scene, family: Family):
-    tc = scene.tc[family]
-    key = family.bits.to_bytes(4, "little") + tc.packed(plan.CLIENT)
-    tc.maps["unclaimed_networks"].update(key, b"\2")
-
-    try:
-        to = f"{plan.POD1}:{PORT}"
-        assert scene.open(plan.CLIENT, to, Protocol.TCP, family).partner() == plan.POD1
-        assert "UNCLAIMED_ADDRESS" not in tc.counts()
-    finally:
-        tc.maps["unclaimed_networks"].delete(key)
-
-
 def test_claims_that_are_there_are_taken_over(scene: Scene, family: Family):
     tc = scene.tc[family]
     before = dict(tc.maps["claims"].items())

@@ -42,9 +42,13 @@ class Guard:
     few_flows: bool = False
 
 
-def beside_rules(test: Callable[[Scene, Family, Protocol], None], scene: Scene) -> None:
+def beside_rules(
+    test: Callable[[Scene, Family, Protocol], None],
+    scene: Scene,
+    protocol: Protocol = Protocol.TCP,
+) -> None:
     test_beside.masquerade_by_rules(scene)
-    test(scene, V4, Protocol.TCP)
+    test(scene, V4, protocol)
 
 
 GUARDS = {
@@ -114,6 +118,24 @@ GUARDS = {
                 )
             ),
             scene,
+        ),
+    ),
+    "answers go to clients with addresses of Services": Guard(
+        "== TRACKED_BACK;",
+        "== TRACKED_BACK && 0;",
+        lambda scene: beside_rules(
+            test_beside.test_what_goes_to_a_service_address_that_nobody_has_passes_as_an_answer_alone,
+            scene,
+            Protocol.UDP,
+        ),
+    ),
+    "what the kernel tracks is no answer by that": Guard(
+        "== TRACKED_BACK;",
+        "!= NOT_TRACKED;",
+        lambda scene: beside_rules(
+            test_beside.test_what_goes_to_a_service_address_that_nobody_has_passes_as_an_answer_alone,
+            scene,
+            Protocol.UDP,
         ),
     ),
     "a masqueraded port is no NodePort": Guard(
