@@ -68,6 +68,7 @@ class EbpfBackend:
         self._clock = clock
         self._next_look_s = clock()
         self._rendered = False
+        self._lets_through = False
         self._refused: dict[str, str] = {}  # what was said of a part that could not be tended
         self._events = select.epoll()
         self._events.register(parts.devices.fileno(), select.EPOLLIN)
@@ -104,7 +105,9 @@ class EbpfBackend:
     def settle(self) -> None:
         """Try again what was refused, and let the node pass on what the programs translated."""
         self._parts.table.settle()
-        self._parts.surroundings.ensure()
+        if not self._lets_through:  # once: from here on `tend` looks after it
+            self._parts.surroundings.ensure()
+            self._lets_through = True
 
     def disturbed(self) -> bool:
         """Say whether others may have changed entries of the table.

@@ -6,6 +6,7 @@ ebpf/include/kproxy/claims.h says what is in the map, and what the programs make
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterable
 
 from backends.kernel.bpf.maps import Map
@@ -18,7 +19,8 @@ _MASK = 0xFFFFFFFF
 _PREFIX_BITS = {Family.IPV4: 16, Family.IPV6: 64}  # by which a network is known
 _PREFIXES = 1 << 16
 _INDEX = struct.Struct("=I")
-_WORD = struct.Struct("=QQ")  # struct claim_word: frontends, endpoints
+_WORD = struct.Struct("=QQ")
+_FRONTENDS, _ENDPOINTS = 0, 1  # places in a struct claim_word
 
 
 class Claims:
@@ -31,42 +33,43 @@ class Claims:
     def __init__(self, family: Family, claims: Map) -> None:
         self._map = claims
         self._prefix_bits = _PREFIX_BITS[family]
-        words: dict[int, tuple[int, int]] = {}
-        for keys, values in claims.raw_parts():
-            numbers = memoryview(keys).cast("I").tolist()
-            words.update(zip(numbers, _WORD.iter_unpack(values), strict=True))
-        self._frontends = [words[number][0] for number in range(len(words))]
-        self._endpoints = [words[number][1] for number in range(len(words))]
+        self._words = array("Q")  # an array map is read in the order of its keys
+        for _, values in claims.raw_parts():
+            self._words.frombytes(values)
 
     def add(self, addresses: Iterable[bytes]) -> None:
         """Claim addresses (packed) of frontends, or the node's own: before anything leads there."""
-        self._set(self._frontends, _bits(addresses))
+        self._set(_FRONTENDS, _bits(addresses))
 
     def add_endpoints(self, addresses: Iterable[bytes]) -> None:
         """Claim addresses of endpoints: before anything leads there."""
-        self._set(self._endpoints, _bits(addresses))
+        self._set(_ENDPOINTS, _bits(addresses))
 
     def add_networks(self, networks: Iterable[tuple[bytes, int]]) -> None:
         """Claim networks by their addresses and lengths: all that begins as they do."""
         for address, bits in networks:
             missing = max(0, self._prefix_bits - bits)
             if missing > 16 or (missing and self._prefix_bits == 64):
-                self._set(self._frontends, ((_WORDS + n // 64, n % 64) for n in range(_PREFIXES)))
+                self._set(_FRONTENDS, ((_WORDS + n // 64, n % 64) for n in range(_PREFIXES)))
             else:
-                self._set(self._frontends, self._prefixes(address, 1 << missing))
+                self._set(_FRONTENDS, self._prefixes(address, 1 << missing))
 
     def complete(self) -> None:
         """Let the programs take for foreign what is not claimed."""
-        self._set(self._frontends, [(_COMPLETE, 0)])
+        self._set(_FRONTENDS, [(_COMPLETE, 0)])
 
     def audit(self) -> int:
         """Set again what somebody took back; return how many words lacked a bit."""
-        lacking = {}
-        for keys, values in self._map.raw_parts():
-            numbers, words = memoryview(keys).cast("I"), memoryview(values).cast("Q")
-            for number, frontends, endpoints in zip(numbers, words[::2], words[1::2], strict=True):
-                if self._frontends[number] & ~frontends or self._endpoints[number] & ~endpoints:
-                    lacking[_INDEX.pack(number)] = self._word(number)
+        there = array("Q")
+        for _, values in self._map.raw_parts():
+            there.frombytes(values)
+        if there == self._words:
+            return 0
+        lacking = {
+            _INDEX.pack(at // 2): self._word(at // 2)
+            for at, (mine, found) in enumerate(zip(self._words, there, strict=True))
+            if mine & ~found
+        }
         if lacking:
             self._map.update_many(lacking)
         return len(lacking)
@@ -78,18 +81,19 @@ class Claims:
             first = hashes([address[:8]])[0] >> 16
         return ((_WORDS + n // 64, n % 64) for n in range(first, first + count))
 
-    def _set(self, words: list[int], bits: Iterable[tuple[int, int]]) -> None:
+    def _set(self, role: int, bits: Iterable[tuple[int, int]]) -> None:
         """Set bits, by word and place in it."""
-        changed: dict[int, None] = {}
+        words, changed = self._words, set()
         for word, bit in bits:
-            if not words[word] >> bit & 1:
-                words[word] |= 1 << bit
-                changed[word] = None
+            at = 2 * word + role
+            if not words[at] >> bit & 1:
+                words[at] |= 1 << bit
+                changed.add(word)
         if changed:
             self._map.update_many({_INDEX.pack(n): self._word(n) for n in changed})
 
     def _word(self, number: int) -> bytes:
-        return _WORD.pack(self._frontends[number], self._endpoints[number])
+        return _WORD.pack(*self._words[2 * number : 2 * number + 2])
 
 
 def _bits(addresses: Iterable[bytes]) -> Iterable[tuple[int, int]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from backends.ebpf.driver.reasons import REASONS
 from backends.ebpf.driver.sweep import Sweep
-from backends.kernel.bpf.maps import Map
+from backends.kernel.bpf.maps import Map, possible_cpus
 from backends.kernel.bpf.syscall import KernelRefusal
 from kproxy.ports.data_path import Metric, Sample
 
@@ -49,10 +48,13 @@ class Counters:
 
     def _outcomes(self) -> Iterator[Sample]:
         """Return how often each way out was taken, on all CPUs."""
-        for number, reason in enumerate(REASONS):
-            try:
-                counts = self._reasons.per_cpu(number.to_bytes(4, sys.byteorder))
-            except KernelRefusal:
-                return
-            total = sum(int.from_bytes(each, sys.byteorder) for each in counts)
+        totals: list[int] = []
+        try:
+            for _, values in self._reasons.raw_parts():
+                counts = memoryview(values).cast("Q").tolist()
+                cpus = possible_cpus()
+                totals += (sum(counts[at : at + cpus]) for at in range(0, len(counts), cpus))
+        except KernelRefusal:
+            return
+        for reason, total in zip(REASONS, totals, strict=True):
             yield Sample(OUTCOMES, (reason,), float(total))

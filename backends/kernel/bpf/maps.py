@@ -86,12 +86,6 @@ class Map(Descriptor):
         self._check(number, "reading")
         return bytes(value)
 
-    def per_cpu(self, key: bytes) -> list[bytes]:
-        """Return a key's value on each CPU; empty where the key is not there."""
-        values = self.lookup(key) or b""
-        size, step = self.shape.value_size, self.shape.value_size + 7 & ~7
-        return [values[at : at + size] for at in range(0, len(values), step)]
-
     def update(self, key: bytes, value: bytes) -> None:
         """Write an entry. Raises KernelRefusal: E2BIG where the map is full."""
         _, number = self._element(Command.MAP_UPDATE, key, value)
@@ -153,6 +147,7 @@ class Map(Descriptor):
 
     def raw_parts(self, at_once: int = _AT_ONCE) -> Iterator[tuple[bytearray, bytearray]]:
         """Yield keys and values in a row, as `parts` does: no object for each of many entries."""
+        at_once = min(at_once, self.shape.max_entries + 1)  # one more: it tells that this is all
         token_bytes = max(self.shape.key_size, 4)
         before, after = bytearray(token_bytes), bytearray(token_bytes)
         started = False

@@ -55,8 +55,8 @@ class Reasons:
 
     def __getitem__(self, name: str) -> int:
         """Return how often so far."""
-        values = self._counts.per_cpu(device_layout.number(self._names.index(name)))
-        return sum(int.from_bytes(value, sys.byteorder) for value in values)
+        values = self._counts.lookup(device_layout.number(self._names.index(name)))
+        return sum(memoryview(values).cast("Q"))
 
 
 class HookedFamily:

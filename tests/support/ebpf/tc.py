@@ -190,8 +190,7 @@ class Tc:
         """Return how often programs ended for each reason, where they did."""
         counted = {}
         for number, name in enumerate(reasons()):
-            per_cpu = self.maps["reasons"].per_cpu(_number(number))
-            counted[name] = sum(int.from_bytes(value, "little") for value in per_cpu)
+            counted[name] = sum(memoryview(self.maps["reasons"].lookup(_number(number))).cast("Q"))
         return {name: count for name, count in counted.items() if count}
 
     def flow_count(self) -> int:
