@@ -182,9 +182,13 @@ def _attached_to_group(place: Place) -> Iterator[str]:
 
 
 def pins(bpffs: Path) -> list[str]:
-    """Return the names of all that is pinned, and of the folders."""
-    folder = loader.shared_folder(bpffs).parent
-    return sorted(str(each.relative_to(folder)) for each in folder.rglob("*"))
+    """Return the names of all that is pinned, folders too, while an agent may remove some."""
+    ours = loader.shared_folder(bpffs).parent
+    return sorted(
+        os.path.relpath(os.path.join(folder, name), ours)
+        for folder, folders, files in os.walk(ours)
+        for name in (*folders, *files)
+    )
 
 
 @contextlib.contextmanager
