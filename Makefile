@@ -30,22 +30,26 @@ PACKAGES := iproute2 iptables ipset nftables conntrack procps \
 	mmdebstrap buildah crun \
 	qemu-system-x86 busybox-static kmod
 
-.PHONY: help demo test check lint kernel vm bench numbers image programs packages setup clean
+.PHONY: help demo test check lint kernel test-vm vm bench numbers image programs packages setup clean
 
 help: ## show this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: setup ## a shop on two nodes, a rollout, and where each request went (20 s; MODE=ebpf)
 	@$(ROOT_ENV) $(VENV)/python -m examples.demo --mode $(MODE)
 
 test: lint programs ## everything: linters, types, layers, all tests (with root)
-	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -n $(PROCESSES)
+	@# One more, which begins by waiting for the virtual machine.
+	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -n $$(($(PROCESSES) + 1))
 
 check: lint ## what needs no root: linters, types, layers, pure tests (1 minute)
-	@$(VENV)/python -m pytest -n $(PROCESSES) -m "not kernel and not cluster"
+	@$(VENV)/python -m pytest -n $(PROCESSES) -m "not kernel and not cluster and not vm"
 
 kernel: setup programs ## the tests that send packets through the kernel, in their own namespaces
 	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -n $(PROCESSES) -m kernel
+
+test-vm: setup programs ## the tests that run on Debian's own kernel too, in a virtual machine (5 minutes)
+	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -m vm
 
 vm: setup programs ## run CMD on Debian's own kernel, in a virtual machine (boots in 15 s)
 	@$(ROOT_ENV) $(VENV)/python -m tests.support.vm $(CMD)
@@ -68,7 +72,7 @@ numbers: setup ## write the table in README.md again from bench/results/*.json
 image: packages ## build the container image kproxy:<version>, with docker or buildah
 	@deploy/image/build
 
-programs: setup ## build etcd, kube-apiserver and others from their Go modules, fetch a kernel (7 minutes, once)
+programs: setup ## build etcd, kube-apiserver and others from their Go modules, get a kernel (7 minutes, once)
 	@$(VENV)/python -m tests.support.cluster.programs
 	@$(VENV)/python -m tests.deploy.promtool
 	@$(VENV)/python -m tests.support.vm.kernel

@@ -5,6 +5,8 @@ import shlex
 import subprocess
 from collections.abc import Mapping
 
+from tests.support.waiting import SLOWER
+
 _SHOWN = 4000  # characters of either stream, from its end
 
 
@@ -25,7 +27,7 @@ def output_of(
         capture_output=True,
         text=True,
         check=False,
-        timeout=timeout_s,
+        timeout=timeout_s * SLOWER,
     )
     said = f"{done.stdout[-_SHOWN:]}{done.stderr[-_SHOWN:]}"
     assert done.returncode == 0, f"{shlex.join(words)}: {said}"

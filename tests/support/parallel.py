@@ -9,7 +9,14 @@ from xdist.scheduler import LoadScopeScheduling
 # Their tests share what takes long to make: one process has it.
 _WHOLE = ("tests/cluster/beside/", "tests/deploy/image/", "tests/deploy/")
 # What takes longest goes first, so that no process has much left when the others are done.
-_ROOMS = ("tests/deploy/image/", "tests/deploy/", "tests/cluster/", "tests/kernel/", "tests/")
+_ROOMS = (
+    "tests/vm/",
+    "tests/deploy/image/",
+    "tests/deploy/",
+    "tests/cluster/",
+    "tests/kernel/",
+    "tests/",
+)
 
 
 class ByFile(LoadScopeScheduling):

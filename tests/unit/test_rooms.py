@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-SUITES = ("unit", "kernel", "cluster", "deploy")
+SUITES = ("unit", "kernel", "cluster", "deploy", "vm")
 
 
 def imported(file):
@@ -38,6 +38,6 @@ def test_a_unit_test_needs_no_root_and_no_other_program():
     marked = [
         str(file.relative_to(TESTS))
         for file in (TESTS / "unit").rglob("*.py")
-        if re.search(r"pytest\.mark\.(kernel|cluster)\b", file.read_text())
+        if re.search(r"pytest\.mark\.(kernel|cluster|vm)\b", file.read_text())
     ]
     assert not marked

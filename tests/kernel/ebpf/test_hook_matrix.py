@@ -30,13 +30,14 @@ from tests.support.packets.asking import (
     table_of,
 )
 from tests.support.packets.table import TCP, UDP
+from tests.support.waiting import SLOWER
 
 pytestmark = pytest.mark.kernel
 
 _AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _KIND = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 _MACHINES = ("node", "pod1", "pod2", "pod3")
-_LONGEST_S = 10
+_LONGEST_S = 10 * SLOWER
 _CONTROL = CONTROL.rpartition(":")[0]  # every group has this frontend
 
 

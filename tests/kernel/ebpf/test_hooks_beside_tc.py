@@ -22,6 +22,7 @@ from tests.support.ebpf.place import cgroup_root, joined
 from tests.support.ebpf.tc import Tc, everyone, unit
 from tests.support.net import plan
 from tests.support.net.network import Network
+from tests.support.waiting import SLOWER
 
 pytestmark = pytest.mark.kernel
 
@@ -29,7 +30,7 @@ _AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _SERVING = (plan.POD2, plan.POD3, plan.FAR1)
 _VIPS = [f"10.96.0.{number}" for number in range(1, 13)]
 _PORT = 8080
-_LONGEST_S = 10
+_LONGEST_S = 10 * SLOWER
 
 
 class Both:

@@ -17,10 +17,11 @@ from tests.support.net import plan
 from tests.support.net.network import Network, Pods
 from tests.support.net.plan import in_family
 from tests.support.node.conversations import PORT, Conversation, Conversations
+from tests.support.waiting import SLOWER
 
 _AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _KIND = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
-PATIENCE_S = 10.0
+PATIENCE_S = 10.0 * SLOWER
 SERVING = (plan.POD1, plan.POD2, plan.POD3, plan.FAR1, plan.FAR2, plan.NODE_SECOND)
 
 Units = Callable[[Family], Unit]

@@ -22,8 +22,9 @@ from kproxy.core.addresses import Family
 from tests.support import waiting
 from tests.support.ebpf.packets import Ends, PacketPrograms, Role
 from tests.support.net.namespace import Namespace
+from tests.support.waiting import SLOWER
 
-WAIT_S = 20.0
+WAIT_S = 20.0 * SLOWER
 """For what comes at once, on a machine that may be busy."""
 
 _TRIES = 10

@@ -16,8 +16,9 @@ from kproxy.core.objects import Protocol
 from kproxy.core.table import ServicePort
 from tests.support.ebpf.socket_hooks import HookedFamily, HookedNetwork
 from tests.support.tables import pod, service_port, table, vip
+from tests.support.waiting import SLOWER
 
-LONGEST_S = 10
+LONGEST_S = 10 * SLOWER
 SERVERS = (11, 12, 13)  # by their pods' numbers
 
 _FILES = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}

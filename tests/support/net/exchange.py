@@ -19,11 +19,12 @@ from tests.support.net.observed import Left, Observed, Probe, Silent
 from tests.support.net.responders import Responder
 from tests.support.net.sctp import SctpPeer
 from tests.support.net.wire import Addressing, addressing
+from tests.support.waiting import SLOWER
 
 # A packet's whole way lies in the sending system call, so an answer that is not here after this
 # long will not come.
-_QUIET_S = 0.15
-_LONGEST_S = 10.0
+_QUIET_S = 0.15 * SLOWER
+_LONGEST_S = 10.0 * SLOWER
 _LATE = 10  # a busy machine may yet have to take a packet from one namespace to the next
 _TURNS = int(_LONGEST_S / _QUIET_S) * 1000
 _ETH_P_ALL = 0x0003

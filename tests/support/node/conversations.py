@@ -13,6 +13,7 @@ from tests.support.net.loop import Loop
 from tests.support.net.network import Network
 from tests.support.net.plan import in_family
 from tests.support.net.responders import FAMILIES
+from tests.support.waiting import SLOWER
 
 PORT = 7000
 """The port that pods converse on."""
@@ -20,7 +21,7 @@ PORT = 7000
 _TURNS = 1000  # of all conversations together
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 _LARGEST = 64
-_PATIENCE_S = 10.0  # TCP sends a lost SYN again after 1 s, 3 s and 7 s
+_PATIENCE_S = 10.0 * SLOWER  # TCP sends a lost SYN again after 1 s, 3 s and 7 s
 
 
 class Conversations:

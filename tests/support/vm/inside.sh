@@ -5,6 +5,7 @@
 # from does not do: programs start ten times as fast.
 set -eu -o pipefail
 
+ulimit -n 65536
 share=/run/kproxy
 mount -t tmpfs -o mode=755 inside /mnt
 mkdir /mnt/host /mnt/upper /mnt/work /mnt/root
@@ -24,6 +25,7 @@ mkdir -p "/lib/modules/$(uname -r)"
 mount -n --bind "$modules" "/lib/modules/$(uname -r)"
 mount -t bpf bpf /sys/fs/bpf
 
+touch $share/booted
 status=0
 bash $share/command >$share/output 2>&1 </dev/null || status=$?
 echo $status >$share/status

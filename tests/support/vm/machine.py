@@ -14,7 +14,7 @@ from tests.support.vm import kernel
 
 # What the data paths and the tests use; each drags in what it needs.
 _MODULES = (
-    "veth dummy bridge br_netfilter vxlan "
+    "veth dummy tun bridge br_netfilter vxlan "
     "sch_ingress cls_bpf act_bpf "
     "iptable_nat iptable_filter iptable_raw iptable_mangle "
     "ip6table_nat ip6table_filter ip6table_raw ip6table_mangle "
@@ -52,6 +52,7 @@ class Machine:
     ) -> None:
         self.console = share / "console"
         self.output = share / "output"
+        self._booted = share / "booted"
         self._status = share / "status"
         share.mkdir(exist_ok=True)
         self.output.touch()
@@ -65,6 +66,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             stdout=self._console.stdin,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "TMPDIR": str(share)},
             start_new_session=True,
         )
         assert self._console.stdin is not None
@@ -73,6 +75,10 @@ class Machine:
     def is_running(self) -> bool:
         """Say whether it is not off yet."""
         return self._process.poll() is None
+
+    def has_booted(self) -> bool:
+        """Say whether it has come so far that the command runs."""
+        return self._booted.exists()
 
     def status(self) -> int | None:
         """Return the command's exit code, None if it did not come to its end."""

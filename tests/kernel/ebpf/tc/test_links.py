@@ -21,6 +21,7 @@ from tests.support.ebpf.scene import Scene, as_is
 from tests.support.ebpf.tc import everyone
 from tests.support.net import plan
 from tests.support.net.plan import in_family
+from tests.support.waiting import SLOWER
 
 pytestmark = pytest.mark.kernel
 
@@ -30,7 +31,7 @@ _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
 _ERROR = {Family.IPV4: ICMP, Family.IPV6: ICMPv6DestUnreach}
 _IP = {Family.IPV4: IP, Family.IPV6: IPv6}
-_PATIENCE_S = 10
+_PATIENCE_S = 10 * SLOWER
 
 
 class Tunnel:

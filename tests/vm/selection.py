@@ -1,0 +1,52 @@
+"""Which tests run on Debian 12's Linux 6.1: those that show what depends on the kernel.
+
+It has no tcx, an older verifier, connection tracking as a module, and ip_vs. The machine is
+emulated, so each test has to be worth ten times what it takes on the host.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+_EBPF = "tests/kernel/ebpf"
+_IPTABLES = "tests/kernel/iptables"
+_FAMILIES = ("IPv4", "IPv6")
+
+# By data path: what of the packet table is asked there, in both families.
+_GROUPS = {
+    "ebpf": (
+        "clusterIP",
+        "externalTrafficPolicy Local with a local endpoint",
+        "source ranges",
+        "unallocated addresses in a ServiceCIDR",
+        "no usable endpoint",
+    ),
+    "ebpf-tc": ("clusterIP",),
+    "iptables-legacy": ("clusterIP", "source ranges", "no usable endpoint"),
+    "iptables-nft": ("clusterIP", "source ranges", "no usable endpoint"),
+}
+_TABLE = tuple(
+    "tests/kernel/packets/test_kernel.py::test_the_kernel_agrees_with_the_packet_table"
+    f"[{data_path}-{family}, {group}]"
+    for data_path, groups in _GROUPS.items()
+    for family, group in itertools.product(_FAMILIES, groups)
+)
+
+DEBIAN_12 = (
+    *_TABLE,
+    f"{_EBPF}/test_loader.py::test_nothing_is_in_force_before_it_is_published",
+    f"{_EBPF}/test_loader.py::test_flows_go_over_into_the_next_version",
+    f"{_EBPF}/test_check.py::test_here_everything_is_there_but_a_route",
+    f"{_EBPF}/test_contract.py::TestEbpf::test_a_restart_changes_only_what_differs",
+    f"{_EBPF}/test_contract.py::TestEbpf::test_meddling_is_noticed_and_repaired",
+    f"{_EBPF}/test_hook_flows.py",
+    f"{_EBPF}/tc/test_beside.py::test_what_the_kernel_masquerades_finds_its_way_back",
+    f"{_EBPF}/devices/test_attach.py::test_every_kind_of_device_runs_our_programs[clsact]",
+    f"{_EBPF}/devices/test_drift.py::test_a_filter_that_somebody_removed_is_back_at_once",
+    f"{_EBPF}/devices/test_drift.py::test_a_qdisc_that_somebody_removed_is_back_at_once",
+    f"{_EBPF}/devices/test_order.py::test_filters_that_come_later_are_noticed_at_once[clsact]",
+    f"{_IPTABLES}/test_contract.py::TestIptables::test_a_restart_changes_only_what_differs[IPv4-nft]",
+    f"{_IPTABLES}/test_contract.py::TestIptables::test_meddling_is_noticed_and_repaired[IPv6-legacy]",
+    f"{_IPTABLES}/test_parts.py::test_the_kernel_tells_which_extensions_it_has",
+    f"{_IPTABLES}/test_takeover.py::test_the_ipvs_mode_leaves_nothing_and_others_lose_nothing",
+)
