@@ -107,6 +107,8 @@ def dig_tunnel(scene: Scene) -> None:
     configure(node, f"route replace {plan.FAR_POD_CIDR} via {FAR_END} dev vxlan0")
     configure(far, f"route replace default via {NEAR_END} dev vxlan0 advmss {ADVERTISED}")
     configure(far, f"route replace {NEAR_END} dev vxlan0 advmss {ADVERTISED}")
+    for tc in scene.tc.values():
+        tc.claims.add([tc.packed(NEAR_END)])  # an address of the node, as the others
     scene.attach_to("vxlan0")
 
 
