@@ -95,7 +95,12 @@ def server_key(server: bytes) -> bytes:
 
 def destination_key(server: bytes, address: str, port: int) -> bytes:
     """Return the key of an endpoint of a virtual server."""
-    return _DESTINATION + server + packed(address) + _number(port)
+    return raw_destination_key(server, packed(address), port)
+
+
+def raw_destination_key(server: bytes, address: bytes, port: int) -> bytes:
+    """Return the key of an endpoint whose address is packed."""
+    return _DESTINATION + server + address + _number(port)
 
 
 def packed(address: str) -> bytes:
@@ -139,10 +144,8 @@ def entry(key: Key) -> Entry:
         return Member(member[0], _element(*member))
     if kind == _SERVER:
         return _server(rest)
-    marked = rest[:1] == _NO_PROTOCOL
-    length = 1 + _MARK_BYTES if marked else len(rest) - (len(rest) - 5) // 2 - 2
-    target = rest[length:]
-    return Destination(_server(rest[:length]), _address(target[:-2]), _read(target[-2:]))
+    server, address, port = _halves(rest)
+    return Destination(_server(server), _address(address), port)
 
 
 def split_member(key: Key) -> tuple[SetKind, bytes] | None:
@@ -150,6 +153,16 @@ def split_member(key: Key) -> tuple[SetKind, bytes] | None:
     if isinstance(key, str) or key[:1] != _MEMBER:
         return None
     return _KINDS[key[1]], key[2:]
+
+
+def split_server(key: Key) -> bytes | None:
+    """Return the bytes of a virtual server, None if the key is of something else."""
+    return None if isinstance(key, str) or key[:1] != _SERVER else key[1:]
+
+
+def split_destination(key: Key) -> tuple[bytes, bytes, int] | None:
+    """Return virtual server, packed address and port of an endpoint, None for other keys."""
+    return None if isinstance(key, str) or key[:1] != _DESTINATION else _halves(key[1:])
 
 
 def describe(key: bytes) -> str:
@@ -163,6 +176,12 @@ def describe(key: bytes) -> str:
             return f"{endpoint_text(address, port)} behind {_server_text(server)}"
         case server:
             return _server_text(server)
+
+
+def _halves(rest: bytes) -> tuple[bytes, bytes, int]:
+    marked = rest[:1] == _NO_PROTOCOL
+    length = 1 + _MARK_BYTES if marked else len(rest) - (len(rest) - 5) // 2 - 2
+    return rest[:length], rest[length:-2], _read(rest[-2:])
 
 
 def _server(server: bytes) -> Place | MarkedServer:

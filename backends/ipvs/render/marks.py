@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
+from kproxy.core.objects import Protocol
 from kproxy.core.table import ServicePortKey
 
 FIRST_MARK = 0x80000000
 """Marks of ours have the highest bit set; others use the lower ones, as a rule."""
 
-_COUNT = 1 << 31
+_COUNT = 1 << 30  # of those of UDP, which come behind, and of the rest
 
 
 class Marks:
@@ -61,7 +62,7 @@ class Marks:
                 before.setdefault(occupant, slot)
                 self._place(slot, key)
                 key = occupant
-            slot = (slot + 1) % _COUNT
+            slot = _after(slot)
         self._place(slot, key)
 
     def _remove(self, key: ServicePortKey, before: dict[ServicePortKey, int | None]) -> None:
@@ -70,7 +71,7 @@ class Marks:
         del self._slots[slot]
         # What stands behind it may have been pushed there by it.
         following: list[ServicePortKey] = []
-        while (occupant := self._slots.pop(slot := (slot + 1) % _COUNT, None)) is not None:
+        while (occupant := self._slots.pop(slot := _after(slot), None)) is not None:
             before.setdefault(occupant, self._of.pop(occupant))
             following.append(occupant)
         for each in following:
@@ -81,10 +82,22 @@ class Marks:
         self._of[key] = slot
 
 
+def is_of_udp(mark: int) -> bool:
+    """Say whether a mark of ours is that of a UDP service port: the kernel does not know."""
+    return mark - FIRST_MARK >= _COUNT
+
+
 def _order(key: ServicePortKey) -> tuple[str, ...]:
     return key.namespace, key.name, key.port, key.protocol.value
 
 
 def _wanted(key: ServicePortKey) -> int:
     digest = hashlib.sha256("\0".join(_order(key)).encode()).digest()
-    return int.from_bytes(digest[:4], "big") % _COUNT
+    first = _COUNT if key.protocol is Protocol.UDP else 0
+    return first + int.from_bytes(digest[:4], "big") % _COUNT
+
+
+def _after(slot: int) -> int:
+    """Return the next slot for the same protocols."""
+    first = slot // _COUNT * _COUNT
+    return first + (slot - first + 1) % _COUNT

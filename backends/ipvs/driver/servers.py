@@ -1,0 +1,180 @@
+"""The virtual servers of one family and what is behind them, as part of the image.
+
+A destination that is not wanted any more takes no new connections and leaves when those that it
+has are over: then it has weight 0, and is not in the image, nor is a server that has no others.
+UDP has no such end: it leaves at once.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from backends.ipvs.render.entries import (
+    WEIGHT,
+    raw_destination_key,
+    server_key,
+    split_destination,
+    split_server,
+)
+from backends.ipvs.render.marks import is_of_udp
+from backends.kernel.virtual_servers import (
+    Destination,
+    Load,
+    Server,
+    Settings,
+    VirtualServers,
+)
+from kproxy.core.addresses import Family
+from kproxy.core.image import Changes, Image, Key
+from kproxy.ports.data_path import BackendError
+
+# A connection that one side has closed may still carry something for as long as the kernel's
+# tcpfin timeout; after that only those are left that both sides have closed.
+_HALF_CLOSED_S = 120.0
+
+Pair = tuple[Server, Destination]
+
+
+class Servers:
+    """One family's virtual servers; `owns` says by its key's bytes whether one is ours."""
+
+    def __init__(self, family: Family, owns: Callable[[bytes], bool]) -> None:
+        self._family = family
+        self._owns = owns
+        self._foreign: set[bytes] = set()
+        self._draining: dict[Pair, float] = {}  # since when
+        self._leaving: set[Server] = set()  # as soon as nothing is behind them
+
+    def observe(self) -> Image:
+        """Read back our virtual servers and those destinations that take connections."""
+        image: dict[Key, bytes] = {}
+        self._foreign.clear()
+        draining: dict[Pair, float] = {}
+        leaving: set[Server] = set()
+        with VirtualServers("reading virtual servers") as kernel:
+            for server, settings in kernel.servers():
+                raw = _raw(server)
+                if server.family is not self._family:
+                    continue
+                if not self._owns(raw):
+                    self._foreign.add(raw)
+                    continue
+                found = kernel.destinations(server)
+                for destination, load in found:
+                    if load.weight:
+                        key = raw_destination_key(raw, destination.address, destination.port)
+                        image[key] = _weight(load)
+                    else:
+                        pair = (server, destination)
+                        draining[pair] = self._draining.get(pair, time.monotonic())
+                if found and not any(load.weight for _, load in found):
+                    leaving.add(server)
+                else:
+                    image[server_key(raw)] = _value(settings)
+        self._draining, self._leaving = draining, leaving
+        return image
+
+    def put(self, changes: Changes) -> None:
+        """Make what is missing. Raises BackendError, also where somebody else's server is."""
+        servers = list(self._servers(changes.put))
+        taken = [raw for raw, _ in servers if raw in self._foreign]
+        if taken:
+            detail = f"{len(taken)} of them are somebody else's, and stay so"
+            raise BackendError("making virtual servers", detail, transient=False)
+        pairs = list(self._pairs(changes.put))
+        with VirtualServers("writing virtual servers") as kernel:
+            kernel.put_servers(
+                (server, _settings(changes.put[server_key(raw)])) for raw, server in servers
+            )
+            kernel.put_destinations(pairs, weight=int(WEIGHT))
+        self._leaving.difference_update(server for _, server in servers)
+        for pair in pairs:
+            self._draining.pop(pair, None)
+
+    def drop(self, changes: Changes) -> None:
+        """Let go of what is not wanted any more. Raises BackendError."""
+        self._leaving.update(server for _, server in self._servers(changes.drop))
+        pairs = list(self._pairs(changes.drop))
+        at_once = [pair for pair in pairs if _is_of_udp(pair[0])]
+        now = time.monotonic()
+        with VirtualServers("removing virtual servers") as kernel:
+            kernel.delete_destinations(at_once)
+            graceful = [pair for pair in pairs if not _is_of_udp(pair[0])]
+            kernel.drain(graceful)
+            self._draining.update(dict.fromkeys(graceful, now))
+            self._let_go(kernel)
+
+    def tend(self) -> bool:
+        """Remove what has drained; return whether there is more to wait for."""
+        if self._draining or self._leaving:
+            with VirtualServers("removing drained destinations") as kernel:
+                self._let_go(kernel)
+        return bool(self._draining or self._leaving)
+
+    def _let_go(self, kernel: VirtualServers) -> None:
+        now = time.monotonic()
+        for server in {server for server, _ in self._draining}:
+            loads = dict(kernel.destinations(server))
+            mine = [pair for pair in self._draining if pair[0] == server]
+            over = [pair for pair in mine if _is_over(loads.get(pair[1]), now, self._since(pair))]
+            kernel.delete_destinations(over)
+            for pair in over:
+                del self._draining[pair]
+        occupied = {server for server, _ in self._draining}
+        free = self._leaving - occupied
+        kernel.delete_servers(free)
+        self._leaving -= free
+
+    def _since(self, pair: Pair) -> float:
+        return self._draining[pair]
+
+    def _servers(self, keys: Iterable[Key]) -> Iterator[tuple[bytes, Server]]:
+        for key in keys:
+            raw = split_server(key)
+            if raw is not None:
+                yield raw, _server(self._family, raw)
+
+    def _pairs(self, keys: Iterable[Key]) -> Iterator[Pair]:
+        for key in keys:
+            found = split_destination(key)
+            if found is not None:
+                raw, address, port = found
+                yield _server(self._family, raw), Destination(address, port)
+
+
+def _is_of_udp(server: Server) -> bool:
+    return is_of_udp(server.mark) if server.mark else server.protocol == socket.IPPROTO_UDP
+
+
+def _is_over(load: Load | None, now: float, since: float) -> bool:
+    if load is None:
+        return True
+    return not load.active and (not load.inactive or now - since > _HALF_CLOSED_S)
+
+
+def _raw(server: Server) -> bytes:
+    if server.mark:
+        return b"\0" + server.mark.to_bytes(4, "big")
+    return bytes([server.protocol]) + server.address + server.port.to_bytes(2, "big")
+
+
+def _server(family: Family, raw: bytes) -> Server:
+    if raw[0] == 0:
+        return Server(family, mark=int.from_bytes(raw[1:], "big"))
+    return Server(family, raw[0], raw[1:-2], int.from_bytes(raw[-2:], "big"))
+
+
+def _value(settings: Settings) -> bytes:
+    timeout_s = settings.timeout_s if settings.flags & 1 else 0
+    return f"{settings.scheduler}:{settings.flags}:{timeout_s}".encode()
+
+
+def _settings(value: bytes) -> Settings:
+    scheduler, flags, timeout_s = value.decode().split(":")
+    return Settings(scheduler, int(flags), int(timeout_s))
+
+
+def _weight(load: Load) -> bytes:
+    return str(load.weight).encode() if load.translated else b"not translated"

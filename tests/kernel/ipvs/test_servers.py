@@ -1,0 +1,189 @@
+"""Virtual servers in a kernel that has ipvs: as written, drained, and others' left alone."""
+
+import socket
+from dataclasses import replace
+
+import pytest
+
+from backends.ipvs.driver.servers import Servers
+from backends.ipvs.render import entries
+from backends.ipvs.render.entries import destination_key, marked_bytes, server_key, split_server
+from backends.ipvs.render.marks import FIRST_MARK
+from backends.ipvs.render.renderer import Surroundings
+from backends.ipvs.render.service_port import Options
+from backends.kernel.virtual_servers import Server, Settings, VirtualServers
+from kproxy.core.addresses import Family, canonical_network
+from kproxy.core.image import Changes, diff
+from kproxy.core.objects import Protocol
+from kproxy.core.table import Use, Via, Vip
+from kproxy.ports.data_path import BackendError
+from tests.support.iptables.applied import changes, rules, run, service_port
+from tests.support.ipvs.world import World
+from tests.support.net.namespace import Namespace
+
+pytestmark = pytest.mark.kernel
+
+FAMILIES = pytest.mark.parametrize("family", Family, ids=lambda family: family.value)
+NODE = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}
+LOAD_BALANCER = {Family.IPV4: "203.0.113.9", Family.IPV6: "2001:db8:9::9"}
+FOREIGN_MARK = 0x7001
+
+
+@pytest.fixture(autouse=True)
+def namespace():
+    """Run the test in a network namespace of its own.
+
+    Without any route the kernel takes no address for that of a destination.
+    """
+    made = Namespace("node")
+    with made.entered():
+        run("ip link set lo up")
+        yield
+    made.close()
+
+
+def everything(family, scheduler="rr"):
+    """The virtual servers of a table with each protocol, affinity and both lists."""
+    ports = [service_port(family, n, endpoints=(2, 3), protocol=p) for n, p in enumerate(Protocol)]
+    local = service_port(family, 5, endpoints=(2, 3, 4), protocol=Protocol.UDP)
+    local = replace(
+        local,
+        frontends=(*local.frontends, Vip(Via.LOAD_BALANCER, LOAD_BALANCER[family], 443)),
+        external=Use.LOCAL_TARGETS,
+        external_local=True,
+        local_targets=tuple(target for target in local.targets if target.local),
+        sources=(canonical_network(f"{NODE[family]}/{family.bits}"),),
+    )
+    sticky = service_port(family, 6, endpoints=(2, 3), affinity_timeout_s=10800)
+    world = World(family, Options(scheduler=scheduler))
+    table = changes(family, *ports, local, sticky, rules=rules(family))
+    world.update(table, Surroundings(frozenset({NODE[family]}), NODE[family]))
+    return {key: value for key, value in world.image.items() if key[:1] in (b"V", b"D")}
+
+
+def owning(image):
+    """A way to know as ours what an image has."""
+    return {split_server(key) for key in image}.__contains__
+
+
+def foreign(family):
+    """What somebody else keeps beside us."""
+    address = entries.packed("198.51.100.9" if family is Family.IPV4 else "2001:db8:77::9")
+    return [
+        (Server(family, socket.IPPROTO_TCP, address, 80), Settings("wlc", 1, 300)),
+        (Server(family, mark=FOREIGN_MARK), Settings("rr")),
+    ]
+
+
+@FAMILIES
+def test_what_was_written_is_read_back_and_others_stay_as_they_were(family):
+    want = everything(family)
+    with VirtualServers("making others'") as others:
+        others.put_servers(foreign(family))
+    servers = Servers(family, owning(want))
+    servers.put(diff(servers.observe(), want))
+    assert servers.observe() == want
+
+    other = everything(family, "lc")
+    servers.put(diff(want, other))
+    assert servers.observe() == other
+    servers.drop(Changes({}, frozenset(other)))
+    assert servers.observe() == {}
+    with VirtualServers("reading others'") as others:
+        assert sorted(others.servers()) == sorted(foreign(family))
+
+
+@FAMILIES
+def test_a_server_of_somebody_else_is_not_taken(family):
+    (taken, settings), *_ = foreign(family)
+    with VirtualServers("making others'") as others:
+        others.put_servers([(taken, settings)])
+    place = bytes([taken.protocol]) + taken.address + b"\0\x50"
+    servers = Servers(family, lambda raw: False)
+    assert servers.observe() == {}
+
+    with pytest.raises(BackendError, match="somebody else's"):
+        servers.put(Changes({server_key(place): b"rr:0:0"}, frozenset()))
+    with VirtualServers("reading others'") as others:
+        assert others.servers() == [(taken, settings)]
+
+
+@FAMILIES
+def test_the_other_familys_servers_are_no_matter_of_ours(family):
+    want = everything(family)
+    servers = Servers(family, lambda raw: True)
+    servers.put(Changes(want, frozenset()))
+    other = next(each for each in Family if each is not family)
+
+    assert Servers(other, lambda raw: True).observe() == {}
+
+
+def test_a_destination_that_came_to_be_otherwise_is_repaired():
+    family = Family.IPV4
+    want = everything(family)
+    servers = Servers(family, owning(want))
+    servers.put(Changes(want, frozenset()))
+    with VirtualServers("disturbing") as others:
+        server, _ = next(each for each in others.servers() if not each[0].mark)
+        ((first, _), (second, _), *_) = others.destinations(server)
+        others.put_destinations([(server, first)], weight=7)
+        others.drain([(server, second)])
+
+    altered = diff(servers.observe(), want)
+    assert len(altered) == 2
+    servers.put(altered)
+    assert servers.observe() == want
+
+
+def test_an_idle_destination_leaves_at_once_and_one_with_a_connection_when_that_has_ended():
+    """The node itself is the endpoint: so one namespace has all that a connection needs."""
+    family = Family.IPV4
+    want_server = bytes([socket.IPPROTO_TCP, 127, 0, 0, 2, 0, 80])
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        target = destination_key(want_server, "127.0.0.1", port)
+        idle = destination_key(want_server, "127.0.0.1", port + 1 if port < 65535 else 1)
+        want = {server_key(want_server): b"rr:0:0", target: b"1"}
+        servers = Servers(family, owning(want))
+        servers.put(Changes(want, frozenset()))
+        with socket.create_connection(("127.0.0.2", 80), 60), listening.accept()[0]:
+            servers.put(Changes({idle: b"1"}, frozenset()))
+            servers.drop(Changes({}, frozenset({idle, target})))
+            assert servers.observe() == {}
+            assert servers.tend()
+            assert weights() == {port: 0}
+
+            restarted = Servers(family, owning(want))
+            restarted.put(diff(restarted.observe(), want))
+            assert weights() == {port: 1}
+            assert not restarted.tend()
+            restarted.drop(Changes({}, frozenset(want)))
+            assert weights() == {port: 0}
+
+
+def weights():
+    """The weight of each destination's port behind the one virtual server."""
+    with VirtualServers("reading") as kernel:
+        ((server, _),) = kernel.servers()
+        return {each.port: load.weight for each, load in kernel.destinations(server)}
+
+
+def test_udp_leaves_at_once_also_behind_a_mark():
+    family = Family.IPV4
+    of_udp, of_tcp = FIRST_MARK | 1 << 30, FIRST_MARK
+    want = {}
+    for mark in (of_udp, of_tcp):
+        server = marked_bytes(mark)
+        want |= {server_key(server): b"rr:0:0", destination_key(server, "10.1.0.2", 53): b"1"}
+    servers = Servers(family, owning(want))
+    servers.put(Changes(want, frozenset()))
+    servers.drop(Changes({}, frozenset(want)))
+
+    assert servers.observe() == {}
+    assert not servers.tend()
+
+
+def test_a_scheduler_that_the_kernel_lacks_is_refused():
+    want = {server_key(marked_bytes(FIRST_MARK)): b"nonesuch:0:0"}
+    with pytest.raises(BackendError, match="writing virtual servers"):
+        Servers(Family.IPV4, owning(want)).put(Changes(want, frozenset()))
