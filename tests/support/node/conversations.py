@@ -120,6 +120,11 @@ class Conversation:
                 break
         return answers[0] if answers else "nobody"
 
+    @property
+    def is_unconnected(self) -> bool:
+        """Whether each datagram names the frontend."""
+        return self._frontend is not None
+
     def end(self) -> None:
         """Close the client's end."""
         self._loop.close(self._client)
