@@ -46,7 +46,10 @@ class Proxy:
     def is_held(self) -> bool:
         """Say whether a signal has stopped all of its threads."""
         threads = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
-        return all(each.read_text().rpartition(")")[2].split()[0] == "T" for each in threads)
+        try:
+            return all(each.read_text().rpartition(")")[2].split()[0] == "T" for each in threads)
+        except (FileNotFoundError, ProcessLookupError):  # one of them has just ended
+            return False
 
     @contextmanager
     def held(self) -> Iterator[None]:
