@@ -162,6 +162,7 @@ class EbpfBackend:
             self._look()
         tended = (parts.devices, parts.pods, parts.sweep, *parts.sockets.values())
         left = [each.tend(max(0.0, until - self._clock())) for each in tended if each is not None]
+        parts.in_force.retire()
         return any(left)
 
     def close(self) -> None:

@@ -106,7 +106,10 @@ class InForce:
         repaired = self._hooks.repair() if self._hooks is not None else 0
         if repaired:
             log.info("%s: attached %d socket hooks again", self._family.value, repaired)
-        if not self._retired and self._devices.attached():
+
+    def retire(self) -> None:
+        """Remove former versions, once, as soon as nothing of them is attached anywhere."""
+        if not self._retired and self._taken_up and self._devices.attached():
             attach.remove_own_links(self._root, self._family)
             self._gate.retire()
             self._version.retire()
