@@ -67,19 +67,23 @@ static __always_inline int is_in_pod_network(const struct rules *rules, const st
 }
 
 /* `from_pod_device`: it came in by a device with DEVICE_POD. */
+static __always_inline int is_local_pod(const struct address *source, int from_pod_device)
+{
+	int only = 0;
+	const struct rules *rules = table_rules.lookup(&only);
+
+	if (!rules || rules->local_pods == PODS_UNDETECTED)
+		return 0;
+	return rules->local_pods == PODS_BY_NETWORK ? is_in_pod_network(rules, source) :
+						      from_pod_device;
+}
+
 static __always_inline struct client client_of(const struct address *source, int from_pod_device)
 {
 	struct client client = { .address = *source, .own = is_own_address(source) };
-	const struct rules *rules;
-	int only = 0, from_pod;
 
 	client.origin = client.own ? FROM_NODE : FROM_OUTSIDE;
-	rules = table_rules.lookup(&only);
-	if (!rules)
-		return client;
-	from_pod = rules->local_pods == PODS_BY_NETWORK ? is_in_pod_network(rules, source) :
-							  from_pod_device;
-	if (from_pod && rules->local_pods != PODS_UNDETECTED)
+	if (is_local_pod(source, from_pod_device))
 		client.origin = FROM_POD;
 	return client;
 }

@@ -73,7 +73,13 @@ static __always_inline struct caller pod_caller(__u64 netns_cookie, const struct
 		caller.reason = LEFT_UNKNOWN_SOURCE;
 	if (is_loopback_address(&address))
 		caller.reason = LEFT_POD_LOOPBACK;
-	caller.client = client_of(&address, pod->flags & POD_DEVICE);
+	/* Most are, and to know whether the address is the node's own takes two more looks. */
+	if (is_local_pod(&address, pod->flags & POD_DEVICE)) {
+		caller.client.address = address;
+		caller.client.origin = FROM_POD;
+	} else {
+		caller.client = client_of(&address, 0);
+	}
 	return caller;
 }
 
