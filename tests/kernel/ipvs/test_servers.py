@@ -1,6 +1,7 @@
 """Virtual servers in a kernel that has ipvs: as written, drained, and others' left alone."""
 
 import socket
+import sys
 from dataclasses import replace
 
 import pytest
@@ -168,19 +169,28 @@ def weights():
         return {each.port: load.weight for each, load in kernel.destinations(server)}
 
 
-def test_udp_leaves_at_once_also_behind_a_mark():
-    family = Family.IPV4
-    of_udp, of_tcp = FIRST_MARK | 1 << 30, FIRST_MARK
-    want = {}
-    for mark in (of_udp, of_tcp):
-        server = marked_bytes(mark)
-        want |= {server_key(server): b"rr:0:0", destination_key(server, "10.1.0.2", 53): b"1"}
-    servers = Servers(family, owning(want))
-    servers.put(Changes(want, frozenset()))
-    servers.drop(Changes({}, frozenset(want)))
+@pytest.mark.parametrize("mark", [0, FIRST_MARK | 1 << 30], ids=["by address", "by mark"])
+def test_udp_leaves_at_once_whatever_flows(mark):
+    place = bytes([socket.IPPROTO_UDP, 127, 0, 0, 2, 0, 53])
+    server = marked_bytes(mark) if mark else place
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as served,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        served.bind(("127.0.0.1", 0))
+        target = destination_key(server, *served.getsockname())
+        want = {server_key(server): b"rr:0:0", target: b"1"}
+        servers = Servers(Family.IPV4, owning(want))
+        servers.put(Changes(want, frozenset()))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark.to_bytes(4, sys.byteorder))
+        client.sendto(b"asked", ("127.0.0.2", 53))
+        served.settimeout(60)
+        assert served.recv(9) == b"asked"
 
-    assert servers.observe() == {}
-    assert not servers.tend()
+        servers.drop(Changes({}, frozenset(want)))
+        with VirtualServers("reading") as kernel:
+            assert kernel.servers() == []
+        assert not servers.tend()
 
 
 def test_a_scheduler_that_the_kernel_lacks_is_refused():
