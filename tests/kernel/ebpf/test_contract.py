@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 
 import pytest
 
@@ -59,7 +60,9 @@ class EbpfRig:
     def foreign(self):
         rules = run("iptables-nft-save -t filter").splitlines()
         others = [line for line in rules if line[0] == "-" and "kproxy" not in line.lower()]
-        return tuple(others), run("ip -o link show")
+        links = json.loads(run("ip -json link show"))
+        # Without their state, which follows later.
+        return tuple(others), tuple((each["ifname"], each["qdisc"]) for each in links)
 
     def meddle(self):
         """Take an endpoint list away, and put somebody's frontend beside ours."""

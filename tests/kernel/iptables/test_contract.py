@@ -1,6 +1,7 @@
 """The iptables data path keeps the contract of all data paths, on a real kernel."""
 
 import contextlib
+import re
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,7 @@ THEIRS = {
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
     "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
 }
+_COUNTERS = re.compile(r"\[\d+:\d+\]")
 
 
 class IptablesRig:
@@ -54,7 +56,8 @@ class IptablesRig:
         return self.both()[self.family]
 
     def foreign(self):
-        printed = [saved(family, self._variant) for family in Family]
+        # Without counters: the kernel itself sends over IPv6 what devices that are up are to hear.
+        printed = [_COUNTERS.sub("", saved(family, self._variant)) for family in Family]
         rules = [line for text in printed for line in text.splitlines()]
         lines = [line for line in rules if "kproxy" not in line.lower()]
         sets = [name for name in run("ipset list -n").split() if not name.startswith("kproxy-")]
