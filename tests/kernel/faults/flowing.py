@@ -23,8 +23,9 @@ _PAUSE_S = 0.005
 class Flowing:
     """Speaks in every conversation and opens a new one of each way, round after round.
 
-    Sockets of UDP that are not `connected` ask once more where they hear nothing, as resolvers do:
-    an answer that is under way while its flow is forgotten is lost.
+    Sockets of UDP that are not `connected` ask once more where they hear nothing from the frontend,
+    as resolvers do: an answer that is under way while its flow is forgotten is lost, or comes as it
+    is.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Flowing:
 
     def _note(self, what: str, met: set[str], asked: Conversation) -> None:
         partner = asked.partner(quiet_s=_QUIET_S)
-        if partner == "nobody" and asked.is_unconnected:
+        if partner not in self._pods and asked.is_unconnected:
             partner = asked.partner(quiet_s=_QUIET_S)
         met.add(partner)
         if partner not in self._pods:
