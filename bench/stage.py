@@ -27,6 +27,7 @@ from pathlib import Path
 from backends.ebpf.compiler import CACHE
 from bench.cluster import ENDPOINT_RANGE, NODE_ADDRESS, NODE_NAME, POD_RANGE
 from bench.links import forward_packets, ip, join, prepare
+from tests.support.ebpf.on_node import inhabited
 from tests.support.ebpf.place import Place
 from tests.support.net.namespace import Namespace
 
@@ -79,7 +80,7 @@ def built_stage() -> Iterator[Stage]:
         for each in stage.namespaces:
             closing.callback(each.close)
         _connect(stage)
-        closing.enter_context(_pause(stage))
+        closing.enter_context(inhabited(stage.client))
         yield stage
 
 
@@ -113,18 +114,6 @@ def _connect(stage: Stage) -> None:
             f"route add local {ENDPOINT_RANGE} dev lo",
         ],
     )
-
-
-@contextlib.contextmanager
-def _pause(stage: Stage) -> Iterator[None]:
-    """Keep a process in the client, as every pod has one: by it the agent can look at the pod."""
-    with stage.client.entered():
-        process = subprocess.Popen(["sleep", "infinity"])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 @dataclass(frozen=True, slots=True)

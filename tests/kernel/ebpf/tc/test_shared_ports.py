@@ -43,12 +43,10 @@ def by_the_same_port(
     return scene.socket(address, family, protocol, port=seen[1])
 
 
-@CLIENTS
-def test_the_port_of_a_closed_flow_belongs_to_who_opens_by_it(
-    scene: Scene, family: Family, client: str
-):
-    listener = scene.listener(plan.FAR1, family, PORT)
-    scene.frontend((VIP, 80), [plan.FAR1], MASQUERADED, port=PORT)
+def closed_flow(
+    scene: Scene, family: Family, client: str, listener: socket.socket
+) -> tuple[str, int]:
+    """Open a flow and close it by both ends; return what the endpoint saw as its client."""
     first = scene.socket(client, family)
     first.connect((in_family(VIP, family), 80))
     server, seen = listener.accept()
@@ -57,8 +55,18 @@ def test_the_port_of_a_closed_flow_belongs_to_who_opens_by_it(
         first.close()
         assert server.recv(1) == b""
         server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return seen[0], seen[1]
 
-    second = by_the_same_port(scene, family, Protocol.TCP, seen[:2])
+
+@CLIENTS
+def test_the_port_of_a_closed_flow_belongs_to_who_opens_by_it(
+    scene: Scene, family: Family, client: str
+):
+    listener = scene.listener(plan.FAR1, family, PORT)
+    scene.frontend((VIP, 80), [plan.FAR1], MASQUERADED, port=PORT)
+    seen = closed_flow(scene, family, client, listener)
+
+    second = by_the_same_port(scene, family, Protocol.TCP, seen)
     second.connect((in_family(plan.FAR1, family), PORT))
 
     listener.accept()[0].close()
@@ -71,21 +79,14 @@ def test_the_port_of_a_closed_flow_belongs_to_who_is_masqueraded_by_it(
     """Who goes straight to the endpoint, and is none of ours where it comes in."""
     listener = scene.listener(plan.FAR1, family, PORT)
     scene.frontend((VIP, 80), [plan.FAR1], MASQUERADED, port=PORT)
-    first = scene.socket(plan.CLIENT, family)
-    first.connect((in_family(VIP, family), 80))
-    server, seen = listener.accept()
-    with server:
-        server.settimeout(scene.patience_s)
-        first.close()
-        assert server.recv(1) == b""
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    seen = closed_flow(scene, family, plan.CLIENT, listener)
 
     with masquerading_by(scene, family, plan.POD1, seen[1]):
         second = scene.socket(plan.POD1, family)
         second.connect((in_family(plan.FAR1, family), PORT))
         accepted, then = listener.accept()
         accepted.close()
-    assert then[:2] == seen[:2]
+    assert then[:2] == seen
 
 
 @contextlib.contextmanager
@@ -116,7 +117,7 @@ def test_an_open_flow_is_not_cut_by_who_opens_by_its_port(
         server.sendall(b"1")
         assert first.recv(1) == b"1"
 
-        second = by_the_same_port(scene, family, Protocol.TCP, seen[:2])
+        second = by_the_same_port(scene, family, Protocol.TCP, seen)
         second.setblocking(False)
         second.connect_ex((in_family(plan.FAR1, family), PORT))
 
