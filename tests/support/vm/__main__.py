@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.support.vm.kernel import Unavailable
+from tests.support.fetched import Unavailable
 from tests.support.vm.machine import Machine
 
 _PAUSE_S = 0.1

@@ -7,20 +7,16 @@ fetched stays; the newest comes once its folder in the cache is removed.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.support.commands import output_of
+from tests.support.fetched import Unavailable, exit_code, kept
 
 _META_PACKAGE = "linux-image-amd64"
 _LONGEST_S = 300
-
-
-class Unavailable(Exception):
-    """The kernel is not there, or cannot be fetched."""
 
 
 def find() -> Path:
@@ -61,19 +57,8 @@ def _unpack(folder: Path) -> None:
 
 
 def _folder() -> Path:
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches, "kproxy", "debian-kernel")
-
-
-def main() -> int:
-    """Fetch what is missing and return the exit code."""
-    try:
-        fetch()
-    except Unavailable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return kept("debian-kernel")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(fetch))
