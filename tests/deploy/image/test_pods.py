@@ -107,7 +107,7 @@ def test_the_flows_of_a_udp_endpoint_that_left_follow(pod_of, node, control_plan
     with contextlib.closing(Conversations(node.network)) as talk:
         talk.serve(POD1, POD2)
         flows = [talk.open(CLIENT, "10.96.0.10:53", Protocol.UDP, family) for family in Family]
-        assert all(flow.partner(quiet_s=1) == POD1 for flow in flows)
+        assert all(flow.partner() == POD1 for flow in flows)
 
         apply(control_plane, *both("dns", "10.96.0.10", POD2, **dns))
 

@@ -53,8 +53,12 @@ def flows(talk):
     return [talk.open(source, to, Protocol.UDP, family) for source, to, family in KINDS]
 
 
-def all_meet(flows, *partners: str) -> bool:
-    return all(flow.partner(quiet_s=0.3) in partners for flow in flows)
+def all_meet(flows, *partners: str, **patience: float) -> bool:
+    return all(flow.partner(**patience) in partners for flow in flows)
+
+
+def until_all_meet(flows, *partners: str, what: str) -> None:
+    until(lambda: all_meet(flows, *partners, quiet_s=0.3), within_s=LONGEST_S, what=what)
 
 
 def test_flows_follow_when_their_endpoint_goes(node, flows):
@@ -62,7 +66,7 @@ def test_flows_follow_when_their_endpoint_goes(node, flows):
     node.ready()
     assert all_meet(flows, POD1)
     node.manifests.put("web", web(POD2, FAR1))
-    until(lambda: all_meet(flows, POD2, FAR1), within_s=LONGEST_S, what="they follow")
+    until_all_meet(flows, POD2, FAR1, what="they follow")
 
 
 @pytest.mark.parametrize("gone", ["endpoints", "service"])
@@ -79,9 +83,9 @@ def test_flows_leave_an_endpoint_that_was_the_last_one(node, flows, gone):
         )
     else:
         node.manifests.put("web", web())
-        until(lambda: all_meet(flows, *REFUSED), within_s=LONGEST_S, what="they are refused")
+        until_all_meet(flows, *REFUSED, what="they are refused")
     node.manifests.put("web", web(POD2))
-    until(lambda: all_meet(flows, POD2), within_s=LONGEST_S, what="they come back")
+    until_all_meet(flows, POD2, what="they come back")
 
 
 def test_flows_from_before_the_first_rule_are_translated(node, flows):
@@ -90,7 +94,7 @@ def test_flows_from_before_the_first_rule_are_translated(node, flows):
     assert not any(flow.partner(quiet_s=0.02) == POD1 for flow in flows)
     node.manifests.put("web", web(POD1))
     node.ready()
-    until(lambda: all_meet(flows, POD1), within_s=LONGEST_S, what="they are translated")
+    until_all_meet(flows, POD1, what="they are translated")
 
 
 def entries(node: Node, source_ports: set[int]) -> set[str]:
@@ -126,11 +130,11 @@ def test_flows_that_are_not_ours_stay_untouched(node, talk, flows):
         for family in Family
     ]
     assert all_meet(flows, POD1)
-    met = [flow.partner(quiet_s=0.1) for flow in foreign]
+    met = [flow.partner() for flow in foreign]
     before = entries(node, {flow.source_port for flow in foreign})
     assert len(before) == len(foreign)
 
     node.manifests.put("web", web(POD2))
-    until(lambda: all_meet(flows, POD2), within_s=LONGEST_S, what="ours follow")
+    until_all_meet(flows, POD2, what="ours follow")
     assert entries(node, {flow.source_port for flow in foreign}) == before
-    assert [flow.partner(quiet_s=0.1) for flow in foreign] == met
+    assert [flow.partner() for flow in foreign] == met

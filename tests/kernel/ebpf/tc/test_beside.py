@@ -56,7 +56,7 @@ def test_what_the_kernel_masquerades_finds_its_way_back(
     ]
 
     for _ in range(2):
-        assert {each.partner(quiet_s=0.5) for each in opened} == {plan.FAR1}
+        assert {each.partner(quiet_s=scene.patience_s) for each in opened} == {plan.FAR1}
 
 
 @pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
@@ -69,11 +69,11 @@ def test_clients_that_the_node_masquerades_either_way_do_not_meet(
     opened = []
     for port in MANY:
         opened.append(scene.open(plan.POD1, f"{plan.FAR1}:{PORT}", protocol, family, port=port))
-        assert opened[-1].partner(quiet_s=0.5) == plan.FAR1
+        assert opened[-1].partner(quiet_s=scene.patience_s) == plan.FAR1
         opened.append(scene.open(plan.CLIENT, f"{MASQUERADED_VIP}:80", protocol, family, port=port))
 
     for _ in range(2):
-        assert {each.partner(quiet_s=0.5) for each in opened} == {plan.FAR1}
+        assert {each.partner(quiet_s=scene.patience_s) for each in opened} == {plan.FAR1}
 
 
 @pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
@@ -83,7 +83,7 @@ def test_who_is_masqueraded_by_the_port_of_an_open_flow_gets_another(
     """The kernel does not know that flow: as it chose at random, it does again."""
     scene.frontend((MASQUERADED_VIP, 80), [plan.FAR1], everyone(masquerade=True))
     ours = scene.open(plan.CLIENT, f"{MASQUERADED_VIP}:80", protocol, family, port=TAKEN)
-    assert ours.partner(quiet_s=0.5) == plan.FAR1
+    assert ours.partner(quiet_s=scene.patience_s) == plan.FAR1
 
     track(scene, family, protocol)
     theirs = scene.open(plan.POD1, f"{plan.FAR1}:{PORT}", protocol, family, port=UNLIKE_IT)
@@ -98,14 +98,14 @@ def test_who_is_masqueraded_by_the_port_of_an_open_flow_gets_another(
 def test_who_chose_the_port_of_an_open_flow_by_itself_is_left_alone(scene: Scene, family: Family):
     scene.frontend((MASQUERADED_VIP, 80), [plan.FAR1], everyone(masquerade=True))
     ours = scene.open(plan.CLIENT, f"{MASQUERADED_VIP}:80", Protocol.TCP, family, port=UNLIKE_IT)
-    assert ours.partner() == plan.FAR1
+    assert ours.partner(quiet_s=scene.patience_s) == plan.FAR1
 
     straight = scene.socket(plan.NODE_SECOND, family, port=UNLIKE_IT)
     straight.setblocking(False)
     straight.connect_ex((in_family(plan.FAR1, family), PORT))
 
     assert "PORT_TAKEN" not in scene.tc[family].counts()
-    assert ours.partner() == plan.FAR1
+    assert ours.partner(quiet_s=scene.patience_s) == plan.FAR1
 
 
 @pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])

@@ -28,7 +28,7 @@ PORTS = itertools.count(4000)  # of clients, none of them twice: they wait for l
 
 def partner(scene: Scene, source: str, to: str, protocol: Protocol, family: Family, **how) -> str:
     """Return who answers the first packet of a new flow."""
-    return scene.open(source, to, protocol, family, **how).partner(quiet_s=QUIET_S)
+    return scene.open(source, to, protocol, family, **how).partner(quiet_s=scene.patience_s)
 
 
 @pytest.mark.parametrize("client", [plan.CLIENT, plan.POD2, plan.NODE])
@@ -45,7 +45,7 @@ def test_a_client_may_use_its_port_towards_two_frontends_of_one_endpoint(
         ]
         for _ in range(2):
             for each in open_ones:
-                assert each.partner(quiet_s=QUIET_S) == plan.POD1
+                assert each.partner(quiet_s=scene.patience_s) == plan.POD1
 
 
 @pytest.mark.parametrize("client", [plan.CLIENT, plan.POD2, plan.NODE])
@@ -58,7 +58,7 @@ def test_two_masqueraded_clients_may_use_the_same_port(scene: Scene, family: Fam
         open_ones = [scene.open(each, f"{VIP}:80", protocol, family, port=port) for each in clients]
         for _ in range(2):
             for each in open_ones:
-                assert each.partner(quiet_s=QUIET_S) == plan.FAR1
+                assert each.partner(quiet_s=scene.patience_s) == plan.FAR1
 
 
 def test_a_pod_reaches_itself_from_the_very_port_that_it_serves(scene: Scene, family: Family):
@@ -167,13 +167,13 @@ def test_a_segment_of_no_flow_is_reset_unless_it_may_be_another_data_paths(
     scene.frontend((VIP, 80), [plan.FAR1], MASQUERADED)
     tc = scene.tc[family]
     opened = [scene.open(client, f"{VIP}:80", Protocol.TCP, family) for _ in range(2)]
-    assert [each.partner() for each in opened] == [plan.FAR1] * 2
+    assert [each.partner(quiet_s=scene.patience_s) for each in opened] == [plan.FAR1] * 2
     tc.maps["flows"].delete_many([key for key, _ in tc.maps["flows"].items()])
 
     tc.settings(flags=HAND_OVER)
     assert opened[0].partner(quiet_s=QUIET_S) == "nobody"
     tc.settings()
-    assert "reset" in opened[1].partner()
+    assert "reset" in opened[1].partner(quiet_s=scene.patience_s)
     assert tc.counts()["NO_FLOW"] >= 1
 
 
@@ -183,12 +183,13 @@ def test_withdrawn_open_flows_are_served_and_new_ones_pass(scene: Scene, family:
     for protocol in TRANSPORTS:
         tc.settings()
         opened = scene.open(plan.CLIENT, f"{VIP}:80", protocol, family)
-        assert opened.partner() == plan.POD1
+        assert opened.partner(quiet_s=scene.patience_s) == plan.POD1
 
         tc.settings(flags=WITHDRAWN)
 
-        assert opened.partner() == plan.POD1
-        assert partner(scene, plan.CLIENT, f"{VIP}:80", protocol, family) == "nobody"
+        assert opened.partner(quiet_s=scene.patience_s) == plan.POD1
+        passing = scene.open(plan.CLIENT, f"{VIP}:80", protocol, family)
+        assert passing.partner(quiet_s=QUIET_S) == "nobody"
     assert tc.counts()["WITHDRAWN"] >= 2
 
 
