@@ -33,7 +33,7 @@ class RunningContainer:
 
     def __init__(self, config: Mapping[str, Any], *, layers: Sequence[Path], folder: Path) -> None:
         self._folder = folder
-        self._name = f"kproxy-test-{uuid.uuid4()}"
+        self._name = f"kproxy-container-{uuid.uuid4()}"
         for name in ("written", "work", "root", "state"):
             (folder / name).mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps(config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from tests.support.waiting import LONGEST_S, until
 # Building the image from nothing does not count.
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120, func_only=True)]
 
-_WAITING = "trap 'exit 7' TERM; echo waiting; while :; do sleep 0.05; done"
+# Others on this machine may run the same tests at the same moment.
+_WAITING = f": {uuid.uuid4()}; trap 'exit 7' TERM; echo waiting; while :; do sleep 0.05; done"
 WAITS = Container(
     name="waits",
     image="kproxy",
@@ -74,7 +76,7 @@ def test_a_container_that_is_closed_while_it_is_made_leaves_nothing(pod, tmp_pat
 def left(folder):
     """Return what is left of a test's containers: processes, mounts, cgroups, crun's state."""
     mounts = Path("/proc/self/mounts").read_text().splitlines()
-    cgroups = Path("/sys/fs/cgroup").rglob("kproxy-test-*")
+    cgroups = Path("/sys/fs/cgroup").rglob("kproxy-container-*")
     state = folder.rglob("state/*")
     return [
         *processes(_WAITING),
