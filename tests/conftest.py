@@ -14,6 +14,14 @@ pytest_plugins = [
 ]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Set up the property tests, where there are any: to import Hypothesis takes a while."""
+    if config.pluginmanager.hasplugin("hypothesispytest"):
+        from tests.support.effort import whatever_it_takes
+
+        whatever_it_takes()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a kernel to itself where there is no root."""
     if item.get_closest_marker("kernel") is not None and os.geteuid() != 0:

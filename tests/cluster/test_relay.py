@@ -11,6 +11,7 @@ from pyroute2 import IPRoute
 from tests.support.cluster.api import Api
 from tests.support.cluster.relay import Relay
 from tests.support.net.namespace import Namespace
+from tests.support.ports import keep, port_of
 from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.cluster
@@ -41,7 +42,7 @@ def test_what_is_asked_through_it_is_answered_and_counted(relay, api, namespace)
 
 
 def test_a_cut_resets_what_was_open_and_nothing_else(relay, api, namespace):
-    with socket.create_connection(("127.0.0.1", relay.port), 5) as client:
+    with socket.create_connection(("127.0.0.1", relay.port), LONGEST_S) as client:
         api.list(_NAMESPACES)  # so the relay has taken the client too
         relay.cut()
         with pytest.raises(ConnectionResetError):
@@ -55,12 +56,12 @@ def test_what_was_held_back_when_it_was_cut_never_arrives():
         Relay(server.getsockname()[1], port=0) as relay,
     ):
         relay.hang()
-        with socket.create_connection(("127.0.0.1", relay.port), 5) as lost:
+        with socket.create_connection(("127.0.0.1", relay.port), LONGEST_S) as lost:
             lost.sendall(b"lost")
             until(lambda: relay.accepted, within_s=LONGEST_S, what="the relay has taken the client")
             relay.cut()
         relay.flow()
-        with socket.create_connection(("127.0.0.1", relay.port), 5) as client:
+        with socket.create_connection(("127.0.0.1", relay.port), LONGEST_S) as client:
             client.sendall(b"sent")
             server.settimeout(LONGEST_S)
             arrived, _ = server.accept()
@@ -72,7 +73,7 @@ def test_while_it_refuses_only_open_connections_go_on(relay, api):
     api.list(_NAMESPACES)
     relay.refuse()
     assert api.list(_NAMESPACES)
-    another = api.connect(5)
+    another = api.connect(LONGEST_S)
     with closing(another), pytest.raises(ConnectionRefusedError):
         another.connect()
     relay.admit()
@@ -94,11 +95,9 @@ def test_what_it_held_back_arrives_later(relay, api, namespace):
 
 
 def test_an_api_server_that_is_away_is_a_reset():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        nobody = server.getsockname()[1]
-    with Relay(nobody, port=0) as relay:
+    with keep() as nobody, Relay(port_of(nobody), port=0) as relay:
         relay.hang()
-        with socket.create_connection(("127.0.0.1", relay.port), 5) as client:
+        with socket.create_connection(("127.0.0.1", relay.port), LONGEST_S) as client:
             relay.flow()
             with pytest.raises(ConnectionResetError):
                 client.recv(1)

@@ -10,7 +10,8 @@ from kproxy.watch.api.events import SERIES_S, Events
 from tests.support.fake_api.faults import Drop, Hang, html, too_many_requests, unavailable
 from tests.support.fake_api.resources import EVENTS
 from tests.support.fake_api.samples import service
-from tests.support.fake_api.source import LOGGER, LONGEST_WAIT_S, QUICK, log_lines
+from tests.support.fake_api.source import LOGGER, QUICK, log_lines
+from tests.support.waiting import LONGEST_S
 
 POSTED = EVENTS.collection()
 STARTING = {"kind": "Node", "namespace": "", "name": "n1", "type": "Normal"}
@@ -51,7 +52,7 @@ def posted(server):
 
 
 def eventually(condition):
-    deadline = time.monotonic() + LONGEST_WAIT_S
+    deadline = time.monotonic() + LONGEST_S
     while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -133,7 +134,7 @@ def test_nobody_waits_for_an_event(server, post):
     begin = time.monotonic()
     for number in range(500):
         post(**{**STARTING, "reason": f"Reason{number}"})
-    assert time.monotonic() - begin < LONGEST_WAIT_S, "the server never answers"
+    assert time.monotonic() - begin < LONGEST_S, "the server never answers"
 
 
 @pytest.mark.parametrize("server", ["fake"], indirect=True)

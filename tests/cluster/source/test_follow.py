@@ -18,7 +18,6 @@ from tests.support.fake_api.samples import (
     service_cidr,
 )
 from tests.support.fake_api.source import (
-    LONGEST_WAIT_S,
     NODE,
     QUICK,
     held,
@@ -26,6 +25,7 @@ from tests.support.fake_api.source import (
     own_node,
     run,
 )
+from tests.support.waiting import LONGEST_S
 
 
 @pytest.fixture(autouse=True)
@@ -204,7 +204,7 @@ def test_the_first_batch_waits_for_our_node(server, tmp_path):
         (found,) = follower.store.all(Kind.NODE)
         assert found.addresses == ("192.0.2.1",)
 
-    run(server, tmp_path, story, times=dataclasses.replace(QUICK, node_s=LONGEST_WAIT_S))
+    run(server, tmp_path, story, times=dataclasses.replace(QUICK, node_s=LONGEST_S))
 
 
 def test_a_node_that_does_not_come_is_not_waited_for_for_ever(server, tmp_path, caplog):

@@ -5,11 +5,8 @@ It needs no root, keeps everything in one folder, and is gone with the process t
 
 from __future__ import annotations
 
-import errno
 import http.client
-import random
 import socket
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +20,8 @@ from tests.support.cluster.identities import Identities
 from tests.support.cluster.process import Background
 from tests.support.cluster.seed import seed
 from tests.support.commands import output_of
+from tests.support.ports import keep_any_of, port_of
+from tests.support.waiting import LONGEST_S, until
 
 SERVICE_RANGES = ("10.96.0.0/12", "fd00:96::/108")
 ISSUER = "https://kubernetes.default.svc"
@@ -41,9 +40,6 @@ _OWN_SLICE = {
 # of an API server that is away for a moment.
 _PORTS = range(20000, 30000)
 
-_START_S = 60.0
-_STOP_S = 60.0
-_PAUSE_S = 0.02
 _CONTROLLERS = (
     "endpointslice-controller",
     "namespace-controller",
@@ -68,11 +64,12 @@ class ControlPlane:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.identities = Identities(folder / "identities")
-        self.port = _free_port(_PORTS[::2])
+        # Kept from first to last, also while the API server is away.
+        self._kept = [keep_any_of(_PORTS) for _ in range(2)]
+        self.port, self.etcd_port = map(port_of, self._kept)
         self.url = f"https://127.0.0.1:{self.port}"
         self.api = Api(self.port, self.identities.admin_context())
         self.admin_kubeconfig = self.kubeconfig(folder / "admin.kubeconfig")
-        self.etcd_port = _free_port(_PORTS[1::2])
         self.running: list[Background] = []
         try:
             self.etcd = self._start("etcd", self._etcd_flags())
@@ -86,7 +83,7 @@ class ControlPlane:
 
     def stop_api_server(self) -> None:
         """Let the API server end as at an upgrade; what it stores stays."""
-        self.api_server.stop(within_s=_STOP_S)
+        self.api_server.stop(within_s=LONGEST_S)
 
     def start_api_server(self) -> None:
         """Start the API server again, on the same port, and wait until it is ready."""
@@ -117,7 +114,7 @@ class ControlPlane:
             yield
             assert controllers.is_running(), f"the controllers ended: {controllers.said()}"
         finally:
-            controllers.stop(within_s=_STOP_S)
+            controllers.stop(within_s=LONGEST_S)
 
     def kubeconfig(self, file: Path, *, token: str | None = None, port: int | None = None) -> Path:
         """Write a kubeconfig of the administrator, or of who has this token; return the file.
@@ -162,7 +159,7 @@ class ControlPlane:
             f"--cache-dir={self.folder / 'kubectl'}",
             *arguments,
             stdin=stdin,
-            timeout_s=60,
+            timeout_s=LONGEST_S,
         )
 
     def close(self) -> None:
@@ -170,6 +167,8 @@ class ControlPlane:
         self.api.close()
         while self.running:
             self.running.pop().kill()
+        while self._kept:
+            self._kept.pop().close()
 
     def __enter__(self) -> ControlPlane:
         return self
@@ -236,20 +235,8 @@ class ControlPlane:
 
 
 def _await(condition: Callable[[], bool], program: Background) -> None:
-    deadline = time.monotonic() + _START_S
-    while not condition():
+    def holds() -> bool:
         assert program.is_running(), f"{program.name} ended at its start: {program.said()}"
-        assert time.monotonic() < deadline, f"{program.name} is not ready: {program.said()}"
-        time.sleep(_PAUSE_S)
+        return condition()
 
-
-def _free_port(ports: Sequence[int]) -> int:
-    # Not by the shared generator: runs with the same seed would all try the same ports.
-    for port in random.SystemRandom().sample(ports, len(ports)):
-        with socket.socket() as trial:
-            try:
-                trial.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError(errno.EADDRINUSE, "every port is taken", "127.0.0.1")
+    until(holds, within_s=LONGEST_S, what=lambda: f"{program.name} is ready: {program.said()}")

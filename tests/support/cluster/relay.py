@@ -14,9 +14,10 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
-_LOOPBACK = "127.0.0.1"
+from tests.support.ports import LOOPBACK, keep, port_of
+from tests.support.waiting import LONGEST_S
+
 _CHUNK_SIZE_BYTES = 65536
-_LONGEST_S = 60.0
 _STEPS_OF_ACCEPTING = 5  # rounds of the loop after which `_begin` knows every accepted connection
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
@@ -26,7 +27,7 @@ class Relay:
 
     It is made outside of that namespace; `entered` enters it, as that of
     `tests.support.net.namespace.Namespace` does, and without it the relay listens here. `port`
-    says where it listens; 0 takes any.
+    says where it listens; 0 takes any. The port stays its own while it refuses.
     """
 
     def __init__(
@@ -36,7 +37,9 @@ class Relay:
         port: int,
         entered: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self.port = port
+        with entered():
+            self._place = keep(port)
+        self.port = port_of(self._place)
         self.accepted = 0
         self.bytes_from_clients = 0
         self.bytes_to_clients = 0
@@ -67,8 +70,7 @@ class Relay:
     def admit(self) -> None:
         """Take new connections."""
         with self._entered():
-            listener = socket.create_server((_LOOPBACK, self.port))
-        self.port = listener.getsockname()[1]
+            listener = socket.create_server((LOOPBACK, self.port))
         self._do(self._listen(listener))
 
     def hang(self) -> None:
@@ -84,8 +86,9 @@ class Relay:
         self._do(self._stop_listening())
         self._do(self._cut())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_LONGEST_S)
+        self._thread.join(LONGEST_S)
         self._loop.close()
+        self._place.close()
 
     def __enter__(self) -> Relay:
         return self
@@ -99,7 +102,7 @@ class Relay:
         self.close()
 
     def _do(self, action: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(action, self._loop).result(_LONGEST_S)
+        asyncio.run_coroutine_threadsafe(action, self._loop).result(LONGEST_S)
 
     async def _listen(self, listener: socket.socket) -> None:
         self._servers.append(await asyncio.start_server(self._begin, sock=listener))
@@ -135,7 +138,7 @@ class Relay:
         ends = [writer]
         try:
             await self._flows.wait()
-            far_reader, far_writer = await asyncio.open_connection(_LOOPBACK, self._to_port)
+            far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self._to_port)
             ends.append(far_writer)
             self._ends.add(far_writer)
             async with asyncio.TaskGroup() as directions:

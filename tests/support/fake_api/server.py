@@ -25,6 +25,7 @@ from tests.support.fake_api.resources import RESOURCES
 from tests.support.fake_api.store import Document
 from tests.support.fake_api.tls import Authority, Tls
 from tests.support.fake_api.watching import End, Stream
+from tests.support.ports import keep, port_of
 
 PROXY_USER = "system:serviceaccount:kube-system:kube-proxy"
 _LONGEST_S = 30.0
@@ -50,8 +51,8 @@ class FakeApi:
         self._tls: ssl.SSLContext | None = None
         self._failures: list[Mapping[str, Any]] = []
         self._listener: asyncio.Server | None = None
-        self._place = _reserved_port()
-        self.port: int = self._place.getsockname()[1]
+        self._place = keep()
+        self.port = port_of(self._place)
         self.url = f"https://127.0.0.1:{self.port}"
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._failed)
@@ -242,6 +243,10 @@ class FakeApi:
         """Let open watches stay open and never say anything again."""
         self._each(resource, Stream.freeze)
 
+    def at_once(self, happen: Callable[[], None]) -> None:
+        """Let several of these things happen before the server does anything else."""
+        self._do(happen)
+
     # How it is done.
 
     def _each(self, resource: str, act: Callable[[Stream], None]) -> None:
@@ -337,11 +342,3 @@ class FakeApi:
 
 def _permissions(resource: str, verbs: Iterable[str]) -> set[tuple[str, str, str]]:
     return {(RESOURCES[resource].group, resource, verb) for verb in verbs}
-
-
-def _reserved_port() -> socket.socket:
-    """Return a socket that keeps a port ours while nobody listens there."""
-    place = socket.socket()
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    place.bind(("127.0.0.1", 0))
-    return place

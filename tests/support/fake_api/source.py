@@ -26,16 +26,15 @@ from tests.support.fake_api.resources import (
 )
 from tests.support.fake_api.samples import HEADLESS, OTHER_PROXY, node
 from tests.support.fake_api.servers import Server
+from tests.support.waiting import LONGEST_S
 
-LONGEST_WAIT_S = 60.0
 NODE = "n1"
 LOGGER = "tests.source"
 
-# Everything that is minutes in a cluster takes a moment here. A watch that says nothing is open
-# again every second: an idle watch costs nothing, and a test that needs it sees it soon.
+# Everything that is minutes in a cluster takes a moment here, but for what a busy machine may take.
 QUICK = Times(
-    answer_s=1.0,
-    idle_s=1.0,
+    answer_s=LONGEST_S,
+    idle_s=LONGEST_S,
     hasty_s=0.05,
     backoff_first_s=0.01,
     backoff_most_s=0.1,
@@ -130,7 +129,7 @@ class Following:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until a condition holds; fail with what there is if it never does."""
-        deadline = time.monotonic() + LONGEST_WAIT_S
+        deadline = time.monotonic() + LONGEST_S
         while not condition():
             assert time.monotonic() < deadline, f"never came: {self.ports()}, {self.statuses()}"
             await asyncio.sleep(0.005)
@@ -173,7 +172,7 @@ async def following(
             await task
         for thread in set(threading.enumerate()) - before:
             if thread.name.startswith("follow"):
-                thread.join(LONGEST_WAIT_S)
+                thread.join(LONGEST_S)
                 assert not thread.is_alive(), f"{thread.name} goes on"
 
 

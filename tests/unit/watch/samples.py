@@ -12,8 +12,7 @@ from pathlib import Path
 from kproxy.core.objects import Kind, Object
 from kproxy.core.store import Change, Store
 from kproxy.watch.manifests.source import ManifestSource
-
-LONGEST_WAIT_S = 60
+from tests.support.waiting import LONGEST_S
 
 
 def service(name: str, port: int | str = 80, address: str = "10.96.0.1") -> str:
@@ -56,7 +55,7 @@ class Following:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until a condition holds; fail with what there is if it never does."""
-        deadline = time.monotonic() + LONGEST_WAIT_S
+        deadline = time.monotonic() + LONGEST_S
         while not condition():
             assert time.monotonic() < deadline, f"never came; there is {self.ports()}"
             await asyncio.sleep(0.01)

@@ -12,6 +12,7 @@ import pytest
 from kproxy.watch.manifests import source
 from kproxy.watch.manifests.folder import list_folder
 from tests.support.commands import output_of
+from tests.support.waiting import LONGEST_S
 from tests.unit.watch.samples import following, log_lines, put, run, service
 
 
@@ -127,7 +128,7 @@ def test_without_inotify_the_clock_does(tmp_path, limit, value, sysctl):
     for name in "abcde":
         (tmp_path / name).mkdir()
     program = (sys.executable, "-c", IN_NAMESPACE, limit, value, tmp_path)
-    said = output_of(*IN_NEW_NAMESPACE, *program, timeout_s=60)
+    said = output_of(*IN_NEW_NAMESPACE, *program, timeout_s=LONGEST_S)
     warnings = [line for line in said.splitlines() if "through inotify" in line]
     assert len(warnings) == 1
     assert sysctl in warnings[0]
@@ -162,7 +163,7 @@ UNMOUNTED = textwrap.dedent("""
 
 def test_a_folder_that_is_unmounted_stays_in_force(tmp_path):
     program = (sys.executable, "-c", UNMOUNTED, tmp_path)
-    said = output_of(*IN_NEW_NAMESPACE[:-1], "--mount", "--", *program, timeout_s=60)
+    said = output_of(*IN_NEW_NAMESPACE[:-1], "--mount", "--", *program, timeout_s=LONGEST_S)
     (error,) = said.splitlines()
     assert "unmounted?" in error
 

@@ -35,7 +35,8 @@ def operate(root, what, first, second):
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(operations, min_size=1, max_size=12))
 def test_any_way_to_a_folder_ends_in_what_the_folder_holds(tmp_path, history):

@@ -12,7 +12,8 @@ from kproxy.core.table import HealthCheck, NodeRules, TableChanges, Undetected
 from kproxy.run.http.health_ports import HealthPorts
 from kproxy.run.http.server import HttpServer, Limits
 from kproxy.run.http.sockets import Address
-from tests.unit.run.http.scene import LOOPBACK, NOON, PATIENCE_S, connected
+from tests.support.waiting import LONGEST_S
+from tests.unit.run.http.scene import LOOPBACK, NOON, connected
 
 V4, V6 = Family
 WEB = ObjectKey("default", "web")
@@ -100,7 +101,7 @@ async def service_at(port, host=LOOPBACK):
 
 async def eventually(question, *arguments, gives, **keywords):
     """Wait until a question has a certain answer."""
-    give_up_at = time.monotonic() + PATIENCE_S
+    give_up_at = time.monotonic() + LONGEST_S
     while (got := await question(*arguments, **keywords)) != gives:
         assert time.monotonic() < give_up_at, f"still {got}"
         await asyncio.sleep(0.002)

@@ -3,21 +3,29 @@
 import asyncio
 import contextlib
 import functools
-import random
 import socket
 import time
 
 from kproxy.run.http.message import Response
 from kproxy.run.http.server import HttpServer, Limits
 from kproxy.run.http.sockets import Address, bind_one_family
+from tests.support.ports import LOOPBACK
+from tests.support.waiting import LONGEST_S
 
 NOON = 1_767_268_800.0  # 2026-01-01 12:00:00 UTC
 DATE = b"Thu, 01 Jan 2026 12:00:00 GMT"
-LOOPBACK = "127.0.0.1"
-PATIENCE_S = 10.0  # nothing takes so long unless it is broken
 LONG_S = 1000.0
 SMALL_BYTES = 8 << 10
 PATIENT = Limits(head_s=LONG_S, idle_s=LONG_S, write_s=LONG_S, linger_s=LONG_S)
+
+
+class HeldClock(asyncio.SelectorEventLoop):
+    """An event loop whose time is what a test says, however long anything takes."""
+
+    now_s = 1000.0
+
+    def time(self):
+        return self.now_s
 
 
 def asynchronous(test):
@@ -31,7 +39,7 @@ def asynchronous(test):
 
 
 async def _bounded(coroutine):
-    async with asyncio.timeout(6 * PATIENCE_S):
+    async with asyncio.timeout(LONGEST_S):
         await coroutine
 
 
@@ -95,12 +103,12 @@ class Client:
 
     async def read(self, size):
         """Return exactly `size` bytes."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_S):
             return await self._reader.readexactly(size)
 
     async def answer(self):
         """Return head and body of the next answer; it has a Content-Length."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_S):
             head = await self._reader.readuntil(b"\r\n\r\n")
             length = next(
                 int(line.split(b":")[1])
@@ -117,7 +125,7 @@ class Client:
 
     async def rest(self):
         """Return everything until the server closes; a reset is an error."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_S):
             return await self._reader.read()
 
     async def end(self):
@@ -160,7 +168,7 @@ async def once(address, data):
 
 async def until(condition):
     """Wait for something that happens in other tasks."""
-    give_up_at = time.monotonic() + PATIENCE_S
+    give_up_at = time.monotonic() + LONGEST_S
     while not condition():
         assert time.monotonic() < give_up_at, "it never happened"
         await asyncio.sleep(0.002)
@@ -177,22 +185,3 @@ async def crowd(stack, address, size):
         await loop.sock_connect(sock, address)
         sockets.append(sock)
     return sockets
-
-
-def free_ports(count):
-    """Return neighbouring ports below those that the kernel gives to clients."""
-    for start in random.Random(time.time_ns()).sample(range(11000, 32000 - count), 200):
-        ports = range(start, start + count)
-        if all(map(_free, ports)):
-            return ports
-    raise AssertionError("no free ports")
-
-
-def _free(port):
-    with socket.socket(socket.AF_INET6) as probe:
-        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        try:
-            probe.bind(("::", port))
-        except OSError:
-            return False
-    return True

@@ -8,7 +8,7 @@ from kproxy.core.objects import ObjectKey
 from kproxy.run.http import health_ports, server
 from kproxy.run.http.sockets import Address
 from tests.unit.run.http.health_scene import EVERYWHERE, V4, WEB, eventually, running, service_at
-from tests.unit.run.http.scene import LOOPBACK, asynchronous, connected, free_ports
+from tests.unit.run.http.scene import LOOPBACK, asynchronous, connected
 
 TURNS = 20  # of the event loop, more than a change takes that asks nobody
 
@@ -36,7 +36,7 @@ class Lines:
 
 
 @asynchronous
-async def test_one_port_costs_the_same_among_many_as_among_few():
+async def test_one_port_costs_the_same_among_many_as_among_few(free_ports):
     async def lines_of_a_change(others):
         async with running() as world:
             old, new, *ports = free_ports(2 + others)

@@ -28,7 +28,6 @@ from tests.unit.run.http.scene import (
     LOOPBACK,
     asynchronous,
     connected,
-    free_ports,
     get,
     once,
     until,
@@ -44,7 +43,7 @@ from tests.unit.run.http.scene import (
     ],
 )
 @asynchronous
-async def test_an_answer_is_exactly_this(count, healthy, status):
+async def test_an_answer_is_exactly_this(free_ports, count, healthy, status):
     async with running() as world:
         (port,) = free_ports(1)
         world.healthy = healthy
@@ -63,7 +62,7 @@ async def test_an_answer_is_exactly_this(count, healthy, status):
 
 
 @asynchronous
-async def test_every_family_listens_and_counts_for_itself():
+async def test_every_family_listens_and_counts_for_itself(free_ports):
     async with running() as world:
         (port,) = free_ports(1)
         world.update({WEB: (port, 2)}, EVERYWHERE[V4])
@@ -85,7 +84,7 @@ def await_body(status, count, name="web"):
 
 
 @asynchronous
-async def test_a_count_changes_without_a_word_to_the_kernel():
+async def test_a_count_changes_without_a_word_to_the_kernel(free_ports):
     async with running() as world:
         (port,) = free_ports(1)
         world.update({WEB: (port, 1)})
@@ -99,7 +98,7 @@ async def test_a_count_changes_without_a_word_to_the_kernel():
 
 
 @asynchronous
-async def test_a_deleted_service_loses_its_port_and_its_connections():
+async def test_a_deleted_service_loses_its_port_and_its_connections(free_ports):
     async with running() as world:
         first, second = free_ports(2)
         world.update({WEB: (first, 1), API: (second, 1)})
@@ -114,7 +113,7 @@ async def test_a_deleted_service_loses_its_port_and_its_connections():
 
 
 @asynchronous
-async def test_a_service_moves_to_another_port():
+async def test_a_service_moves_to_another_port(free_ports):
     async with running() as world:
         old, new = free_ports(2)
         world.update({WEB: (old, 1)})
@@ -125,7 +124,7 @@ async def test_a_service_moves_to_another_port():
 
 
 @asynchronous
-async def test_two_services_may_swap_their_ports():
+async def test_two_services_may_swap_their_ports(free_ports):
     async with running() as world:
         first, second = free_ports(2)
         world.update({WEB: (first, 1), API: (second, 1)})
@@ -137,7 +136,7 @@ async def test_two_services_may_swap_their_ports():
 
 
 @asynchronous
-async def test_a_port_passes_to_the_service_that_waits_for_it():
+async def test_a_port_passes_to_the_service_that_waits_for_it(free_ports):
     async with running() as world:
         (port,) = free_ports(1)
         world.update({WEB: (port, 1)})
@@ -150,13 +149,13 @@ async def test_a_port_passes_to_the_service_that_waits_for_it():
 
 
 @asynchronous
-async def test_a_taken_port_is_told_once_and_retried(caplog):
+async def test_a_taken_port_is_told_once_and_retried(free_ports, caplog):
     caplog.set_level(logging.INFO)
+    (port,) = free_ports(1)
     before = open_files()
     async with running() as world:
-        with bind_one_family(Address(SECOND, 0)) as taken:
+        with bind_one_family(Address(SECOND, port)) as taken:
             taken.listen()
-            port = taken.getsockname()[1]
             world.update({WEB: (port, 1)}, f"{LOOPBACK}/32", f"{SECOND}/32")
             await until(lambda: world.failures)
             await asyncio.sleep(3 * RETRY_S)
@@ -174,22 +173,22 @@ async def test_a_taken_port_is_told_once_and_retried(caplog):
 
 
 @asynchronous
-async def test_a_taken_port_is_retried_where_every_address_counts():
+async def test_a_taken_port_is_retried_where_every_address_counts(free_ports):
+    (port,) = free_ports(1)
     async with running() as world:
-        with bind_one_family(Address(SECOND, 0)) as taken:
+        with bind_one_family(Address(SECOND, port)) as taken:
             taken.listen()
-            port = taken.getsockname()[1]
             world.update({WEB: (port, 1)}, EVERYWHERE[V4])
             await until(lambda: world.failures)
         await eventually(service_at, port, gives="web")
 
 
 @asynchronous
-async def test_a_failure_ends_with_what_failed():
+async def test_a_failure_ends_with_what_failed(free_ports):
+    (port,) = free_ports(1)
     async with running() as world:
-        with bind_one_family(Address(LOOPBACK, 0)) as taken:
+        with bind_one_family(Address(LOOPBACK, port)) as taken:
             taken.listen()
-            port = taken.getsockname()[1]
             world.update({WEB: (port, 1)})
             await until(lambda: len(world.failures) == 1)
             world.update({WEB: None})
@@ -199,7 +198,7 @@ async def test_a_failure_ends_with_what_failed():
 
 
 @asynchronous
-async def test_it_listens_where_node_ports_hold_and_follows_the_node():
+async def test_it_listens_where_node_ports_hold_and_follows_the_node(free_ports):
     async with running() as world:
         (port,) = free_ports(1)
         world.update({WEB: (port, 1)}, "127.0.0.0/8")
@@ -219,7 +218,7 @@ async def test_it_listens_where_node_ports_hold_and_follows_the_node():
 
 
 @asynchronous
-async def test_it_follows_the_addresses_of_the_host():
+async def test_it_follows_the_addresses_of_the_host(free_ports):
     async with running() as world:
         (port,) = free_ports(1)
         world.local[V4] = {LOOPBACK}
@@ -232,11 +231,11 @@ async def test_it_follows_the_addresses_of_the_host():
 
 
 @asynchronous
-async def test_a_new_address_that_fails_does_not_close_the_others():
+async def test_a_new_address_that_fails_does_not_close_the_others(free_ports):
+    (port,) = free_ports(1)
     async with running() as world:
-        with bind_one_family(Address(SECOND, 0)) as taken:
+        with bind_one_family(Address(SECOND, port)) as taken:
             taken.listen()
-            port = taken.getsockname()[1]
             world.local[V4] = {LOOPBACK}
             world.update({WEB: (port, 1)}, "127.0.0.0/8")
             await eventually(service_at, port, gives="web")
@@ -246,7 +245,7 @@ async def test_a_new_address_that_fails_does_not_close_the_others():
 
 
 @asynchronous
-async def test_no_matching_address_is_no_listener_and_no_failure():
+async def test_no_matching_address_is_no_listener_and_no_failure(free_ports):
     async with running() as world:
         first, second = free_ports(2)
         world.update({WEB: (first, 1)}, "198.51.100.0/24")
@@ -257,7 +256,7 @@ async def test_no_matching_address_is_no_listener_and_no_failure():
 
 
 @asynchronous
-async def test_addresses_that_cannot_be_listed_change_nothing(caplog):
+async def test_addresses_that_cannot_be_listed_change_nothing(free_ports, caplog):
     async with running() as world:
         first, second = free_ports(2)
         world.update({WEB: (first, 1)})
@@ -277,11 +276,11 @@ async def test_addresses_that_cannot_be_listed_change_nothing(caplog):
 
 
 @asynchronous
-async def test_hundreds_of_ports_come_move_and_go():
-    before = open_files()
+async def test_hundreds_of_ports_come_move_and_go(free_ports):
     services = [ObjectKey("default", f"s{number}") for number in range(300)]
+    ports = free_ports(600)
+    before = open_files()
     async with running() as world:
-        ports = free_ports(600)
         world.update({service: (ports[at], 1) for at, service in enumerate(services)})
         await eventually(service_at, ports[299], gives="s299")
         await until(lambda: len(opened_since(before)) == 300)

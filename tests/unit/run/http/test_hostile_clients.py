@@ -13,10 +13,11 @@ import pytest
 from kproxy.run.http.message import Response
 from kproxy.run.http.server import HttpServer
 from tests.support.open_files import open_files, opened_since
+from tests.support.waiting import LONGEST_S
 from tests.unit.run.http.scene import (
     NOON,
-    PATIENCE_S,
     PATIENT,
+    HeldClock,
     asynchronous,
     connected,
     crowd,
@@ -58,7 +59,7 @@ async def test_a_byte_now_and_then_does_not_buy_time(earlier_requests):
     async with serving(limits=limits) as address, connected(address) as client:
         for _ in range(earlier_requests):
             await client.ask()
-        give_up_at = time.monotonic() + PATIENCE_S
+        give_up_at = time.monotonic() + LONGEST_S
         with contextlib.suppress(ConnectionError):
             while time.monotonic() < give_up_at:
                 await client.send(b"G")
@@ -96,13 +97,17 @@ async def test_an_idle_connection_ends():
         assert await client.rest() == b""
 
 
-@asynchronous
-async def test_a_connection_that_is_used_does_not_end():
+def test_a_connection_that_is_used_does_not_end():
     limits = replace(PATIENT, head_s=1.0, idle_s=1.0)
-    async with serving(limits=limits) as address, connected(address) as client:
-        for _ in range(6):
-            await asyncio.sleep(0.2)
-            await client.ask()
+
+    async def scene():
+        async with serving(limits=limits) as address, connected(address) as client:
+            for _ in range(6):
+                asyncio.get_running_loop().now_s += 0.6
+                await client.ask()
+
+    with asyncio.Runner(loop_factory=HeldClock) as runner:
+        runner.run(scene())
 
 
 def sized(request):
@@ -160,7 +165,7 @@ async def test_who_does_not_close_after_the_last_answer_is_closed():
 async def test_who_sends_on_after_the_last_answer_is_cut_off():
     limits = replace(PATIENT, linger_s=SOON_S)
     async with serving(limits=limits) as address, connected(address) as client:
-        give_up_at = time.monotonic() + PATIENCE_S
+        give_up_at = time.monotonic() + LONGEST_S
         with contextlib.suppress(ConnectionError):
             while time.monotonic() < give_up_at:
                 await client.send(b"\0")
@@ -235,7 +240,7 @@ async def test_a_crowd_that_says_nothing_keeps_no_probe_out():
         started = time.monotonic()
         async with connected(address) as client:
             assert await client.ask() == (200, b"GET /")
-        assert time.monotonic() - started < PATIENCE_S / 2
+        assert time.monotonic() - started < LONGEST_S / 2
         # Each of the crowd still has its own end of the connection open.
         assert len(opened_since(before)) - CROWD <= 100
 
@@ -255,7 +260,7 @@ async def test_a_crowd_that_says_a_little_keeps_no_probe_out():
             async with connected(address) as client:
                 assert await client.ask() == (200, b"GET /")
             worst_s = max(worst_s, time.monotonic() - started)
-        assert worst_s < PATIENCE_S / 2
+        assert worst_s < LONGEST_S / 2
 
 
 @asynchronous
@@ -284,7 +289,7 @@ async def test_a_crowd_queues_and_is_let_in_a_few_at_a_time():
     async with contextlib.AsyncExitStack() as stack:
         address = await stack.enter_async_context(serving(limits=replace(PATIENT, connections=999)))
         for _ in range(300):  # nobody accepts meanwhile: the loop is blocked
-            stack.enter_context(socket.create_connection(address, timeout=PATIENCE_S))
+            stack.enter_context(socket.create_connection(address, timeout=LONGEST_S))
         before = open_files()
         counts = [0]
         while counts[-1] < 300:

@@ -15,10 +15,10 @@ from kproxy.run.http.message import Response
 from kproxy.run.http.server import HttpServer
 from kproxy.run.http.sockets import Address, bind_one_family
 from tests.support.open_files import open_files, opened_since
+from tests.support.waiting import LONGEST_S
 from tests.unit.run.http.scene import (
     LOOPBACK,
     NOON,
-    PATIENCE_S,
     PATIENT,
     asynchronous,
     connected,
@@ -65,7 +65,7 @@ async def test_who_arrives_as_the_listener_closes_is_not_left_hanging(turns):
         for _ in range(turns):
             await asyncio.sleep(0)
         listener.close()
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_S):
             with contextlib.suppress(ConnectionError):
                 assert await asyncio.get_running_loop().sock_recv(raw, 1) == b""
 
@@ -98,7 +98,7 @@ async def test_without_descriptors_it_waits_and_goes_on(caplog):
                 for _ in range(10):
                     await asyncio.sleep(0)
             await asyncio.get_running_loop().sock_sendall(raw, get("/", "Connection: close"))
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(LONGEST_S):
                 got = await asyncio.get_running_loop().sock_recv(raw, 9)
     assert got == b"HTTP/1.1 "
     assert [record.getMessage() for record in caplog.records] == [

@@ -9,13 +9,12 @@ import pytest
 from kproxy.run.http.serve import BindError, keep_serving
 from kproxy.run.http.server import HttpServer, Limits
 from kproxy.run.http.sockets import Address, bind_one_family
+from tests.support.waiting import LONGEST_S
 from tests.unit.run.http.scene import (
     LOOPBACK,
     NOON,
-    PATIENCE_S,
     asynchronous,
     connected,
-    free_ports,
     page,
     until,
 )
@@ -58,12 +57,12 @@ def lines(caplog):
 
 @pytest.mark.parametrize("host", [LOOPBACK, "::1", "0.0.0.0"])
 @asynchronous
-async def test_it_serves_until_it_is_cancelled(host):
+async def test_it_serves_until_it_is_cancelled(free_ports, host):
     address = Address(host, free_ports(1)[0])
     reached = address if host != "0.0.0.0" else Address("::1", address.port)
     failures = []
     async with kept(address, failures):
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_S):
             while not await answers(reached):
                 pass
     assert not await answers(reached)
@@ -71,12 +70,12 @@ async def test_it_serves_until_it_is_cancelled(host):
 
 
 @asynchronous
-async def test_a_taken_address_is_waited_for_and_logged_once(caplog):
+async def test_a_taken_address_is_waited_for_and_logged_once(free_ports, caplog):
     caplog.set_level(logging.INFO)
     failures = []
-    taken = bind_one_family(Address(LOOPBACK, 0))
+    address = Address(LOOPBACK, *free_ports(1))
+    taken = bind_one_family(address)
     taken.listen()
-    address = Address(*taken.getsockname())
     async with kept(address, failures):
         await asyncio.sleep(0.1)
         taken.close()

@@ -9,6 +9,7 @@ import pytest
 from kproxy.watch.api.access import Access, connect
 from kproxy.watch.api.errors import Doing
 from tests.support.fake_api.fixtures import fake
+from tests.support.waiting import LONGEST_S
 from tests.unit.watch.api.following import Following
 from tests.unit.watch.api.kubeconfigs import encoded
 
@@ -75,7 +76,9 @@ def ask():
 
     def ask(api):
         session = sessions.setdefault(id(api), api.session())
-        with session.request(Doing("list", "services"), "/api/v1/services", answer_s=5.0) as got:
+        with session.request(
+            Doing("list", "services"), "/api/v1/services", answer_s=LONGEST_S
+        ) as got:
             got.read()
             return got.status
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 import threading
 import time
+from types import SimpleNamespace
 
 from kproxy.core.objects import Kind
 from kproxy.core.store import Store
@@ -15,23 +17,27 @@ from kproxy.watch.api.reflector import Abilities, Reflector
 from kproxy.watch.api.resources import followed
 from kproxy.watch.api.stream import ResourceReader
 from kproxy.watch.api.times import Times
+from tests.support.waiting import LONGEST_S
 
 NODE_NAME = "n1"
-PATIENCE_S = 10.0
+# Who waits for an answer, or for the next word, waits in vain only if a test wants it.
 QUICK = {
-    "answer_s": 2.0,
-    "idle_s": 5.0,
+    "answer_s": LONGEST_S,
+    "idle_s": LONGEST_S,
     "hasty_s": 0.05,
     "backoff_first_s": 0.01,
     "backoff_most_s": 0.05,
     "missing_first_s": 0.05,
     "doubted_s": 0.0,
-    "node_s": PATIENCE_S,
+    "node_s": LONGEST_S,
 }
 
 
 class Following:
-    """A thread that follows one kind, and what it brought so far."""
+    """A thread that follows one kind, and what it brought so far.
+
+    `times` may be changed; a watch that is open already keeps those that it began with.
+    """
 
     def __init__(self, api, kind: Kind, **times) -> None:
         self.store = Store()
@@ -43,16 +49,16 @@ class Following:
         self._session = api.session()
         self._inbox = Inbox(self._woken.set)
         self._condition = Condition(kind, log=logging.getLogger("test"), now=time.time)
-        made = Times(**{**QUICK, **times})
+        self.times = SimpleNamespace(**dataclasses.asdict(Times(**{**QUICK, **times})))
         (resource,) = (each for each in followed(NODE_NAME) if each.kind is kind)
         clock, chance = time.monotonic, random.random
         reflector = Reflector(
             resource,
-            ResourceReader(resource, self._session, made, clock=clock, chance=chance),
+            ResourceReader(resource, self._session, self.times, clock=clock, chance=chance),
             self._inbox,
             self._condition,
             abilities=self.abilities,
-            times=made,
+            times=self.times,
             clock=clock,
             chance=chance,
         )
@@ -71,7 +77,7 @@ class Following:
 
     def until(self, true) -> None:
         """Wait until something holds of this."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + LONGEST_S
         while not true(self):
             left_s = deadline - time.monotonic()
             assert left_s > 0, (self.objects, self.status)
@@ -93,7 +99,7 @@ class Following:
         """Stop, whatever it waits for."""
         self._stopping.set()
         self._session.close()
-        self._thread.join(PATIENCE_S)
+        self._thread.join(LONGEST_S)
         assert not self._thread.is_alive()
 
     def _take(self) -> None:

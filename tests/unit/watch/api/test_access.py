@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 import pytest
 import trustme
@@ -17,10 +18,13 @@ from kproxy.watch.api.errors import ApiError, Doing
 from tests.support.fake_api import FakeApi, faults
 from tests.support.fake_api.server import PROXY_USER
 from tests.support.open_files import open_files
+from tests.support.ports import keep, port_of
+from tests.support.waiting import LONGEST_S
 from tests.unit.watch.api.kubeconfigs import SECRET, by, encoded, kubeconfig, tokens, write
 
 
 def test_every_request_is_told_of_with_its_outcome(fake, api, requests, ask):
+    began_s = time.monotonic()
     ask(api)
     fake.fake.next("services", faults.internal_error())
     with pytest.raises(ApiError):
@@ -35,7 +39,9 @@ def test_every_request_is_told_of_with_its_outcome(fake, api, requests, ask):
         ("GET", "500", host),
         ("GET", "<error>", host),
     ]
-    assert all(0 < seconds < 5 for *_, seconds in requests.seen)
+    took_s = [seconds for *_, seconds in requests.seen]
+    assert min(took_s) > 0
+    assert sum(took_s) < time.monotonic() - began_s
 
 
 def test_requests_say_who_asks_and_want_plain_json(fake, api, ask):
@@ -196,7 +202,9 @@ def test_a_server_that_is_not_verified_is_said_once_in_our_words(
     for _ in range(3):
         assert ask(api) == 200
         with contextlib.closing(api.session()) as another:
-            another.request(Doing("list", "services"), "/api/v1/services", answer_s=5.0).close()
+            another.request(
+                Doing("list", "services"), "/api/v1/services", answer_s=LONGEST_S
+            ).close()
 
     (record,) = caplog.records
     assert record.getMessage().startswith(
@@ -242,7 +250,7 @@ def test_keys_in_a_kubeconfig_reach_no_disk(fake, cluster, tmp_path, monkeypatch
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     api = by(write(tmp_path / "config", kubeconfig(cluster, user)))
     session = api.session()
-    session.request(Doing("list", "services"), "/api/v1/services", answer_s=5.0).close()
+    session.request(Doing("list", "services"), "/api/v1/services", answer_s=LONGEST_S).close()
     assert len(files_in_memory()) == before + 3
 
     session.close()
@@ -335,7 +343,7 @@ def ask():
     session = api.session()
     together.wait()
     try:
-        session.request(Doing("list", "services"), "/", answer_s=5.0)
+        session.request(Doing("list", "services"), "/", answer_s=60.0)
     except ApiError as error:
         print(error)
 
@@ -349,10 +357,9 @@ for thread in threads:
 
 def test_the_first_requests_of_several_threads_may_come_at_once():
     """In a process of its own: the second import of a package is never the first one."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        server = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    command = [sys.executable, "-c", _AT_ONCE, server]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    with keep() as closed:
+        command = [sys.executable, "-c", _AT_ONCE, f"http://127.0.0.1:{port_of(closed)}"]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LONGEST_S)
 
     assert ran.stderr == ""
     assert ran.stdout.count("refuses the connection") == 6

@@ -54,51 +54,57 @@ def services(fake, follow):
     return following
 
 
-@pytest.fixture
-def missed_something(fake, follow):
-    """The same, in a watch that hangs and does not tell that b went and c came."""
-    fake.fake.put("services", service("a"), service("b", "10.96.1.2"))
-    following = follow(Kind.SERVICE, idle_s=0.3)
-    following.until_names("a", "b")
-    following.until(lambda each: fake.fake.watching("services") == 1)
-    fake.fake.freeze("services")
-    fake.fake.delete("services", "default", "b")
-    fake.fake.put("services", service("c", "10.96.1.3"))
-    return following
+def miss_something(fake, *more):
+    """Let the watch break, b go and c come, and more, before it is opened again."""
+
+    def happen():
+        fake.fake.cut("services")
+        fake.fake.delete("services", "default", "b")
+        fake.fake.put("services", service("c", "10.96.1.3"))
+        for each in more:
+            each()
+
+    fake.fake.at_once(happen)
 
 
-def test_a_version_that_is_too_old_makes_a_new_list_that_replaces(fake, missed_something):
-    fake.forget_history()
-
-    missed_something.until_names("a", "c")
-    assert isinstance(missed_something.batches[-1][0], Replaced)
-    assert missed_something.status.lists == 2
-    assert missed_something.status.state is SourceState.FOLLOWING, "nothing has failed"
+def answer_next_watch(fake, answer):
+    return lambda: fake.fake.next("services", answer, verb="watch")
 
 
-def test_a_version_that_is_refused_by_status_makes_a_new_list_too(fake, missed_something):
-    fake.fake.next("services", faults.gone(), verb="watch")
+def test_a_version_that_is_too_old_makes_a_new_list_that_replaces(fake, services):
+    miss_something(fake, fake.forget_history)
 
-    missed_something.until_names("a", "c")
-    assert missed_something.status.lists == 2
+    services.until_names("a", "c")
+    assert isinstance(services.batches[-1][0], Replaced)
+    assert services.status.lists == 2
+    assert services.status.state is SourceState.FOLLOWING, "nothing has failed"
 
 
-def test_a_version_of_the_future_makes_a_new_list(fake, missed_something):
+def test_a_version_that_is_refused_by_status_makes_a_new_list_too(fake, services):
+    miss_something(fake, answer_next_watch(fake, faults.gone()))
+
+    services.until_names("a", "c")
+    assert services.status.lists == 2
+
+
+def test_a_version_of_the_future_makes_a_new_list(fake, services):
     """That is what a server says whose etcd was restored from a backup."""
-    fake.fake.next("services", TOO_LARGE, verb="watch")
+    miss_something(fake, answer_next_watch(fake, TOO_LARGE))
 
-    missed_something.until_names("a", "c")
-    assert missed_something.status.lists == 2
+    services.until_names("a", "c")
+    assert services.status.lists == 2
 
 
 @pytest.mark.parametrize("how", ["silence", "end", "cut"])
 def test_a_server_restored_from_a_backup_is_listed_again(fake, follow, how):
     """It says nothing to who asks for what comes after a version that it has not come to yet."""
-    services = follow(Kind.SERVICE, mute_s=0.2, idle_s=0.4 if how == "silence" else 5.0)
+    services = follow(Kind.SERVICE, mute_s=0.2)
     services.until(lambda each: fake.fake.watching("services") == 1)
+    if how == "silence":
+        services.times.idle_s = 0.4
     fake.fake.say("services", bookmark(SERVICES, 10**6))
     fake.fake.end("services")
-    services.until(lambda each: each.status.reconnects == 1 and fake.fake.watching("services") == 1)
+    services.until(lambda each: each.status.reconnects > 0 and fake.fake.watching("services") == 1)
     fake.fake.put("services", service("new"))
     services.until_quiet(0.3)
     match how:
@@ -108,7 +114,10 @@ def test_a_server_restored_from_a_backup_is_listed_again(fake, follow, how):
             fake.fake.cut("services")
 
     services.until_names("new")
-    assert services.status.lists == 2
+    if how == "silence":  # more follow, as nothing happens
+        assert services.status.lists > 1
+    else:
+        assert services.status.lists == 2
 
 
 @pytest.mark.parametrize("line", GARBAGE, ids=lambda line: line[:60].decode(errors="replace"))
@@ -159,14 +168,18 @@ def test_what_is_deleted_without_ever_being_seen_does_no_harm(fake, services):
 
 
 def test_a_watch_that_hangs_is_opened_again(fake, follow, caplog):
-    services = follow(Kind.SERVICE, idle_s=0.2)
+    services = follow(Kind.SERVICE, idle_s=1.0)
     services.until(lambda each: each.status.lists == 1)
-    fake.fake.freeze("services")
-    fake.fake.put("services", service("late"))
+
+    def happen():
+        fake.fake.freeze("services")
+        fake.fake.put("services", service("late"))
+
+    fake.fake.at_once(happen)
 
     services.until_names("late")
     assert services.status.lists == 1
-    assert "Service: the API server has said nothing for 0 s" in caplog.text
+    assert "Service: the API server has said nothing for 1 s" in caplog.text
 
 
 def test_a_watch_that_trickles_hangs(fake, follow):
@@ -174,7 +187,7 @@ def test_a_watch_that_trickles_hangs(fake, follow):
     services.until(lambda each: each.status.lists == 1)
     fake.fake.next("services", faults.Trickle(pause_s=0.05), verb="watch")
     fake.fake.end("services")
-    services.until(lambda each: each.status.reconnects == 1 and fake.fake.watching("services") == 1)
+    services.until(lambda each: each.status.reconnects > 0 and fake.fake.watching("services") == 1)
     fake.fake.put("services", service("slow"))
 
     services.until(lambda each: each.status.reconnects > 1)
@@ -182,34 +195,26 @@ def test_a_watch_that_trickles_hangs(fake, follow):
 
 
 def test_bookmarks_keep_a_quiet_watch_open(fake, follow):
-    services = follow(Kind.SERVICE, idle_s=1.5)
+    idle_s, pause_s = 4.0, 0.1
+    services = follow(Kind.SERVICE, idle_s=idle_s)
     services.until(lambda each: fake.fake.watching("services") == 1)
-    for _ in range(20):
-        services.until_quiet(0.1)
+    for _ in range(round(1.2 * idle_s / pause_s)):
+        services.until_quiet(pause_s)
         fake.fake.bookmark("services")
 
     assert services.status.reconnects == 0
 
 
-def test_a_busy_server_is_left_alone_as_long_as_it_asks(fake, services):
-    fake.fake.next("services", faults.too_many_requests(1), verb="watch")
+@pytest.mark.parametrize("fault", [faults.too_many_requests(1), faults.unavailable(1)])
+def test_a_server_is_left_alone_as_long_as_it_asks(fake, services, fault):
+    fake.fake.next("services", fault, verb="watch")
     fake.fake.end("services")
-    services.until_state(SourceState.FAILING)
-    since = services.status.since
+    services.until(lambda each: len(fake.fake.asked("services")) == 3)
+    _, refused, again = fake.fake.asked("services")
 
     services.until_state(SourceState.FOLLOWING)
-    assert services.status.since - since >= 1.0
+    assert again.at_s - refused.at_s >= 1.0
     assert services.status.lists == 1, "the version is as good as before"
-
-
-def test_so_is_one_that_is_not_available(fake, services):
-    fake.fake.next("services", faults.unavailable(1), verb="watch")
-    fake.fake.end("services")
-    services.until_state(SourceState.FAILING)
-    since = services.status.since
-
-    services.until_state(SourceState.FOLLOWING)
-    assert services.status.since - since >= 1.0
 
 
 def test_a_version_the_server_stumbles_over_is_given_up(fake, services):
@@ -241,7 +246,7 @@ def test_failures_are_told_ever_more_rarely(fake, services, caplog):
     services.until_state(SourceState.FOLLOWING)
 
     said = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
-    assert 4 <= len(said) <= 6
+    assert abs(len(said) - rule.used.bit_length()) <= 1, "the first, second, fourth and so on"
     assert "503" in said[0]
 
 

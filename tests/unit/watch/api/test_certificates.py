@@ -8,6 +8,7 @@ import pytest
 import trustme
 
 from kproxy.watch.api.errors import ApiError, Doing
+from tests.support.waiting import LONGEST_S
 from tests.unit.watch.api.kubeconfigs import by, encoded, kubeconfig, refusal, write
 
 
@@ -123,7 +124,7 @@ def test_a_certificate_whose_key_is_not_there_yet_is_not_used(
     certificates.renew()
     (tmp_path / "key").write_bytes(key)
     another = api.session()
-    another.request(Doing("list", "services"), "/", answer_s=5.0).close()
+    another.request(Doing("list", "services"), "/", answer_s=LONGEST_S).close()
     another.close()
 
     first, second = server.seen

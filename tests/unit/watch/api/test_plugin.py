@@ -17,7 +17,8 @@ from kproxy.ports.source import SourceState
 from kproxy.watch.api.errors import ApiError
 from kproxy.watch.api.plugin import Exec, Plugin
 from tests.support.fake_api.server import PROXY_USER
-from tests.unit.watch.api.following import PATIENCE_S, Following
+from tests.support.waiting import LONGEST_S
+from tests.unit.watch.api.following import Following
 from tests.unit.watch.api.kubeconfigs import SECRET, by, encoded, kubeconfig, refusal, tokens, write
 
 
@@ -188,6 +189,8 @@ class Hanging:
         wait(self._pid.exists)
 
     def is_gone(self):
+        if not self._pid.exists():  # it was killed before it came so far
+            return True
         status = Path(f"/proc/{int(self._pid.read_text())}/stat")
         return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
@@ -201,7 +204,7 @@ def hanging(tmp_path, program):
 
 
 def wait(true):
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + LONGEST_S
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -221,11 +224,11 @@ def test_a_plugin_that_hangs_is_killed_with_what_it_started(
 def test_while_a_plugin_hangs_nothing_looks_healthy(
     fake, cluster, tmp_path, program, hanging, at_once, monkeypatch
 ):
-    monkeypatch.setattr("kproxy.watch.api.plugin.LIMIT_S", 0.5)
     program.answers(token=fake.fake.token, expirationTimestamp="2001-01-01T00:00:00Z")
     api = by(write(tmp_path / "config", kubeconfig(cluster, hanging.section)))
     services = Following(api, Kind.SERVICE)
     services.until(lambda each: fake.fake.watching("services") == 1)
+    monkeypatch.setattr("kproxy.watch.api.plugin.LIMIT_S", 0.5)
     hanging.hang()
     fake.fake.revoke(fake.fake.token)
     fake.fake.cut("services")
@@ -247,7 +250,7 @@ def test_others_go_on_with_what_is_known_while_a_plugin_hangs(
 
     assert ask(api) == 200
     api.session().close()
-    waiting.join(PATIENCE_S)
+    waiting.join(LONGEST_S)
     assert not waiting.is_alive()
 
 

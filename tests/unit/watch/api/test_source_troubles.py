@@ -31,6 +31,7 @@ from tests.support.fake_api.source import QUICK, log_lines, own_node, run
 from tests.support.fake_api.tls import Tls
 from tests.support.fake_api.watching import bookmark
 
+# For a server that does not say a word any more.
 SHORT = dataclasses.replace(QUICK, answer_s=0.2, idle_s=0.2)
 PODS = json.dumps({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}})
 
@@ -56,6 +57,11 @@ def cluster(fake):
     fake.put(own_node(), service("web", "10.96.1.1"), endpoint_slice("web-1"))
 
 
+def times(fault):
+    """Give up soon where nothing comes; where something does it may take its time."""
+    return SHORT if isinstance(fault, Hang | Silence) else QUICK
+
+
 def services(count):
     return [service(f"s{i}", f"10.96.{2 + i // 250}.{i % 250 + 1}") for i in range(count)]
 
@@ -69,7 +75,7 @@ def test_trouble_at_the_start_is_outlived(fake, tmp_path, caplog, fault, words):
         assert rule.used == 3
         assert follower.history[0] == {"web": 80}
 
-    run(fake, tmp_path, story, times=SHORT)
+    run(fake, tmp_path, story, times=times(fault))
     assert any(words in line and line.startswith("Service: ") for line in log_lines(caplog))
 
 
@@ -85,7 +91,7 @@ def test_trouble_when_a_watch_is_opened_again_is_outlived(fake, tmp_path, caplog
         assert rule.used == 2
         assert follower.never_lost("web")
 
-    run(fake, tmp_path, story, times=SHORT)
+    run(fake, tmp_path, story, times=times(fault))
     assert any(words in line and line.startswith("Service: ") for line in log_lines(caplog))
 
 
@@ -112,7 +118,7 @@ def test_trouble_with_a_list_is_outlived(fake, tmp_path, fault):
         assert rule.used in (1, 2)
         assert len(follower.history[0]) == 6, "a list is delivered as a whole"
 
-    run(fake, tmp_path, story, times=SHORT)
+    run(fake, tmp_path, story, times=times(fault))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +133,7 @@ def test_half_a_streamed_list_is_no_list(fake, tmp_path, fault):
         assert rule.used == 2
         assert len(follower.history[0]) == 31
 
-    run(fake, tmp_path, story, times=SHORT)
+    run(fake, tmp_path, story, times=times(fault))
 
 
 def test_what_is_cut_off_is_said_in_words(fake, tmp_path, caplog):
@@ -248,21 +254,24 @@ def test_a_bookmark_alone_is_enough_to_go_on_from(fake, tmp_path):
 
 @pytest.mark.parametrize("fault", [gone(), None], ids=["by the answer", "by an event"])
 def test_a_version_that_is_too_old_leads_to_a_new_list(fake, tmp_path, fault):
+    def happen():
+        if fault is not None:
+            fake.fake.next("services", fault, verb="watch")
+        fake.fake.cut("services")
+        fake.fake.delete("services", "default", "web")
+        fake.fake.put("services", service("new", "10.96.1.2"))
+        fake.fake.compact()
+
     async def story(follower):
         await follower.listed()
         await follower.following()
-        if fault is not None:
-            fake.fake.next("services", fault, verb="watch")
-        fake.fake.freeze("services")
-        fake.delete(service("web"))
-        fake.put(service("new", "10.96.1.2"))
-        fake.fake.compact()
+        fake.fake.at_once(happen)
         await follower.same()
         assert follower.ports() == {"new": 80}
         assert follower.status().lists == 2
         assert any(isinstance(change, Replaced) for change in follower.batches[-1])
 
-    run(fake, tmp_path, story, times=SHORT)
+    run(fake, tmp_path, story)
 
 
 @pytest.mark.parametrize(

@@ -14,18 +14,18 @@ from kproxy.watch.api.access import Access, connect
 from kproxy.watch.api.errors import MAX_RETRY_AFTER_S, ApiError, Doing, answered
 from tests.support.fake_api import faults
 from tests.support.fake_api.tls import Tls
-from tests.unit.watch.api.following import PATIENCE_S
+from tests.support.waiting import LONGEST_S
 
 LIST = Doing("list", "services")
 HOST = "https://10.0.0.1:6443"
 
 
-def asked(api, **fields):
+def asked(api, *, answer_s=LONGEST_S):
     """Ask for Services and return the error."""
     session = api.session()
     try:
         with pytest.raises(ApiError) as caught:
-            session.request(LIST, "/api/v1/services", answer_s=fields.get("answer_s", 5.0))
+            session.request(LIST, "/api/v1/services", answer_s=answer_s)
     finally:
         session.close()
     text = str(caught.value)
@@ -173,7 +173,7 @@ def test_a_client_certificate_that_is_not_accepted(tmp_path):
         with tls:
             with pytest.raises(ssl.SSLError):
                 tls.do_handshake()
-            read.wait(PATIENCE_S)
+            read.wait(LONGEST_S)
 
     thread = threading.Thread(target=serve)
     thread.start()
