@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from contextlib import closing
-from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -122,19 +121,12 @@ def token(control_plane):
     """The token of who may list Services, which the API server has noticed."""
     control_plane.apply(_LISTER)
     token = control_plane.service_account_token("default", "lister")
-    with control_plane.as_token(token) as lister:
-        until(lambda: allowed(lister), within_s=LONGEST_S, what="the role is in force")
+    until(
+        lambda: control_plane.allows(token, _SERVICES),
+        within_s=LONGEST_S,
+        what="the role is in force",
+    )
     return token
-
-
-def allowed(lister):
-    """Say whether somebody may list Services already."""
-    try:
-        return lister.list(_SERVICES)
-    except ApiError as error:
-        if error.status != HTTPStatus.FORBIDDEN:
-            raise
-        return False
 
 
 def test_a_service_account_may_do_what_its_role_says_and_nothing_else(control_plane, token):
@@ -214,7 +206,7 @@ def test_the_controller_makes_slices_of_the_pods_of_a_service(control_plane, nam
             if [each["addresses"] for each in endpoints] == [["10.1.0.11"]]:
                 break
         else:
-            pytest.fail("no slice with the pod's address within 20 s")
+            pytest.fail(f"no slice with the pod's address within {LONGEST_S} s")
 
     assert endpoints[0]["conditions"]["ready"]
     assert endpoints[0]["nodeName"] == "node-a"

@@ -13,9 +13,9 @@ from tests.deploy.shipped import DEPLOY, PAGE
 from tests.support.cluster import programs
 from tests.support.cluster.control_plane import ControlPlane
 from tests.support.commands import output_of
+from tests.support.waiting import LONGEST_S
 
 _SHELL = ("bash", "-o", "pipefail", "-c")
-_LONGEST_S = 60
 
 
 def command(words: str, page: Path = PAGE) -> str:
@@ -59,7 +59,7 @@ class Desk:
             line,
             cwd=self.folder,
             environment={**self._environment, **environment},
-            timeout_s=_LONGEST_S,
+            timeout_s=LONGEST_S,
         )
 
     def edits(self, file: str, old: str, new: str) -> None:

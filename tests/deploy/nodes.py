@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 
 import yaml
 
 from tests.deploy.shipped import Object
+from tests.support.cluster.api import ApiError
 from tests.support.cluster.control_plane import ControlPlane
-from tests.support.waiting import until
+from tests.support.waiting import LONGEST_S, until
 
 _CONFIG_MAPS = "/api/v1/namespaces/kube-system/configmaps"
 _PODS = "/api/v1/namespaces/kube-system/pods"
+# By the controller, which is at work too: the next look shows it.
+_CHANGED_MEANWHILE = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 _MERGE = "application/merge-patch+json"
-_LONGEST_S = 60.0
 
 
 def node(name: str) -> Object:
@@ -51,35 +54,48 @@ def _image(pod: Object) -> str:
 def _until(
     cluster: ControlPlane, expected: dict[str, list[str]], tell: Callable[[Object], str]
 ) -> None:
-    until(lambda: _play(cluster, tell) == expected, within_s=_LONGEST_S, what=f"{expected}")
+    until(lambda: _play(cluster, tell) == expected, within_s=LONGEST_S, what=f"{expected}")
 
 
 def _play(cluster: ControlPlane, tell: Callable[[Object], str]) -> dict[str, list[str]]:
     """Take every pod one step on, and return what is to be told of those on each node."""
     running: dict[str, list[str]] = {}
     for pod in cluster.api.list(_PODS):
-        path = f"{_PODS}/{pod['metadata']['name']}"
-        if "deletionTimestamp" in pod["metadata"]:
-            cluster.api.call("DELETE", f"{path}?gracePeriodSeconds=0")
-        elif "nodeName" not in pod["spec"]:
-            binding = {
-                "apiVersion": "v1",
-                "kind": "Binding",
-                "metadata": {"name": pod["metadata"]["name"]},
-                "target": {"kind": "Node", "name": _wanted_node(pod)},
-            }
-            cluster.api.call("POST", f"{path}/binding", binding)
-        elif not pod["status"].get("conditions"):
-            ready = {
-                "type": "Ready",
-                "status": "True",
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-            }
-            status = {"status": {"phase": "Running", "conditions": [ready]}}
-            cluster.api.call("PATCH", f"{path}/status", status, content_type=_MERGE)
-        else:
+        try:
+            runs = _step(cluster, pod)
+        except ApiError as error:
+            if error.status not in _CHANGED_MEANWHILE:
+                raise
+            continue
+        if runs:
             running.setdefault(pod["spec"]["nodeName"], []).append(tell(pod))
     return {name: sorted(told) for name, told in running.items()}
+
+
+def _step(cluster: ControlPlane, pod: Object) -> bool:
+    """Take a pod one step on; say whether it runs already."""
+    path = f"{_PODS}/{pod['metadata']['name']}"
+    if "deletionTimestamp" in pod["metadata"]:
+        cluster.api.call("DELETE", f"{path}?gracePeriodSeconds=0")
+    elif "nodeName" not in pod["spec"]:
+        binding = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": pod["metadata"]["name"]},
+            "target": {"kind": "Node", "name": _wanted_node(pod)},
+        }
+        cluster.api.call("POST", f"{path}/binding", binding)
+    elif not pod["status"].get("conditions"):
+        ready = {
+            "type": "Ready",
+            "status": "True",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        status = {"status": {"phase": "Running", "conditions": [ready]}}
+        cluster.api.call("PATCH", f"{path}/status", status, content_type=_MERGE)
+    else:
+        return True
+    return False
 
 
 def _wanted_node(pod: Object) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from tests.support.cluster import programs
+from tests.support.waiting import LONGEST_S
 
 Object = dict[str, Any]
 
@@ -32,8 +33,6 @@ KUBEADM = Path(__file__).with_name("kubeadm")
 
 # What the chart must be told; the same as in the base.
 API_SERVER = "apiServer=https://control-plane.invalid:6443"
-
-_LONGEST_S = 30
 
 
 class Refused(Exception):
@@ -121,7 +120,7 @@ def _said(name: str, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=_LONGEST_S,
+        timeout=LONGEST_S,
         env={"HOME": "/nonexistent", "PATH": "/usr/bin:/bin"},
     )
     if done.returncode != 0:

@@ -33,6 +33,7 @@ from tests.deploy import promtool
 from tests.deploy.desk import block
 from tests.deploy.shipped import ALERTS, DASHBOARD, PAGE, Object
 from tests.support.commands import output_of
+from tests.support.waiting import LONGEST_S
 
 ALERT_TESTS = Path(__file__).with_name("alerts.test.yaml")
 FAMILIES = (Family.IPV4, Family.IPV6)
@@ -231,4 +232,4 @@ def grouped(expression: str) -> set[str]:
 
 def checked(*arguments: str) -> str:
     """Run promtool, which has to be content, and return what it said."""
-    return output_of(promtool.find(), *arguments, timeout_s=30)
+    return output_of(promtool.find(), *arguments, timeout_s=LONGEST_S)

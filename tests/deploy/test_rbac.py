@@ -16,7 +16,7 @@ from tests.deploy.rights import Right, rights
 from tests.deploy.shipped import BASE, Object, kustomized, of_kind, text_of
 from tests.support.cluster.api import ApiError
 from tests.support.cluster.control_plane import ControlPlane
-from tests.support.waiting import until
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.cluster
 
@@ -33,7 +33,6 @@ NODE = {
     "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.10"}]},
 }
 LOG = logging.getLogger("kproxy.test")
-_LONGEST_S = 60.0
 
 
 @pytest.fixture
@@ -102,7 +101,7 @@ def test_kproxy_asks_for_all_that_the_role_allows(plane, audit, shipped, tmp_pat
     def wait_for_all() -> None:
         until(
             lambda: audit.requested(user) == granted,
-            within_s=_LONGEST_S,
+            within_s=LONGEST_S,
             what=f"every right was used, and no other: {sorted(granted)}",
         )
 

@@ -17,7 +17,7 @@ from tests.vm.selection import DEBIAN_12
 # Whatever takes longer has come to a stop: it takes five minutes beside the other tests.
 LONGEST_S = 1500.0
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(LONGEST_S + 300)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(LONGEST_S + 900)]
 
 
 @pytest.fixture(scope="module")

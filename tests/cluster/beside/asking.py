@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from tests.support.cluster.place import Place
 from tests.support.net import plan
-
-_LONGEST_S = 60.0
+from tests.support.waiting import LONGEST_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ def ask(place: Place, port: int, path: str, *, method: str = "GET", more: str = 
     """Send one request to the node's own port; `more` are header lines, each with its CRLF."""
     head = f"{method} {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n{more}"
     with place.node.network.node.entered():
-        connection = socket.create_connection((plan.LOOPBACK, port), _LONGEST_S)
+        connection = socket.create_connection((plan.LOOPBACK, port), LONGEST_S)
     with connection:
         connection.sendall(f"{head}\r\n".encode())
         received = b"".join(iter(lambda: connection.recv(65536), b"")).decode()

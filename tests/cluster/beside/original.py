@@ -14,10 +14,9 @@ from tests.cluster.beside.asking import ask
 from tests.support.cluster import programs
 from tests.support.cluster.place import Place
 from tests.support.packets.table import NODE_NAME
-from tests.support.waiting import until
+from tests.support.waiting import LONGEST_S, until
 
 _TOOLS = ("iptables", "ip6tables")
-_LONGEST_S = 60.0
 _METRICS = 10249
 _SYNCED = "kubeproxy_sync_proxy_rules_last_timestamp_seconds{"
 
@@ -66,18 +65,18 @@ class Original:
             times = [line.split()[-1] for line in page.splitlines() if line.startswith(_SYNCED)]
             return len(times) == len(Family) and "0" not in times
 
-        until(written, within_s=_LONGEST_S, what="kube-proxy's rules")
+        until(written, within_s=LONGEST_S, what="kube-proxy's rules")
         return self
 
     def stop(self) -> None:
         """Ask it to end, as kubelet does, and wait until it has."""
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=_LONGEST_S)
+        self.process.wait(timeout=LONGEST_S)
 
     def kill(self) -> None:
         """End it, if it still runs."""
         self.process.kill()
-        self.process.wait(timeout=_LONGEST_S)
+        self.process.wait(timeout=LONGEST_S)
 
 
 def _tools(folder: Path, variant: str) -> Path:

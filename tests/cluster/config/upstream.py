@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kproxy.cli import kube_proxy
+from tests.support.waiting import LONGEST_S
 
-_LONGEST_S = 20
 _OTHER_NAMES = {"interfaceNamePrefix": "InterfacePrefix", "bridgeInterface": "InterfaceName"}
 
 
@@ -37,7 +37,7 @@ def theirs(program: Path, folder: Path, words: list[str]) -> Outcome:
 def run(program: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the real kube-proxy and return what it said."""
     return subprocess.run(
-        [program, *words], capture_output=True, text=True, timeout=_LONGEST_S, check=False
+        [program, *words], capture_output=True, text=True, timeout=LONGEST_S, check=False
     )
 
 

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from tests.support.waiting import LONGEST_S
+
 Object = dict[str, Any]
 
 _OF_THE_CLUSTER = frozenset(
@@ -25,7 +27,6 @@ _OF_THE_CLUSTER = frozenset(
         "PriorityClass",
     ]
 )
-_LONGEST_S = 60.0
 MERGE = "application/merge-patch+json"
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML too
 _NAME_OF_OURS = "fieldManager=tests&force=true"
@@ -147,7 +148,7 @@ class Api:
         self, method: str, path: str, content: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes]:
         kept = self._idle.pop() if self._idle else None
-        connection = kept or self.connect(_LONGEST_S)
+        connection = kept or self.connect(LONGEST_S)
         try:
             connection.request(method, path, content, headers)
             response = connection.getresponse()

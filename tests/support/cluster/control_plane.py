@@ -140,6 +140,17 @@ class ControlPlane:
         """Return the API as the bearer of a token sees it, for the caller to close."""
         return Api(self.port, self.identities.context(), token=token)
 
+    def allows(self, token: str, path: str) -> bool:
+        """Say whether the bearer of a token may list a collection by now."""
+        with self.as_token(token) as bearer:
+            try:
+                bearer.list(path)
+            except ApiError as error:
+                if error.status != http.HTTPStatus.FORBIDDEN:
+                    raise
+                return False
+        return True
+
     def seed(self, objects: Iterable[Object]) -> None:
         """Bring very many Services and EndpointSlices into being; see `seed`."""
         seed(self.api, self.etcd_port, objects)
@@ -228,10 +239,9 @@ class ControlPlane:
         """Say whether the API server is ready and has published itself, its last deed at start."""
         try:
             self.api.call("GET", "/readyz")
-            self.api.get(_OWN_SLICE)
+            return bool(self.api.get(_OWN_SLICE).get("endpoints"))
         except (ApiError, OSError, http.client.HTTPException):
             return False
-        return True
 
 
 def _await(condition: Callable[[], bool], program: Background) -> None:

@@ -14,9 +14,11 @@ from tests.support.node.node import Node
 from tests.support.node.proxy import Proxy
 from tests.support.packets.objects import ApiObject
 from tests.support.packets.table import NODE_NAME
+from tests.support.waiting import LONGEST_S, until
 
 API_PORT = 6443
 ACCOUNT = "kube-proxy"
+_SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 # Upstream's own role for the proxy, which every cluster has.
 _BINDING = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -47,13 +49,19 @@ class Place:
         plane.api.apply(_account())
         plane.api.apply(_BINDING)
         plane.api.apply(dict(NODE))
-        self.put_token(plane.service_account_token("kube-system", ACCOUNT))
+        self.token = plane.service_account_token("kube-system", ACCOUNT)
+        until(self.is_allowed, within_s=LONGEST_S, what="the role is in force")
+        self.put_token(self.token)
         self.configure()
 
     @property
     def kubeconfig(self) -> Path:
         """The file that tells the proxy where the API server is."""
         return self.config.with_name("kubeconfig.conf")
+
+    def is_allowed(self) -> bool:
+        """Say whether the API server lets the proxy see what its role says."""
+        return self.plane.allows(self.token, _SLICES)
 
     def put_token(self, token: str) -> None:
         """Let the proxy be who has this token."""

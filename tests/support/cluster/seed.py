@@ -17,9 +17,9 @@ from contextlib import closing
 from itertools import chain
 
 from tests.support.cluster.api import Api, Object
+from tests.support.waiting import LONGEST_S
 
 _CONNECTIONS = 4
-_LONGEST_S = 60.0
 
 _FROM_SERVER = ("creationTimestamp", "generation", "managedFields")
 
@@ -87,7 +87,7 @@ class _Etcd:
 
     def __init__(self, port: int) -> None:
         self._idle = [
-            http.client.HTTPConnection("127.0.0.1", port, timeout=_LONGEST_S)
+            http.client.HTTPConnection("127.0.0.1", port, timeout=LONGEST_S)
             for _ in range(_CONNECTIONS)
         ]
 

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.support.commands import output_of
+from tests.support.waiting import LONGEST_S
 
-_LONGEST_S = 10
 # The shell is in the cgroup before it becomes the command, so nothing of that runs outside.
 _INSIDE = 'echo 0 >"$0" && exec "$@"'
 _numbers = itertools.count()
@@ -26,7 +26,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.bpffs = folder / "bpf"
         self.bpffs.mkdir()
-        output_of("mount", "-t", "bpf", "bpf", self.bpffs, timeout_s=_LONGEST_S)
+        output_of("mount", "-t", "bpf", "bpf", self.bpffs, timeout_s=LONGEST_S)
         self.cgroup = cgroup_root() / f"kproxy-{os.getpid()}-{next(_numbers)}"
         self.cgroup.mkdir()
 
@@ -45,7 +45,7 @@ class Place:
 
     def close(self) -> None:
         """Take both away, and with them every program that is pinned or attached there."""
-        output_of("umount", "--lazy", self.bpffs, timeout_s=_LONGEST_S)
+        output_of("umount", "--lazy", self.bpffs, timeout_s=LONGEST_S)
         self.bpffs.rmdir()
         self.cgroup.rmdir()
 

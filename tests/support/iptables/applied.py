@@ -25,11 +25,12 @@ from kproxy.core.table import (
     Vip,
 )
 from tests.support.commands import output_of
+from tests.support.waiting import LONGEST_S
 
 
 def run(command: str, stdin: str = "") -> str:
     """Run a command in the test's namespace and return what it printed."""
-    return output_of(*command.split(), stdin=stdin, timeout_s=30)
+    return output_of(*command.split(), stdin=stdin, timeout_s=LONGEST_S)
 
 
 def iptables(family: Family, variant: Variant, verb: str = "") -> str:

@@ -24,8 +24,7 @@ from tests.support.net.namespace import Namespace
 from tests.support.net.network import Pods
 from tests.support.net.observed import Observed
 from tests.support.packets.table import Flow
-
-_LONGEST_S = 30
+from tests.support.waiting import LONGEST_S
 
 
 class OnNode(Protocol):
@@ -81,7 +80,7 @@ class IptablesNode:
 
         The rules of a chain keep theirs; that of chains, and of jumps in a chain, means nothing.
         """
-        saved = output_of(program(family, self._variant, "save"), timeout_s=_LONGEST_S)
+        saved = output_of(program(family, self._variant, "save"), timeout_s=LONGEST_S)
         ours = [line.split(" [")[0] for line in saved.splitlines() if "KPROXY-" in line]
         chains = itertools.groupby(sorted(ours, key=_chain), key=_chain)
         rules = [
@@ -89,7 +88,7 @@ class IptablesNode:
             for chain, found in chains
             for line in (found if chain.startswith("KPROXY-") else sorted(found))
         ]
-        sets = output_of("ipset", "list", "-n", timeout_s=_LONGEST_S)
+        sets = output_of("ipset", "list", "-n", timeout_s=LONGEST_S)
         return rules + sorted(sets.splitlines())
 
     def speaking(self, machines: Mapping[str, Namespace]) -> AbstractContextManager[object]:
