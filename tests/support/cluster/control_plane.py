@@ -40,6 +40,8 @@ _OWN_SLICE = {
 # of an API server that is away for a moment.
 _PORTS = range(20000, 30000)
 
+# Longer than anything else: an API server starts for 5 s where nothing else runs.
+_START_S = 2 * LONGEST_S
 _CONTROLLERS = (
     "endpointslice-controller",
     "namespace-controller",
@@ -249,4 +251,4 @@ def _await(condition: Callable[[], bool], program: Background) -> None:
         assert program.is_running(), f"{program.name} ended at its start: {program.said()}"
         return condition()
 
-    until(holds, within_s=LONGEST_S, what=lambda: f"{program.name} is ready: {program.said()}")
+    until(holds, within_s=_START_S, what=lambda: f"{program.name} is ready: {program.said()}")
