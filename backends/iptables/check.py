@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from backends.iptables.driver import parts, trial, variant
+from backends.iptables.driver import parts, trial
+from backends.iptables.driver.ours import OURS
 from backends.iptables.driver.parts import Part
 from backends.iptables.render.rules import TABLES
 from backends.kernel import nft, node
 from backends.kernel.nft import Entrance
-from backends.kernel.xtables import tools
+from backends.kernel.xtables import tools, variant
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError, Finding
@@ -39,7 +40,7 @@ def check(family: Family, *, wanted: Variant | None = None) -> list[Finding]:
     findings = list(tools_found)
     try:
         if any(finding.ok for finding in tools_found):
-            chosen = variant.choose(family, wanted=wanted)
+            chosen = variant.choose(family, OURS, wanted=wanted)
             findings += _variants(family, chosen)
             findings += _tables(family, chosen)
             findings += _parts(family, chosen)

@@ -6,14 +6,16 @@ import contextlib
 import logging
 
 from backends.iptables import check, cleanup
-from backends.iptables.driver import parts, prepare, variant
+from backends.iptables.driver import parts, prepare
 from backends.iptables.driver.backend import IptablesBackend
+from backends.iptables.driver.ours import OURS
 from backends.iptables.options import IptablesOptions
 from backends.iptables.preview import preview
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Feature, Options
 from backends.iptables.withdrawal import FormerVariant
 from backends.kernel.transactions import Transactions
+from backends.kernel.xtables import variant
 from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy.takeover import TakeOver
 from kproxy.core.addresses import Family
@@ -44,7 +46,7 @@ class IptablesPath:
             return prepare.prepare(backend, rules)
 
     def _backend(self, family: Family) -> IptablesBackend:
-        chosen = variant.choose(family, wanted=self._options.variant)
+        chosen = variant.choose(family, OURS, wanted=self._options.variant)
         log.info("%s: writing rules with iptables %s", family.value, chosen.value)
         self._chosen[family] = chosen
         lacking = parts.lacking(family, chosen)

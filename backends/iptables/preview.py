@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from backends.iptables.render.renderer import Renderer
-from backends.iptables.render.restore import RestoreInput, whole_edit
 from backends.iptables.render.rules import ACCOUNTS, TABLES, Options, account_name
 from backends.kernel import sysctl
 from backends.kernel.ipset import MAX_CLIENTS
+from backends.kernel.xtables.restore import RestoreInput, whole_edit
 from backends.kernel.xtables.wording import split_key
 from kproxy.core.image import Changes
 from kproxy.core.table import ForwardingTable

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from backends.iptables import cleanup
 from backends.iptables.driver import localnet
+from backends.iptables.driver.ours import OURS
 from backends.kernel.translated import Departing
+from backends.kernel.xtables import removal
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 
@@ -36,7 +38,8 @@ class FormerVariant:
         The work after the first call is bounded, whatever the kernel tracks. Raises BackendError.
         """
         if self._departing is None:
-            if not cleanup.reduce_variant(self._family, self._variant, _FOR_OPEN_CONNECTIONS):
+            kept = _FOR_OPEN_CONNECTIONS
+            if not removal.reduce(self._family, self._variant, OURS, kept=kept):
                 return True
             self._departing = Departing(self._family)
         return self._departing.ended()

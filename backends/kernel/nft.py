@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 from typing import NamedTuple
 
 from backends.kernel.netlink import (
@@ -84,16 +85,16 @@ def generation() -> int:
         return int.from_bytes(attributes(next(netlink.answers()))[_GENERATION_ID], "big")
 
 
-def chains_digest(family: Family, prefix: str) -> bytes:
-    """Return a digest of the handles and use counts of chains whose names begin with a prefix.
+def chains_digest(family: Family, pattern: bytes) -> bytes:
+    """Return a digest of the handles and use counts of chains whose names begin with a pattern.
 
     A chain's use counts its rules and the jumps to it, so one rule more or less shows in it, and
     a chain that was deleted and made again has another handle. Nothing else of a chain changes.
     """
-    ours = f"\0{prefix}".encode()
+    ours = re.compile(rb"\0" + pattern)
     digest = hashlib.blake2b(digest_size=8)
     for chain in _chains(_PROTOCOL[family]):
-        if ours in chain:
+        if ours.search(chain):
             digest.update(chain)
     return digest.digest()
 

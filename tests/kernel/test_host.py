@@ -162,7 +162,7 @@ def test_the_agent_loads_no_library_that_it_does_not_need():
     """Each of them holds more than 10 MB."""
     program = (
         "import sys, kproxy.cli.run, backends.iptables.path\n"
-        "from backends.iptables.driver.in_process import no_setuptools\n"
+        "from backends.kernel.xtables.in_process import no_setuptools\n"
         "with no_setuptools():\n"
         "    import iptc\n"
         f"print([name for name in {_HEAVY} if name in sys.modules])\n"

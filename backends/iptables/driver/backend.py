@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from backends.iptables.driver import accounting, drift, jumps, localnet, reading
+from backends.iptables.driver import accounting, edits, localnet
 from backends.iptables.driver.counters import RuleCounts, packet_samples
-from backends.iptables.driver.saved import Seen
+from backends.iptables.driver.ours import OURS
 from backends.iptables.driver.sets import AffinitySets
-from backends.iptables.driver.texts import Texts
-from backends.iptables.render import restore
 from backends.iptables.render.renderer import Renderer
-from backends.iptables.render.restore import RestoreInput, TableEdit
-from backends.iptables.render.rules import TABLES
-from backends.kernel import conntrack, nft
+from backends.kernel import conntrack
 from backends.kernel.sysctls import Liberality, Sysctls
 from backends.kernel.transactions import Transactions
-from backends.kernel.xtables import tools
+from backends.kernel.xtables.own_rules import OwnRules
+from backends.kernel.xtables.restore import TableEdit, whole_edit
 from backends.kernel.xtables.tools import Variant
-from backends.kernel.xtables.wording import describe, split_key, sysctl_key
+from backends.kernel.xtables.wording import describe, sysctl_key
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
 from kproxy.core.table import ServicePortKey, TableChanges
 from kproxy.ports.data_path import BackendError, Sample
-
-_MOVES = 3  # of a jump that others overtake; after that its place is theirs to mind
 
 
 class IptablesBackend:
@@ -40,9 +35,13 @@ class IptablesBackend:
         self.family = family
         self.variant = variant
         self._renderer = renderer
-        self._watch = drift.watch(family, variant, transactions)
-        self._chains: set[Key] = set()
-        self._texts = Texts()
+        self._rules = OwnRules(
+            family=family,
+            variant=variant,
+            ours=OURS,
+            source=renderer,
+            transactions=transactions,
+        )
         self._sysctls = Sysctls(family, sysctl_key)
         self._sets = AffinitySets(family, renderer.affinity_set)
         self._liberality = Liberality(family)
@@ -57,13 +56,9 @@ class IptablesBackend:
 
     def observe(self) -> Image:
         """Read back our chains, jumps and ipsets, and the settings that they need."""
-        self._watch.reading()
-        seen = Seen()
-        for table in TABLES:
-            seen.join(self._read(table))
-        self._chains = {key for key in seen.image if split_key(key)[0] in TABLES}
-        sysctls = self._sysctls.observe(guarded=localnet.GUARD in self._chains)
-        return {**seen.image, **self._sets.observe(), **sysctls}
+        rules = self._rules.observe()
+        sysctls = self._sysctls.observe(guarded=localnet.GUARD in rules)
+        return {**rules, **self._sets.observe(), **sysctls}
 
     def commit(self, changes: Changes) -> None:
         """Write the changes: what others refer to first, what nothing refers to any more last.
@@ -71,16 +66,14 @@ class IptablesBackend:
         A packet meets the old answer or the new one at every step. A refusal leaves the steps
         before it done, which the next observation shows.
         """
-        self._watch.writing()
-        self._texts.forget([*changes.put, *changes.drop])
-        self._make_sets(changes.put)
-        if self._renderer.counts and not accounting.FEEDING.isdisjoint(changes.put):
-            accounting.ensure(self.family)
-        if self._sysctls.forwarding in changes.put:
-            self._sysctls.forward()
-        self._commit_tables(changes)
-        self._sets.dropped(changes.drop)
-        self._watch.written()
+        with self._rules.writing(changes):
+            self._make_sets(changes.put)
+            if self._renderer.counts and not accounting.FEEDING.isdisjoint(changes.put):
+                accounting.ensure(self.family)
+            if self._sysctls.forwarding in changes.put:
+                self._sysctls.forward()
+            self._commit_tables(changes)
+            self._sets.dropped(changes.drop)
         self._counts.written(changes.put)
 
     def settle(self) -> None:
@@ -101,7 +94,7 @@ class IptablesBackend:
 
         A missing ipset is not noticed.
         """
-        return self._liberality.disturbed() or self._sysctls.disturbed() or self._watch.disturbed()
+        return self._liberality.disturbed() or self._sysctls.disturbed() or self._rules.disturbed()
 
     def flows(self, wanted: Destinations) -> Iterable[Flow]:
         """Return the UDP flows to `wanted` that the kernel tracks."""
@@ -148,69 +141,29 @@ class IptablesBackend:
                 return
             self._renderer.can_remember(key)
 
-    def _read(self, table: str) -> Seen:
-        how = reading.reader(self.family, self.variant, table)
-        if how is None:
-            return Seen()
-        seen = reading.read(how, self.family, table)
-        self._texts.compare(table, how, seen)
-        return seen
-
     def _commit_tables(self, changes: Changes) -> None:
         """Write both tables.
 
         filter decides over what nat did not translate. So it first gets the new verdicts beside
         the old ones, then nat changes, then the old verdicts go.
         """
-        nat = restore.whole_edit("nat", changes)
-        before = restore.whole_edit("filter", changes)
+        nat = whole_edit("nat", changes)
+        before = whole_edit("filter", changes)
         after = TableEdit("filter")
         if nat and before:
-            before, after = restore.split_edit(before, self._chains)
+            before, after = edits.split_edit(before, self._rules.chains)
         if self._sysctls.localnet in changes.drop:
             localnet.close(self.family, self.variant)
             self._sysctls.localnet_closed()
-        self._restore(before)
+        self._rules.write(before)
         if self._sysctls.localnet in changes.put:
             self._sysctls.open_localnet()
         for step in self._steps(nat, changes):
-            self._restore(step)
-        self._restore(after)
+            self._rules.write(step)
+        self._rules.write(after)
 
     def _steps(self, edit: TableEdit, changes: Changes) -> Iterable[TableEdit]:
         """Return the steps of a change: one in legacy, where each reads and writes all rules."""
         if self.variant is Variant.LEGACY:
             return [edit]
-        return restore.split_fill(edit, changes.put, self._chains, self._renderer.owner)
-
-    def _restore(self, edit: TableEdit) -> None:
-        """Write one table's changes."""
-        if not edit:
-            return
-        self._write(edit)
-        if edit.table == "filter":
-            self._put_behind_engines(edit)
-
-    def _put_behind_engines(self, edit: TableEdit) -> None:
-        """Move those new jumps that came to stand before an engine's, made at the same moment."""
-        for _ in range(_MOVES if edit.insert_jumps else 0):
-            keys = jumps.overtaken(self.family, self.variant, edit)
-            if not keys:
-                return
-            self._write(TableEdit(edit.table, insert_jumps=keys, delete_jumps=keys))
-
-    def _write(self, edit: TableEdit) -> None:
-        renderer = self._renderer
-        plan = jumps.plan(self.family, self.variant, edit)
-        text = RestoreInput(edit, renderer.chain, renderer.jump, plan.old, plan.numbers)
-        self._remove_jumps(plan.before)
-        with self._watch.transaction():
-            tools.restore(self.family, self.variant, text)
-        self._remove_jumps(plan.after)
-        self._chains.update(edit.write)
-        self._chains.difference_update(edit.remove)
-
-    def _remove_jumps(self, edit: nft.Edit) -> None:
-        if edit:
-            with self._watch.transaction():
-                edit.commit()
+        return edits.split_fill(edit, changes.put, self._rules.chains, self._renderer.owner)

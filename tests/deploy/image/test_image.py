@@ -27,7 +27,7 @@ from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import exec_provider, incluster_config, kube_config
 from pyroute2 import IPRoute, IPVS
-from backends.iptables.driver import in_process
+from backends.kernel.xtables import in_process
 assert in_process.available(), "python-iptables does not find its libraries"
 """
 _PROGRAMS = """

@@ -4,8 +4,9 @@ import pytest
 
 from backends.iptables import check as checks
 from backends.iptables.cleanup import clean_up
-from backends.iptables.driver import variant as variants
+from backends.iptables.driver.ours import OURS
 from backends.kernel import nft
+from backends.kernel.xtables import variant as variants
 from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy.takeover import remove_kube_proxy
 from kproxy.core.addresses import Family
@@ -121,7 +122,7 @@ def test_our_rules_come_stay_and_go_beside_it(before, family):
     node.apply(shop(family))
     assert node.observed() == node.want
     assert not Applied(family, Variant.NF_TABLES).apply(shop(family))
-    assert variants.choose(family) is Variant.NF_TABLES
+    assert variants.choose(family, OURS) is Variant.NF_TABLES
     assert all(each.ok for each in checks.check(family) if each.subject.startswith("table "))
     assert clean_up(family) > 20
     assert "KPROXY" not in run("nft list ruleset").replace("KPROXY-NOT-OURS", "")
@@ -135,7 +136,7 @@ def test_kube_proxys_rules_go_and_kubelets_hint_is_found_beside_it(before, famil
     kubelets = run("nft list ruleset")
     node.restore(kube_proxy.iptables_mode(family))
     Applied(family, Variant.LEGACY).restore("*filter\n-A INPUT -p udp -j ACCEPT\nCOMMIT\n")
-    assert variants.choose(family) is Variant.NF_TABLES
+    assert variants.choose(family, OURS) is Variant.NF_TABLES
     assert set(variants.in_use(family)) == set(Variant)
     assert remove_kube_proxy(family) == 20 + 12
     assert added(kubelets, run("nft list ruleset")) <= set(EMPTY)
@@ -161,7 +162,7 @@ def test_native_rules_do_not_tell_which_iptables_others_use(namespace, family):
     load(family, BASES)
     load(family, "add rule FAMILY filter FORWARD udp dport 9 accept\n" * 5)
     Applied(family, Variant.LEGACY).restore("*filter\n-A INPUT -p udp -j ACCEPT\nCOMMIT\n")
-    assert variants.choose(family) is Variant.LEGACY
+    assert variants.choose(family, OURS) is Variant.LEGACY
     assert variants.in_use(family) == [Variant.LEGACY]
 
 

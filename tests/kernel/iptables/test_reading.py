@@ -5,11 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backends.iptables.driver import in_process, reading, saved
-from backends.iptables.driver.reading import Reader
-from backends.iptables.driver.saved import ALTERED, Unreadable, parse
-from backends.iptables.render.rules import TABLES
-from backends.kernel.xtables import legacy, tools
+from backends.iptables.driver.ours import OURS as IPTABLES
+from backends.kernel.xtables import in_process, legacy, reading, saved, tools
+from backends.kernel.xtables.reading import Reader
+from backends.kernel.xtables.saved import ALTERED, Unreadable
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from tests.support.iptables.applied import Applied, service_port, shop
@@ -34,7 +33,7 @@ COMMIT
 
 
 def parsed(text: bytes, table: str = "nat") -> saved.Seen:
-    return parse(table, text.splitlines(keepends=True))
+    return saved.parse(table, text.splitlines(keepends=True), IPTABLES)
 
 
 def test_chains_and_jumps_are_told_by_their_comments():
@@ -90,8 +89,12 @@ def test_a_rewritten_rule_changes_the_hash_and_a_counter_does_not():
     assert {key for key in before if before[key] != after[key]} == {"nat/KPROXY-A"}
 
 
+def read(how, family, table) -> saved.Seen:
+    return reading.read(how, family=family, table=table, ours=IPTABLES)
+
+
 def both(family, table) -> list[saved.Seen]:
-    return [reading.read(how, family, table) for how in (Reader.IN_PROCESS, Reader.SAVE)]
+    return [read(how, family, table) for how in (Reader.IN_PROCESS, Reader.SAVE)]
 
 
 EDITS = [
@@ -125,8 +128,8 @@ def test_netlink_tells_the_same_as_iptables_nft_save(namespace, family, edit):
     node.apply(shop(family))
     node.iptables(edit)
     for table in ("filter", "nat"):
-        ours = reading.read(Reader.NETLINK, family, table)
-        printed = saved.parse(table, tools.save(family, Variant.NF_TABLES, table))
+        ours = read(Reader.NETLINK, family, table)
+        printed = saved.parse(table, tools.save(family, Variant.NF_TABLES, table), IPTABLES)
         assert ours.image == printed.image
         assert ours.texts.keys() == printed.texts.keys()
 
@@ -137,20 +140,20 @@ def test_a_chain_that_fills_several_answers_of_the_kernel_is_read_whole(namespac
     rules[0] += " -m comment --comment kp:ab:1999"
     text = "\n".join(["*nat", ":KPROXY-LONG - [0:0]", *rules, "COMMIT", ""])
     Applied(family, Variant.NF_TABLES).restore(text)
-    assert reading.read(Reader.NETLINK, family, "nat").image == {"nat/KPROXY-LONG": b"ab:1999"}
+    assert read(Reader.NETLINK, family, "nat").image == {"nat/KPROXY-LONG": b"ab:1999"}
 
 
 @pytest.mark.kernel
 def test_hashes_in_process_depend_on_our_rules_alone(namespace, family):
     node = Applied(family, Variant.LEGACY)
     node.apply(shop(family))
-    before = reading.read(Reader.IN_PROCESS, family, "nat").texts
+    before = read(Reader.IN_PROCESS, family, "nat").texts
     node.iptables("-t nat -I PREROUTING -p tcp -j ACCEPT")  # moves every offset and mark
     node.iptables("-t nat -D POSTROUTING 1")
-    after = reading.read(Reader.IN_PROCESS, family, "nat").texts
+    after = read(Reader.IN_PROCESS, family, "nat").texts
     assert {**before, **after} == before
     node.iptables("-t nat -R KPROXY-SERVICES 2 -p tcp -j RETURN")
-    rewritten = reading.read(Reader.IN_PROCESS, family, "nat").texts
+    rewritten = read(Reader.IN_PROCESS, family, "nat").texts
     assert rewritten["nat/KPROXY-SERVICES"] != after["nat/KPROXY-SERVICES"]
 
 
@@ -189,12 +192,14 @@ def test_both_families_read_in_process_at_the_same_time(namespace):
         node.apply(shop(node.family))
     begin = threading.Barrier(len(nodes))
 
+    def images(family):
+        return [in_process.read(family, table, IPTABLES).image for table in IPTABLES.tables]
+
     def read(family):
         begin.wait(60)
-        return [in_process.read(family, table).image for _ in range(50) for table in TABLES]
+        return [image for _ in range(50) for image in images(family)]
 
     with ThreadPoolExecutor(len(nodes)) as threads:
         found = list(threads.map(read, Family))
-    for family, images in zip(Family, found, strict=True):
-        alone = [in_process.read(family, table).image for table in TABLES]
-        assert images == alone * 50
+    for family, seen in zip(Family, found, strict=True):
+        assert seen == images(family) * 50

@@ -2,14 +2,9 @@
 
 import pytest
 
-from backends.iptables.render.restore import (
-    RestoreInput,
-    TableEdit,
-    split_edit,
-    split_fill,
-    whole_edit,
-)
+from backends.iptables.driver.edits import split_edit, split_fill
 from backends.kernel.xtables import tools
+from backends.kernel.xtables.restore import RestoreInput, TableEdit, whole_edit
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.image import Changes
 from kproxy.core.table import TableChanges

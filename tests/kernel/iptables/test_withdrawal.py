@@ -4,11 +4,12 @@ import contextlib
 
 import pytest
 
-from backends.iptables.driver.variant import choose
+from backends.iptables.driver.ours import OURS
 from backends.iptables.withdrawal import FormerVariant
 from backends.kernel import sysctl as node_settings
 from backends.kernel.xtables import rulesets
 from backends.kernel.xtables.tools import Variant
+from backends.kernel.xtables.variant import choose
 from kproxy.core.addresses import Family
 from tests.kernel.iptables.test_cleanup import FOREIGN, load
 from tests.support.iptables.applied import Applied, saved, shop
@@ -84,7 +85,7 @@ def test_a_start_that_chooses_by_itself_stays_with_the_variant_in_use(node, othe
     node.apply(shop(node.family))
     Applied(node.family, other).apply(shop(node.family))
     FormerVariant(node.family, node.variant).withdraw()
-    assert choose(node.family) is other
+    assert choose(node.family, OURS) is other
 
 
 def test_asking_makes_no_table(namespace, family, variant):

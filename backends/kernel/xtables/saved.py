@@ -11,17 +11,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from backends.iptables.render.rules import CHAIN_PREFIX
+from backends.kernel.xtables.ours import Ours
 from backends.kernel.xtables.wording import chain_key, jump_key
 from kproxy.core.image import Key
 
 ALTERED = b"altered"
 """The value of an object that is ours by name, and whose content is not what we wrote."""
 
-_OURS = CHAIN_PREFIX.encode()
-_RULE_OF_OURS = b"-A " + _OURS
 _FINGERPRINT = re.compile(rb'--comment "?kp:([0-9a-z]+:[0-9]+)"?(?: |$)')
-_TARGET = re.compile(rb" -[jg] (" + re.escape(_OURS) + rb"[^\s\"]+)$")
 
 
 class Unreadable(Exception):
@@ -66,13 +63,13 @@ def _hash(text: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
-def parse(table: str, lines: Iterable[bytes]) -> Seen:
+def parse(table: str, lines: Iterable[bytes], ours: Ours) -> Seen:
     """Return what is ours in the output of `iptables-save -t table`.
 
     Raises Unreadable unless the output is the whole table. iptables-nft-save prints nothing but
     a remark, and exits with 0, if a table holds a rule that it cannot express.
     """
-    reader = _Reader(table)
+    reader = _Reader(table, ours)
     for line in lines:
         reader.take(line)
     return reader.result()
@@ -81,8 +78,11 @@ def parse(table: str, lines: Iterable[bytes]) -> Seen:
 class _Reader:
     """Takes lines one by one; keeps no more than one chain's text."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, ours: Ours) -> None:
         self._table = table
+        self._name_of_ours = re.compile(ours.pattern)
+        self._rule_of_ours = re.compile(b"-A " + ours.pattern)
+        self._jump = re.compile(rb" -[jg] (" + ours.pattern + rb"[^\s\"]+)$")
         self._seen = Seen()
         self._built_in: set[bytes] = set()
         self._declared: set[Key] = set()
@@ -94,7 +94,7 @@ class _Reader:
     def take(self, line: bytes) -> None:
         if line.startswith(self._prefix):
             self._rules.append(line)
-        elif line.startswith(_RULE_OF_OURS):
+        elif self._rule_of_ours.match(line):
             self._close_chain()
             self._prefix = b"-A " + line.split(maxsplit=2)[1] + b" "
             self._rules.append(line)
@@ -134,11 +134,11 @@ class _Reader:
         name, policy, *_ = line[1:].split()
         if policy != b"-":
             self._built_in.add(name)
-        elif name.startswith(_OURS):
+        elif self._name_of_ours.match(name):
             self._declared.add(chain_key(self._table, name.decode(errors="replace")))
 
     def _take_foreign_rule(self, line: bytes) -> None:
-        found = _TARGET.search(line)
+        found = self._jump.search(line)
         if found is None:
             return
         _, base, spec = line.split(b" ", 2)

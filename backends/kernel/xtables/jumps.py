@@ -6,29 +6,15 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from backends.iptables.render.restore import TableEdit
-from backends.iptables.render.rules import CHAIN_PREFIX
 from backends.kernel import nft
 from backends.kernel.xtables import placement, rulesets
+from backends.kernel.xtables.ours import ANY_OF_OURS, Ours
+from backends.kernel.xtables.restore import TableEdit
 from backends.kernel.xtables.rulesets import BaseRule, Table
 from backends.kernel.xtables.tools import Variant
 from backends.kernel.xtables.wording import split_key
-from backends.kube_proxy.chains import is_kube_proxys
 from kproxy.core.addresses import Family
 from kproxy.core.image import Key
-
-# What each chain of ours is in the place of. The guard of loopback is in that of kubelet's, which
-# is no hint: whoever wrote the jump to it, kube-proxy's jumps tell the place better.
-_IN_THE_PLACE_OF = {
-    "KPROXY-SERVICES": ("KUBE-SERVICES",),
-    "KPROXY-POSTROUTING": ("KUBE-POSTROUTING",),
-    "KPROXY-FORWARD": ("KUBE-FORWARD",),
-    "KPROXY-HEALTH": ("KUBE-NODEPORTS", "KUBE-NODE-PORT"),
-    "KPROXY-FILTER": (
-        *("KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"),
-        *("KUBE-IPVS-FILTER", "KUBE-IPVS-OUT-FILTER"),
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +32,7 @@ class Plan:
     after: nft.Edit
 
 
-def plan(family: Family, variant: Variant, edit: TableEdit) -> Plan:
+def plan(edit: TableEdit, *, family: Family, variant: Variant, ours: Ours) -> Plan:
     """Look at the built-in chains of an edit and say how its jumps come and go.
 
     A new jump goes where kube-proxy's stands, else behind the jumps of policy engines, or where
@@ -61,17 +47,19 @@ def plan(family: Family, variant: Variant, edit: TableEdit) -> Plan:
         old = {key: _copies(table, key) for key in edit.delete_jumps}
         if variant is Variant.LEGACY:
             texts = {key: [str(rule.identity) for rule in rules] for key, rules in old.items()}
-            return Plan(_numbers(table, edit.insert_jumps, old.values()), texts, before, after)
+            new = _numbers(table, ours, edit.insert_jumps, ending=old.values())
+            return Plan(new, texts, before, after)
         # No restore can delete a rule beside such that iptables does not understand. A jump is
         # replaced after the new one is there, and goes before the chain to which it leads.
         ending = [rules for key, rules in old.items() if key not in edit.insert_jumps]
         for rules in old.values():
             for rule in rules:
                 rulesets.delete(before if rules in ending else after, edit.table, rule)
-        return Plan(_numbers(table, edit.insert_jumps, ending), {}, before, after)
+        new = _numbers(table, ours, edit.insert_jumps, ending=ending)
+        return Plan(new, {}, before, after)
 
 
-def overtaken(family: Family, variant: Variant, edit: TableEdit) -> list[Key]:
+def overtaken(edit: TableEdit, *, family: Family, variant: Variant, ours: Ours) -> list[Key]:
     """Return which new jumps of an edit do not stand where they would be put now.
 
     That is what becomes of them if a policy engine makes its jump between our look and our write.
@@ -86,7 +74,7 @@ def overtaken(family: Family, variant: Variant, edit: TableEdit) -> list[Key]:
             _, _, base, chain = split_key(key)
             rules = table.built_in.get(base, ())
             targets = [rule.step.chain for rule in rules]
-            if chain in targets and targets.index(chain) < _place(table, rules, chain):
+            if chain in targets and targets.index(chain) < _place(table, ours, base, chain):
                 found.append(key)
         return found
 
@@ -98,7 +86,11 @@ def _copies(table: Table | None, key: Key) -> list[BaseRule]:
 
 
 def _numbers(
-    table: Table | None, keys: Collection[Key], ending: Iterable[Collection[BaseRule]]
+    table: Table | None,
+    ours: Ours,
+    keys: Collection[Key],
+    *,
+    ending: Iterable[Collection[BaseRule]],
 ) -> dict[Key, int]:
     """Return the rule numbers for new jumps, inserted one after the other when `ending` is gone."""
     gone = list(itertools.chain.from_iterable(ending))
@@ -107,7 +99,7 @@ def _numbers(
     for key in keys:
         _, _, base, chain = split_key(key)
         rules = table.built_in.get(base, ()) if table is not None else ()
-        place = _place(table, rules, chain) if table is not None else 0
+        place = _place(table, ours, base, chain) if table is not None else 0
         staying = sum(rule not in gone for rule in rules[:place])
         earlier = inserted.setdefault(base, [])
         numbers[key] = 1 + staying + sum(other < place for other in earlier)
@@ -115,16 +107,17 @@ def _numbers(
     return numbers
 
 
-def _place(table: Table, rules: Sequence[BaseRule], chain: str) -> int:
+def _place(table: Table, ours: Ours, base: str, chain: str) -> int:
     """Return before which of a built-in chain's rules a jump of ours goes."""
+    rules = table.built_in.get(base, ())
     targets = [rule.step.chain for rule in rules]
-    predecessors = _IN_THE_PLACE_OF.get(chain) or tuple(filter(is_kube_proxys, targets))
+    predecessors = ours.in_the_place_of.get(chain) or tuple(filter(ours.kube_proxys, targets))
     for place, target in enumerate(targets):
         if target in predecessors:
             return place
-    place = placement.leading([rule.step for rule in rules], table.steps, _counts_for_nothing)
+
+    def counts_for_nothing(target: str) -> bool:
+        return target.startswith(ANY_OF_OURS) or ours.kube_proxys(target)
+
+    place = placement.leading([rule.step for rule in rules], table.steps, counts_for_nothing)
     return max(place, targets.index(chain)) if targets.count(chain) == 1 else place
-
-
-def _counts_for_nothing(chain: str) -> bool:
-    return chain.startswith(CHAIN_PREFIX) or is_kube_proxys(chain)

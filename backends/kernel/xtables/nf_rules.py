@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import struct
 
-from backends.iptables.driver.saved import ALTERED, Seen
-from backends.iptables.render.rules import CHAIN_PREFIX
 from backends.kernel import nft
 from backends.kernel.netlink import Netlink
 from backends.kernel.nft import Rule, RuleReader
+from backends.kernel.xtables.ours import Ours
+from backends.kernel.xtables.saved import ALTERED, Seen
 from backends.kernel.xtables.wording import COMMENT_PREFIX, chain_key, jump_key
 from kproxy.core.addresses import Family
 
@@ -26,13 +26,7 @@ def _header(size: int, kind: int) -> bytes:
 
 
 # NFTA_VERDICT_CODE is NFT_JUMP (-3) or NFT_GOTO (-4), NFTA_VERDICT_CHAIN follows.
-_JUMP = re.compile(
-    _header(4, 1)
-    + rb"\xff\xff\xff[\xfd\xfc]..\x02\0("
-    + re.escape(CHAIN_PREFIX.encode())
-    + rb"[^\0]+)\0",
-    re.DOTALL,
-)
+_LEADING = _header(4, 1) + rb"\xff\xff\xff[\xfd\xfc]..\x02\0"
 
 # The expression "counter", with NFTA_COUNTER_BYTES and NFTA_COUNTER_PACKETS.
 _COUNTER_NAME = b"counter\0"
@@ -41,17 +35,21 @@ _COUNTER = re.compile(
 )
 
 
-def read(family: Family, table: str) -> Seen:
+def read(family: Family, table: str, ours: Ours) -> Seen:
     """Return what is ours in a table. Raises BackendError."""
     seen = Seen()
+    jump = re.compile(_LEADING + b"(" + ours.pattern + rb"[^\0]+)\0", re.DOTALL)
     with Netlink(f"reading the nf_tables table {table}") as netlink:
         reader = RuleReader(family, netlink)
         for chain in nft.chains(family):
             if chain.table != table:
                 continue
             if chain.base:
-                _take_jumps(seen, table, chain.name, reader.rules(table, chain.name))
-            elif chain.name.startswith(CHAIN_PREFIX):
+                for rule in reader.rules(table, chain.name):
+                    if found := jump.search(rule.content):
+                        key = jump_key(table, chain.name, found[1].decode(errors="replace"))
+                        seen.add_jump(key, _fingerprint(rule), _lasting(rule))
+            elif ours.has(chain.name):
                 _take_chain(seen, table, chain.name, reader.rules(table, chain.name))
     return seen
 
@@ -63,14 +61,6 @@ def _take_chain(seen: Seen, table: str, name: str, rules: list[Rule]) -> None:
         seen.add_chain(key, len(rules), _fingerprint(rules[0]), content)
     else:
         seen.image[key] = ALTERED
-
-
-def _take_jumps(seen: Seen, table: str, base: str, rules: list[Rule]) -> None:
-    for rule in rules:
-        jump = _JUMP.search(rule.content)
-        if jump is not None:
-            key = jump_key(table, base, jump[1].decode(errors="replace"))
-            seen.add_jump(key, _fingerprint(rule), _lasting(rule))
 
 
 def _fingerprint(rule: Rule) -> bytes | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from backends.iptables.render.rules import CHAIN_PREFIX, TABLES
 from backends.kernel import nft
 from backends.kernel.transactions import Transactions, TransactionWatch
 from backends.kernel.xtables import legacy
+from backends.kernel.xtables.ours import Ours
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 
@@ -36,11 +37,13 @@ class DriftDetector(Protocol):
         """Say whether others may have changed something since."""
 
 
-def watch(family: Family, variant: Variant, transactions: Transactions) -> DriftDetector:
+def watch(
+    *, family: Family, variant: Variant, ours: Ours, transactions: Transactions
+) -> DriftDetector:
     """Return the watch for a variant; `transactions` are those of all families."""
     if variant is Variant.LEGACY:
-        return _LegacyWatch(family)
-    return TransactionWatch(transactions, lambda: nft.chains_digest(family, CHAIN_PREFIX))
+        return _LegacyWatch(family, ours.tables)
+    return TransactionWatch(transactions, lambda: nft.chains_digest(family, ours.pattern))
 
 
 class _LegacyWatch:
@@ -50,8 +53,9 @@ class _LegacyWatch:
     until the next full reading.
     """
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, tables: Iterable[str]) -> None:
         self._family = family
+        self._tables = tables
         self._last: list[legacy.Info | None] | None = None  # None: nothing is trusted
         self._trusted_before_writing = False
 
@@ -72,4 +76,4 @@ class _LegacyWatch:
         return self._last is None or self._last != self._infos()
 
     def _infos(self) -> list[legacy.Info | None]:
-        return [legacy.info(self._family, table) for table in TABLES]
+        return [legacy.info(self._family, table) for table in self._tables]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from backends.iptables.render.rules import CHAIN_PREFIX
 from backends.kernel.xtables import rulesets, tools
+from backends.kernel.xtables.ours import Ours
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 
@@ -13,7 +13,7 @@ from kproxy.core.addresses import Family
 _KUBELETS_CHAINS = frozenset({"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"})
 
 
-def choose(family: Family, *, wanted: Variant | None = None) -> Variant:
+def choose(family: Family, ours: Ours, *, wanted: Variant | None = None) -> Variant:
     """Return the variant to use for a family: `wanted`, if there is one.
 
     Else it is the variant that holds our chains; else the one where kubelet left its hint; else
@@ -23,7 +23,7 @@ def choose(family: Family, *, wanted: Variant | None = None) -> Variant:
     if wanted is not None:
         return wanted
     other = Family.IPV6 if family is Family.IPV4 else Family.IPV4
-    return _by_rules(family) or _by_rules(other) or _default(family)
+    return _by_rules(family, ours) or _by_rules(other, ours) or _default(family)
 
 
 def in_use(family: Family) -> list[Variant]:
@@ -31,10 +31,10 @@ def in_use(family: Family) -> list[Variant]:
     return [variant for variant in Variant if rulesets.count_rules(family, variant)]
 
 
-def _by_rules(family: Family) -> Variant | None:
+def _by_rules(family: Family, ours: Ours) -> Variant | None:
     names = {variant: rulesets.chain_names(family, variant) for variant in Variant}
-    for score in (_our_chains, _kubelets_chains):
-        if best := _best({variant: score(found) for variant, found in names.items()}):
+    for counted in (ours.has, _KUBELETS_CHAINS.__contains__):
+        if best := _best({variant: sum(map(counted, names[variant])) for variant in Variant}):
             return best
     return _best({variant: rulesets.count_rules(family, variant) for variant in Variant})
 
@@ -43,14 +43,6 @@ def _best(scores: Mapping[Variant, int]) -> Variant | None:
     """Return the variant with the highest score, if no other has the same."""
     best = max(scores, key=scores.__getitem__)
     return best if list(scores.values()).count(scores[best]) == 1 else None
-
-
-def _our_chains(names: Iterable[str]) -> int:
-    return sum(name.startswith(CHAIN_PREFIX) for name in names)
-
-
-def _kubelets_chains(names: Iterable[str]) -> int:
-    return sum(name in _KUBELETS_CHAINS for name in names)
 
 
 def _default(family: Family) -> Variant:

@@ -18,8 +18,8 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from backends.iptables.driver.saved import ALTERED, Seen
-from backends.iptables.render.rules import CHAIN_PREFIX
+from backends.kernel.xtables.ours import Ours
+from backends.kernel.xtables.saved import ALTERED, Seen
 from backends.kernel.xtables.wording import COMMENT_PREFIX, chain_key, jump_key
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
@@ -63,7 +63,7 @@ def available() -> bool:
     return True
 
 
-def read(family: Family, table: str) -> Seen:
+def read(family: Family, table: str, ours: Ours) -> Seen:
     """Return what is ours in a table that exists (asking for any other one creates it).
 
     Only if `available`. Raises BackendError.
@@ -79,7 +79,7 @@ def read(family: Family, table: str) -> Seen:
             doing = f"reading the legacy table {table}"
             raise BackendError(doing, str(error), transient=True) from error
         try:
-            return _read(handle, table)
+            return _read(handle, table, ours)
         finally:
             handle.close()
 
@@ -101,15 +101,15 @@ def no_setuptools() -> Iterator[None]:
             del sys.modules["distutils"]
 
 
-def _read(handle: _Table, table: str) -> Seen:
+def _read(handle: _Table, table: str, ours: Ours) -> Seen:
     seen = Seen()
     for name in [chain.name for chain in handle.chains]:
         entries = _entries(handle, name)
-        if name.startswith(CHAIN_PREFIX):
+        if ours.has(name):
             _take_chain(seen, table, name, list(entries))
         elif handle.builtin_chain(name):
             for content, target, fingerprint in entries:
-                if target.startswith(CHAIN_PREFIX):
+                if ours.has(target):
                     seen.add_jump(jump_key(table, name, target), fingerprint, content)
     return seen
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from backends.iptables.driver.reading import Reader
-from backends.iptables.driver.saved import ALTERED, Seen
+from backends.kernel.xtables.reading import Reader
+from backends.kernel.xtables.saved import ALTERED, Seen
 from kproxy.core.image import Key
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 
-from backends.iptables.driver import in_process, nf_rules, saved
-from backends.iptables.driver.saved import Seen
-from backends.kernel.xtables import legacy, tools
+from backends.kernel.xtables import in_process, legacy, nf_rules, saved, tools
+from backends.kernel.xtables.ours import Ours
+from backends.kernel.xtables.saved import Seen
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
@@ -35,14 +35,14 @@ def reader(family: Family, variant: Variant, table: str) -> Reader | None:
     return Reader.IN_PROCESS if small and in_process.available() else Reader.SAVE
 
 
-def read(how: Reader, family: Family, table: str) -> Seen:
+def read(how: Reader, *, family: Family, table: str, ours: Ours) -> Seen:
     """Return what is ours in a table. Raises BackendError."""
     if how is Reader.IN_PROCESS:
-        return in_process.read(family, table)
+        return in_process.read(family, table, ours)
     if how is Reader.NETLINK:
-        return nf_rules.read(family, table)
+        return nf_rules.read(family, table, ours)
     try:
-        return saved.parse(table, tools.save(family, Variant.LEGACY, table))
+        return saved.parse(table, tools.save(family, Variant.LEGACY, table), ours)
     except saved.Unreadable as unreadable:
         doing = f"reading the legacy table {table}"
         raise BackendError(doing, str(unreadable), transient=True) from unreadable
