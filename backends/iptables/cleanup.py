@@ -18,7 +18,7 @@ def clean_up(family: Family) -> int:
     Forwarding stays on: see `backends.kernel.sysctls`.
     """
     removed = rulesets.in_both(lambda variant: clean_up_variant(family, variant))
-    removed += ipset.destroy(ipset.observe(SET_PREFIX, family))
+    removed += ipset.destroy(ipset.observe(SET_PREFIX[family], family))
     return removed + accounting.remove(family)
 
 

@@ -8,6 +8,7 @@ from backends.kube_proxy.chains import is_kube_proxys
 
 OURS = Ours(
     prefix=CHAIN_PREFIX,
+    spared=(f"{CHAIN_PREFIX}IPVS-",),
     tables=TABLES,
     kube_proxys=is_kube_proxys,
     # The guard of loopback is in the place of kubelet's, which is no hint: whoever wrote the jump

@@ -44,7 +44,7 @@ class AffinitySets:
 
     def observe(self) -> dict[Key, bytes]:
         """Return the image of the wanted sets that exist. Raises BackendError."""
-        found = ipset.observe(SET_PREFIX, self._family)
+        found = ipset.observe(SET_PREFIX[self._family], self._family)
         self._unwanted = found.keys() - self._wanted
         self._try_again()
         return {set_key(name): shape for name, shape in found.items() if name in self._wanted}

@@ -13,8 +13,10 @@ from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 
 CHAIN_PREFIX = "KPROXY-"
-SET_PREFIX = "kproxy-"
 TABLES = ("filter", "nat")
+
+SET_PREFIX = {Family.IPV4: "kproxy-4-", Family.IPV6: "kproxy-6-"}
+"""How the names of ipsets and counters begin: both families share one namespace."""
 
 # The chains that refuse whatever else goes to a clusterIP.
 CLUSTER_IP_CHAINS = ("KPROXY-CLUSTERIPS", "KPROXY-FC-")
@@ -123,13 +125,13 @@ def chain_name(kind: str, *identity: str) -> str:
 
 
 def set_name(family: Family, *identity: str) -> str:
-    """Return an ipset name (31 characters at most); both families share one namespace."""
-    return f"{SET_PREFIX}{'4' if family is Family.IPV4 else '6'}-{_digest(identity, 20)}"
+    """Return an ipset name, of 31 characters at most."""
+    return f"{SET_PREFIX[family]}{_digest(identity, 20)}"
 
 
 def account_name(family: Family, account: Account) -> str:
-    """Return a counter's name (31 characters at most); both families share one namespace."""
-    return f"{SET_PREFIX}{'4' if family is Family.IPV4 else '6'}-{account.value}"
+    """Return a counter's name, of 31 characters at most."""
+    return f"{SET_PREFIX[family]}{account.value}"
 
 
 def counting(family: Family, account: Account) -> str:
