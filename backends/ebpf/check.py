@@ -45,8 +45,7 @@ def check(family: Family, options: EbpfOptions) -> list[Finding]:
 
 def _kernel(release: str) -> Finding:
     subject = "kernel >= {}.{}".format(*_OLDEST)
-    found = re.match(r"(\d+)\.(\d+)", release)
-    if found is not None and (int(found[1]), int(found[2])) >= _OLDEST:
+    if node.kernel_version(release) >= _OLDEST:
         return Finding(subject, True, release)
     return Finding(subject, False, release, "boot a newer kernel")
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 
 from backends.kernel import sysctl
 from backends.kernel.netlink import AF
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import Finding
+
+
+def kernel_version(release: str) -> tuple[int, int]:
+    """Return the version in the name of a kernel, (0, 0) if there is none."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def forwarding(family: Family) -> Finding:

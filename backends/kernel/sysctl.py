@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from kproxy.core.addresses import Family
@@ -13,7 +14,6 @@ _FORWARDING = {
     Family.IPV4: "net/ipv4/ip_forward",
     Family.IPV6: "net/ipv6/conf/all/forwarding",
 }
-_ROUTE_LOCALNET = "net/ipv4/conf/all/route_localnet"
 _LOCAL_PORTS = "net/ipv4/ip_local_port_range"  # holds for IPv6 too
 _DEFAULT_LOCAL_PORTS = (32768, 60999)
 LOOPBACK_SETTINGS = ("accept_local", "route_localnet")
@@ -26,6 +26,57 @@ TCP_LIBERAL = _SYSCTL / "net/netfilter/nf_conntrack_tcp_be_liberal"
 _UNLESS_FORWARDING = "1"
 _ALSO_FORWARDING = "2"
 _NO_INTERFACES = frozenset({"all", "default"})
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting by its file below /proc/sys, and the value that is wanted of it."""
+
+    file: str
+    value: str
+
+    @property
+    def name(self) -> str:
+        """What sysctl(8) calls it."""
+        return _sysctl_name(self.file)
+
+    def holds(self) -> bool:
+        """Say whether it has the value."""
+        return _read(self.file) == self.value
+
+    def put(self) -> None:
+        """Give it the value. Raises BackendError."""
+        if not self.holds():
+            _write(self.file, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """That the node forwards packets of a family."""
+
+    family: Family
+
+    @property
+    def name(self) -> str:
+        """What sysctl(8) calls it."""
+        return forwarding_name(self.family)
+
+    @property
+    def value(self) -> str:
+        """What is wanted of it."""
+        return "1"
+
+    def holds(self) -> bool:
+        """Say whether it forwards."""
+        return forwards(self.family)
+
+    def put(self) -> None:
+        """Make it forward. Raises BackendError."""
+        forward(self.family)
+
+
+LOCALNET = Setting("net/ipv4/conf/all/route_localnet", "1")
+"""That packets from other hosts may name loopback addresses, which needs a guard."""
 
 
 def forwards(family: Family) -> bool:
@@ -49,7 +100,7 @@ def forward(family: Family) -> None:
 
 def routes_localnet() -> bool:
     """Say whether packets from other hosts may name loopback addresses."""
-    return _read(_ROUTE_LOCALNET) == "1"
+    return LOCALNET.holds()
 
 
 def route_localnet(wanted: str) -> None:
@@ -57,8 +108,7 @@ def route_localnet(wanted: str) -> None:
 
     On, it needs a guard in the filter table against such packets (CVE-2020-8558).
     """
-    if _read(_ROUTE_LOCALNET) != wanted:
-        _write(_ROUTE_LOCALNET, wanted)
+    Setting(LOCALNET.file, wanted).put()
 
 
 def local_ports() -> tuple[int, int]:
@@ -101,7 +151,7 @@ def forwarding_name(family: Family) -> str:
 
 def localnet_name() -> str:
     """Return the sysctl that lets packets from other hosts name loopback addresses."""
-    return _sysctl_name(_ROUTE_LOCALNET)
+    return LOCALNET.name
 
 
 def _advertised_interfaces() -> Iterator[str]:

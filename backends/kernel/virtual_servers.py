@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import socket
 import struct
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from backends.kernel.netlink import (
     Attributes,
     Netlink,
     NetlinkProtocol,
+    NetlinkRefusal,
     attribute,
     attributes,
     message,
@@ -36,7 +38,9 @@ _GENERIC = NetlinkProtocol(16, _GENERIC_HEADER.size)
 _CONTROLLER, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2
 _NEW_SERVER, _SET_SERVER, _DELETE_SERVER, _GET_SERVER = range(1, 5)
 _NEW_DESTINATION, _SET_DESTINATION, _DELETE_DESTINATION, _GET_DESTINATION = range(5, 9)
+_SET_CONFIGURATION, _GET_CONFIGURATION = 12, 13
 _SERVER, _DESTINATION = 1, 2
+_TCP, _TCP_FIN, _UDP = 4, 5, 6  # timeouts
 _AF, _PROTOCOL, _ADDRESS, _PORT, _MARK, _SCHEDULER, _FLAGS, _TIMEOUT, _NETMASK = range(1, 10)
 _D_ADDRESS, _D_PORT, _D_METHOD, _D_WEIGHT, _D_UPPER, _D_LOWER, _D_ACTIVE, _D_INACTIVE = range(1, 9)
 _FLAG_PAIR = struct.Struct("=II")  # flags, mask
@@ -44,6 +48,7 @@ _HASHED = 0x2  # IP_VS_SVC_F_HASHED: the kernel's own
 _MASQUERADING, _METHOD_MASK = 0, 0x7  # IP_VS_CONN_F_MASQ: translated by the node
 _EVERY_BIT = 0xFFFFFFFF
 _ONE_CLIENT = {Family.IPV4: b"\xff\xff\xff\xff", Family.IPV6: struct.pack("=I", 128)}
+_NO_LENGTH = bytes(4)
 _ADDRESS_BYTES = 16
 _BATCH = 64  # requests at once; their answers fit into the smallest receive buffer
 _NOT_THERE = (errno.ENOENT, errno.ESRCH)  # a destination, a server
@@ -83,6 +88,24 @@ class Load(NamedTuple):
     translated: bool
 
 
+class Timeouts(NamedTuple):
+    """How long connections are remembered that carry nothing, or that one side has closed."""
+
+    tcp_s: int
+    tcp_fin_s: int
+    udp_s: int
+
+
+class NoIpvs(BackendError):
+    """The kernel has no ipvs, not even as a module that it could load."""
+
+    REASON = "the kernel has no ip_vs"
+    REMEDY = "load the kernel module: modprobe ip_vs"
+
+    def __init__(self, doing: str) -> None:
+        super().__init__(doing, f"{self.REASON}; {self.REMEDY}", transient=False)
+
+
 class VirtualServers:
     """A socket to the kernel's ipvs in this network namespace. Any call may raise BackendError."""
 
@@ -113,8 +136,8 @@ class VirtualServers:
 
     def put_servers(self, servers: Iterable[tuple[Server, Settings]]) -> None:
         """Make virtual servers, or let those that exist choose so."""
-        wanted = [(each, _key(each, _settings(each, how))) for each, how in servers]
-        self._put(_NEW_SERVER, _SET_SERVER, [content for _, content in wanted])
+        wanted = [_key(each, _settings(how, _ONE_CLIENT[each.family])) for each, how in servers]
+        self._put(_NEW_SERVER, _SET_SERVER, wanted)
 
     def put_destinations(
         self, destinations: Iterable[tuple[Server, Destination]], *, weight: int
@@ -135,6 +158,31 @@ class VirtualServers:
     def delete_servers(self, servers: Iterable[Server]) -> None:
         """Remove virtual servers with all behind them, as far as they are there."""
         self._remove(_DELETE_SERVER, list(map(_key, servers)))
+
+    def timeouts(self) -> Timeouts:
+        """Return the timeouts; 0 for a protocol that this kernel's ipvs lacks."""
+        self._netlink.send(self._message(_GET_CONFIGURATION, 0))
+        found = attributes(next(self._netlink.answers()))
+        return Timeouts(*(_number(found.get(each, b"")) for each in (_TCP, _TCP_FIN, _UDP)))
+
+    def set_timeouts(self, wanted: Timeouts) -> None:
+        """Set the timeouts; one of 0 stays as it is."""
+        pairs = zip((_TCP, _TCP_FIN, _UDP), wanted, strict=True)
+        content = b"".join(_word(kind, seconds) for kind, seconds in pairs)
+        for code in self._ask(_SET_CONFIGURATION, [content]):
+            self._is(code)
+
+    def has_scheduler(self, name: str) -> bool:
+        """Say whether virtual servers can choose so; the kernel loads the module for it.
+
+        Makes none: a server whose clients have addresses of no length is refused, but not before
+        its scheduler was found (ip_vs_add_service). Only where ipvs lacks IPv6 nobody can say.
+        """
+        nobody = Server(Family.IPV6, protocol=socket.IPPROTO_TCP, port=1)
+        content = _key(nobody, _settings(Settings(name), _NO_LENGTH))
+        (code,) = self._ask(_NEW_SERVER, [content])
+        self._is(code, errno.ENOENT, errno.EINVAL, errno.EAFNOSUPPORT)
+        return code != errno.ENOENT
 
     def _put(self, new: int, change: int, wanted: list[bytes]) -> None:
         existing = [
@@ -173,9 +221,10 @@ class VirtualServers:
         self._netlink.send(message(_CONTROLLER, REQUEST | ACK, header + name))
         try:
             answer = next(self._netlink.answers())
-        except BackendError as error:
-            detail = "the kernel has no ip_vs; load the kernel module: modprobe ip_vs"
-            raise BackendError(self._doing, detail, transient=False) from error
+        except NetlinkRefusal as error:
+            if error.number == errno.ENOENT:
+                raise NoIpvs(self._doing) from error
+            raise
         self._netlink.status()
         return int.from_bytes(attributes(answer)[_FAMILY_ID], sys.byteorder)
 
@@ -191,12 +240,12 @@ def _key(server: Server, settings: bytes = b"") -> bytes:
     return attribute(_SERVER | NESTED, content + settings)
 
 
-def _settings(server: Server, settings: Settings) -> bytes:
+def _settings(settings: Settings, netmask: bytes) -> bytes:
     return (
         text_attribute(_SCHEDULER, settings.scheduler)
         + attribute(_FLAGS, _FLAG_PAIR.pack(settings.flags, _EVERY_BIT & ~_HASHED))
         + _word(_TIMEOUT, settings.timeout_s)
-        + attribute(_NETMASK, _ONE_CLIENT[server.family])
+        + attribute(_NETMASK, netmask)
     )
 
 

@@ -6,13 +6,14 @@ pyroute2 is imported where something was found: it holds 11 MB, and few nodes ev
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from backends.kernel import ipset
-from kproxy.core.addresses import Family
+from kproxy.core.addresses import Family, Network
 from kproxy.ports.data_path import BackendError
 
 LINK = "kube-ipvs0"
@@ -30,8 +31,13 @@ class VirtualServer(NamedTuple):
     port: int
 
 
-def remove_virtual_servers(family: Family, node_port_sets: Iterable[str]) -> int:
-    """Remove kube-proxy's virtual servers of a family; return how many. Raises BackendError."""
+def remove_virtual_servers(
+    family: Family, node_port_sets: Iterable[str], excluded: Collection[Network]
+) -> int:
+    """Remove kube-proxy's virtual servers of a family; return how many. Raises BackendError.
+
+    Those in the networks `excluded` stay.
+    """
     if not _IP_VS.exists():
         return 0
     from pyroute2 import IPVS, IPVSService
@@ -44,7 +50,11 @@ def remove_virtual_servers(family: Family, node_port_sets: Iterable[str]) -> int
             for one in dumped
             if "addr" in one and one["af"] == _AF[family]  # others are found by a packet mark
         ]
-        stale = kube_proxys(servers, _link_addresses(), node_ports)
+        stale = [
+            server
+            for server in kube_proxys(servers, _link_addresses(), node_ports)
+            if not is_excluded(server, excluded)
+        ]
         for server in stale:
             ipvs.service(
                 "del",
@@ -67,6 +77,11 @@ def kube_proxys(
         for server in servers
         if server.address in link_addresses or (server.protocol, server.port) in node_ports
     ]
+
+
+def is_excluded(server: VirtualServer, excluded: Iterable[Network]) -> bool:
+    """Say whether a virtual server is in one of these networks."""
+    return any(ipaddress.ip_address(server.address) in each for each in excluded)
 
 
 def remove_addresses(family: Family) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from backends.kernel import ipset, nft
 from backends.kernel.xtables import rulesets
@@ -16,7 +16,7 @@ from backends.kernel.xtables.steps import Action
 from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy import ipvs_leftovers
 from backends.kube_proxy.chains import is_kube_proxys
-from kproxy.core.addresses import Family
+from kproxy.core.addresses import Family, Network
 
 # A jump that kube-proxy made has a comment of its own and no condition but, in some, that the
 # connection is new. Anybody else's rule stays and holds what it names.
@@ -51,10 +51,12 @@ class TakeOver:
     """Removes what kube-proxy left, family by family, each when its new rules are in force.
 
     The families share a link. It goes with the last of them, so that none loses addresses before
-    it has rules. Each family may have a thread of its own.
+    it has rules. Each family may have a thread of its own. Virtual servers in the networks
+    `excluded` stay.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, excluded: Collection[Network] = ()) -> None:
+        self._excluded = excluded
         self._lock = threading.Lock()
         self._expected: set[Family] = set()
         self._in_force: set[Family] = set()
@@ -69,7 +71,7 @@ class TakeOver:
 
         Raises BackendError; to be called again then.
         """
-        removed = remove_kube_proxy(family)
+        removed = remove_kube_proxy(family, self._excluded)
         with self._lock:
             self._in_force.add(family)
             if self._expected <= self._in_force:
@@ -77,15 +79,15 @@ class TakeOver:
         return removed
 
 
-def remove_kube_proxy(family: Family) -> int:
+def remove_kube_proxy(family: Family, excluded: Collection[Network] = ()) -> int:
     """Remove what kube-proxy made for a family, in any of its modes; return how many objects.
 
     Kubelet's chains stay, and so does any chain that something foreign leads to, with whatever
-    that chain leads to. Raises BackendError.
+    that chain leads to, and virtual servers in the networks `excluded`. Raises BackendError.
     """
     sets = _existing_sets(family)
     node_ports = [name for name in sets if "-NODE-PORT-" in name and "HEALTH" not in name]
-    removed = ipvs_leftovers.remove_virtual_servers(family, node_ports)
+    removed = ipvs_leftovers.remove_virtual_servers(family, node_ports, excluded)
     removed += ipvs_leftovers.remove_addresses(family)
     if nft.has_table(family, _NFTABLES_TABLE):
         nft.delete_table(family, _NFTABLES_TABLE)

@@ -7,12 +7,14 @@ UDP has no such end: it leaves at once.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from backends.ipvs.render.entries import (
     WEIGHT,
+    describe,
     raw_destination_key,
     server_key,
     split_destination,
@@ -26,23 +28,33 @@ from backends.kernel.virtual_servers import (
     Settings,
     VirtualServers,
 )
-from kproxy.core.addresses import Family
+from kproxy.core.addresses import Family, Network
 from kproxy.core.image import Changes, Image, Key
 from kproxy.ports.data_path import BackendError
 
-# A connection that one side has closed may still carry something for as long as the kernel's
-# tcpfin timeout; after that only those are left that both sides have closed.
-_HALF_CLOSED_S = 120.0
-
 Pair = tuple[Server, Destination]
+Known = Callable[[bytes], bool]
 
 
 class Servers:
-    """One family's virtual servers; `owns` says by its key's bytes whether one is ours."""
+    """One family's virtual servers, each known by its key's bytes.
 
-    def __init__(self, family: Family, owns: Callable[[bytes], bool]) -> None:
+    `owns` says whether one is ours, `adopts` whether one that is not shall be, which holds for none
+    in an excluded network.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        owns: Known,
+        *,
+        adopts: Known,
+        excluded: Collection[Network],
+    ) -> None:
         self._family = family
         self._owns = owns
+        self._adopts = adopts
+        self._excluded = [each for each in excluded if each.max_prefixlen == family.bits]
         self._foreign: set[bytes] = set()
         self._draining: dict[Pair, float] = {}  # since when
         self._leaving: set[Server] = set()  # as soon as nothing is behind them
@@ -58,7 +70,7 @@ class Servers:
                 raw = _raw(server)
                 if server.family is not self._family:
                     continue
-                if not self._owns(raw):
+                if not self._is_ours(raw):
                     self._foreign.add(raw)
                     continue
                 found = kernel.destinations(server)
@@ -76,13 +88,22 @@ class Servers:
         self._draining, self._leaving = draining, leaving
         return image
 
-    def put(self, changes: Changes) -> None:
-        """Make what is missing. Raises BackendError, also where somebody else's server is."""
-        servers = list(self._servers(changes.put))
-        taken = [raw for raw, _ in servers if raw in self._foreign]
+    def check(self, changes: Changes) -> None:
+        """Raise BackendError if somebody else has virtual servers where ours would be.
+
+        To be asked before anything is written from which `owns` tells ours.
+        """
+        taken = [raw for raw, _ in self._servers(changes.put) if raw in self._foreign]
         if taken:
-            detail = f"{len(taken)} of them are somebody else's, and stay so"
+            detail = f"{describe(server_key(taken[0]))} is somebody else's, and stays so"
+            if len(taken) > 1:
+                detail += f", as do {len(taken) - 1} more"
             raise BackendError("making virtual servers", detail, transient=False)
+
+    def put(self, changes: Changes) -> None:
+        """Make what is missing. Raises BackendError, also where `check` does."""
+        self.check(changes)
+        servers = list(self._servers(changes.put))
         pairs = list(self._pairs(changes.put))
         with VirtualServers("writing virtual servers") as kernel:
             kernel.put_servers(
@@ -114,21 +135,42 @@ class Servers:
         return bool(self._draining or self._leaving)
 
     def _let_go(self, kernel: VirtualServers) -> None:
-        now = time.monotonic()
-        for server in {server for server, _ in self._draining}:
-            loads = dict(kernel.destinations(server))
-            mine = [pair for pair in self._draining if pair[0] == server]
-            over = [pair for pair in mine if _is_over(loads.get(pair[1]), now, self._since(pair))]
-            kernel.delete_destinations(over)
-            for pair in over:
-                del self._draining[pair]
+        if self._draining:
+            self._let_destinations_go(kernel)
         occupied = {server for server, _ in self._draining}
         free = self._leaving - occupied
         kernel.delete_servers(free)
         self._leaving -= free
 
-    def _since(self, pair: Pair) -> float:
-        return self._draining[pair]
+    def _let_destinations_go(self, kernel: VirtualServers) -> None:
+        """Remove those that nobody needs any more.
+
+        A connection that one side has closed may still carry something for as long as the kernel
+        remembers it. After that only those are left that both sides have closed.
+        """
+        closed_since = time.monotonic() - kernel.timeouts().tcp_fin_s
+        by_server: dict[Server, list[Destination]] = {}
+        for server, destination in self._draining:
+            by_server.setdefault(server, []).append(destination)
+        for server, draining in by_server.items():
+            loads = dict(kernel.destinations(server))
+            over = [
+                (server, each)
+                for each in draining
+                if _is_over(loads.get(each), all_closed=self._draining[server, each] < closed_since)
+            ]
+            kernel.delete_destinations(over)
+            for pair in over:
+                del self._draining[pair]
+
+    def _is_ours(self, raw: bytes) -> bool:
+        return self._owns(raw) or (self._adopts(raw) and not self._is_excluded(raw))
+
+    def _is_excluded(self, raw: bytes) -> bool:
+        address = _server(self._family, raw).address
+        if not address:
+            return False  # it is met by a mark
+        return any(ipaddress.ip_address(address) in each for each in self._excluded)
 
     def _servers(self, keys: Iterable[Key]) -> Iterator[tuple[bytes, Server]]:
         for key in keys:
@@ -148,10 +190,10 @@ def _is_of_udp(server: Server) -> bool:
     return is_of_udp(server.mark) if server.mark else server.protocol == socket.IPPROTO_UDP
 
 
-def _is_over(load: Load | None, now: float, since: float) -> bool:
+def _is_over(load: Load | None, *, all_closed: bool) -> bool:
     if load is None:
         return True
-    return not load.active and (not load.inactive or now - since > _HALF_CLOSED_S)
+    return not load.active and (not load.inactive or all_closed)
 
 
 def _raw(server: Server) -> bytes:

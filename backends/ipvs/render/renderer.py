@@ -37,7 +37,7 @@ from backends.ipvs.render.entries import (
     port_bytes,
 )
 from backends.ipvs.render.marks import Marks
-from backends.ipvs.render.service_port import Options, wants_mark
+from backends.ipvs.render.service_port import HASHING, Options, wants_mark
 from backends.ipvs.render.sets import SetKind, sets
 from backends.kernel.xtables.wording import fingerprint, signed
 from kproxy.core.addresses import Family, is_loopback
@@ -209,7 +209,7 @@ class Renderer:
             for port in _node_ports(new):
                 self._node_ports[key.protocol, port] = key
             if new.affinity_timeout_s is not None and key in self._marks:
-                self._unheld[key] = _BY_HASH
+                self._unheld[key] = _BY_HASH if self._options.hashes else _NO_HASH
         return touched
 
     def _take_addresses(
@@ -257,6 +257,10 @@ class Renderer:
 _BY_HASH = (
     "sessionAffinity of local pods and the node itself is by a hash of the client's address at "
     "frontends with externalTrafficPolicy Local, and has no timeout"
+)
+_NO_HASH = (
+    "sessionAffinity of local pods and the node itself is off at frontends with "
+    f"externalTrafficPolicy Local: the kernel has no scheduler {HASHING}"
 )
 
 

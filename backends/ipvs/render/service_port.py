@@ -21,14 +21,20 @@ from kproxy.core.image import Key
 from kproxy.core.table import ServicePort, Target, Use, Via
 
 _PERSISTENT, _HASH_PORTS_TOO = 0x1, 0x10  # IP_VS_SVC_F_PERSISTENT, IP_VS_SVC_F_SCHED_MH_PORT
-_HASHING = "mh"
+HASHING = "mh"
+"""The scheduler by which the client's address decides."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What an operator may choose: `scheduler` is the kernel's name of how endpoints are chosen."""
+    """How endpoints are chosen.
+
+    - `scheduler` is the kernel's name of it, as an operator chose.
+    - `hashes`: the kernel can choose by a hash of the client's address, too.
+    """
 
     scheduler: str = "rr"
+    hashes: bool = True
 
 
 def wants_mark(entry: ServicePort) -> bool:
@@ -96,13 +102,13 @@ def _marked_value(entry: ServicePort, options: Options) -> bytes:
     A persistent one sends connections to the port that the client asked for, not to that of the
     endpoint (ip_vs_sched_persist). So with affinity the client's address decides who serves it.
     """
-    if entry.affinity_timeout_s is not None:
-        return _text(_HASHING, 0, 0)
+    if entry.affinity_timeout_s is not None and options.hashes:
+        return _text(HASHING, 0, 0)
     return _text(options.scheduler, _flags(options.scheduler), 0)
 
 
 def _flags(scheduler: str) -> int:
-    return _HASH_PORTS_TOO if scheduler == _HASHING else 0
+    return _HASH_PORTS_TOO if scheduler == HASHING else 0
 
 
 def _text(scheduler: str, flags: int, timeout_s: int) -> bytes:

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backends.kernel.xtables.tools import Variant
-from backends.kube_proxy.ipvs_leftovers import VirtualServer, kube_proxys
+from backends.kube_proxy.ipvs_leftovers import VirtualServer, is_excluded, kube_proxys
 from backends.kube_proxy.takeover import TakeOver, remove_kube_proxy
-from kproxy.core.addresses import Family
+from kproxy.core.addresses import Family, canonical_network
 from tests.support import kube_proxy
 from tests.support.iptables.applied import Applied, iptables, run, saved, shop
 
@@ -176,3 +176,13 @@ def test_virtual_servers_are_kube_proxys_by_address_or_node_port():
         [on_link, node_port, foreign], {"172.30.0.1"}, {(socket.IPPROTO_TCP, 30080)}
     )
     assert found == [on_link, node_port]
+
+
+@pytest.mark.parametrize(
+    ("network", "inside"), [("172.30.0.0/24", "172.30.0.1"), ("fd00:30::/64", "fd00:30::1")]
+)
+def test_a_virtual_server_is_excluded_by_networks_of_its_own_family(network, inside):
+    addresses = ("172.30.0.1", "172.30.1.1", "fd00:30::1", "fd00:31::1")
+    servers = [VirtualServer(address, socket.IPPROTO_TCP, 443) for address in addresses]
+    excluded = [canonical_network(network), canonical_network("192.0.2.0/24")]
+    assert [each.address for each in servers if is_excluded(each, excluded)] == [inside]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-_NEEDING = {Path(__file__).with_name("test_servers.py")}
+_NEEDING = {Path(__file__).with_name(name) for name in ("test_servers.py", "test_settings.py")}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -67,6 +67,15 @@ def owning(image):
     return {split_server(key) for key in image}.__contains__
 
 
+def nobodys(raw):
+    return False
+
+
+def servers_of(family, owns, adopts=nobodys, excluded=()):
+    """A driver of the servers that it is told to own."""
+    return Servers(family, owns, adopts=adopts, excluded=excluded)
+
+
 def foreign(family):
     """What somebody else keeps beside us."""
     address = entries.packed("198.51.100.9" if family is Family.IPV4 else "2001:db8:77::9")
@@ -81,7 +90,7 @@ def test_what_was_written_is_read_back_and_others_stay_as_they_were(family):
     want = everything(family)
     with VirtualServers("making others'") as others:
         others.put_servers(foreign(family))
-    servers = Servers(family, owning(want))
+    servers = servers_of(family, owning(want))
     servers.put(diff(servers.observe(), want))
     assert servers.observe() == want
 
@@ -100,7 +109,7 @@ def test_a_server_of_somebody_else_is_not_taken(family):
     with VirtualServers("making others'") as others:
         others.put_servers([(taken, settings)])
     place = bytes([taken.protocol]) + taken.address + b"\0\x50"
-    servers = Servers(family, lambda raw: False)
+    servers = servers_of(family, lambda raw: False)
     assert servers.observe() == {}
 
     with pytest.raises(BackendError, match="somebody else's"):
@@ -110,19 +119,36 @@ def test_a_server_of_somebody_else_is_not_taken(family):
 
 
 @FAMILIES
+def test_what_kube_proxy_left_is_adopted_but_in_no_excluded_network(family):
+    want = everything(family)
+    servers_of(family, nobodys).put(Changes(want, frozenset()))
+    address = entries.packed(LOAD_BALANCER[family])
+    spared = {key for key in want if address in key}
+    excluded = [canonical_network(f"{LOAD_BALANCER[each]}/{each.bits}") for each in Family]
+
+    adopting = servers_of(family, nobodys, owning(want), excluded)
+    found = adopting.observe()
+    assert found == {key: value for key, value in want.items() if key not in spared}
+    adopting.check(Changes(found, frozenset()))
+    with pytest.raises(BackendError, match="443 UDP is somebody else's, and stays so"):
+        adopting.check(Changes(want, frozenset()))
+    assert servers_of(family, owning(want), nobodys, excluded).observe() == want, "ours is ours"
+
+
+@FAMILIES
 def test_the_other_familys_servers_are_no_matter_of_ours(family):
     want = everything(family)
-    servers = Servers(family, lambda raw: True)
+    servers = servers_of(family, lambda raw: True)
     servers.put(Changes(want, frozenset()))
     other = next(each for each in Family if each is not family)
 
-    assert Servers(other, lambda raw: True).observe() == {}
+    assert servers_of(other, lambda raw: True).observe() == {}
 
 
 def test_a_destination_that_came_to_be_otherwise_is_repaired():
     family = Family.IPV4
     want = everything(family)
-    servers = Servers(family, owning(want))
+    servers = servers_of(family, owning(want))
     servers.put(Changes(want, frozenset()))
     with VirtualServers("disturbing") as others:
         server, _ = next(each for each in others.servers() if not each[0].mark)
@@ -145,7 +171,7 @@ def test_an_idle_destination_leaves_at_once_and_one_with_a_connection_when_that_
         target = destination_key(want_server, "127.0.0.1", port)
         idle = destination_key(want_server, "127.0.0.1", port + 1 if port < 65535 else 1)
         want = {server_key(want_server): b"rr:0:0", target: b"1"}
-        servers = Servers(family, owning(want))
+        servers = servers_of(family, owning(want))
         servers.put(Changes(want, frozenset()))
         with socket.create_connection(("127.0.0.2", 80), 60), listening.accept()[0]:
             servers.put(Changes({idle: b"1"}, frozenset()))
@@ -154,7 +180,7 @@ def test_an_idle_destination_leaves_at_once_and_one_with_a_connection_when_that_
             assert servers.tend()
             assert weights() == {port: 0}
 
-            restarted = Servers(family, owning(want))
+            restarted = servers_of(family, owning(want))
             restarted.put(diff(restarted.observe(), want))
             assert weights() == {port: 1}
             assert not restarted.tend()
@@ -180,7 +206,7 @@ def test_udp_leaves_at_once_whatever_flows(mark):
         served.bind(("127.0.0.1", 0))
         target = destination_key(server, *served.getsockname())
         want = {server_key(server): b"rr:0:0", target: b"1"}
-        servers = Servers(Family.IPV4, owning(want))
+        servers = servers_of(Family.IPV4, owning(want))
         servers.put(Changes(want, frozenset()))
         client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark.to_bytes(4, sys.byteorder))
         client.sendto(b"asked", ("127.0.0.2", 53))
@@ -196,4 +222,4 @@ def test_udp_leaves_at_once_whatever_flows(mark):
 def test_a_scheduler_that_the_kernel_lacks_is_refused():
     want = {server_key(marked_bytes(FIRST_MARK)): b"nonesuch:0:0"}
     with pytest.raises(BackendError, match="writing virtual servers"):
-        Servers(Family.IPV4, owning(want)).put(Changes(want, frozenset()))
+        servers_of(Family.IPV4, owning(want)).put(Changes(want, frozenset()))
