@@ -7,6 +7,7 @@ to build a request. Layouts: linux/ip_vs.h, linux/genetlink.h.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import itertools
 import socket
 import struct
@@ -30,7 +31,7 @@ from backends.kernel.netlink import (
     text,
     text_attribute,
 )
-from kproxy.core.addresses import Family
+from kproxy.core.addresses import Family, Network
 from kproxy.ports.data_path import BackendError
 
 _GENERIC_HEADER = struct.Struct("=BBH")  # command, version, reserved
@@ -62,6 +63,13 @@ class Server(NamedTuple):
     address: bytes = b""
     port: int = 0
     mark: int = 0
+
+    def is_in(self, networks: Iterable[Network]) -> bool:
+        """Say whether its address is in one of these networks; one of a mark is in none."""
+        if not self.address:
+            return False
+        address = ipaddress.ip_address(self.address)
+        return any(address in each for each in networks)
 
 
 class Settings(NamedTuple):

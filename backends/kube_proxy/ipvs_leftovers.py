@@ -1,19 +1,19 @@
 """What kube-proxy's ipvs mode leaves besides rules: virtual servers and a dummy link.
 
-pyroute2 is imported where something was found: it holds 11 MB, and few nodes ever ran that mode.
+pyroute2 is imported where a link was found: it holds 11 MB, and few nodes ever ran that mode.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from backends.kernel import ipset
-from kproxy.core.addresses import Family, Network
+from backends.kernel.addresses import interface_addresses
+from backends.kernel.virtual_servers import Server, VirtualServers
+from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
 LINK = "kube-ipvs0"
@@ -23,51 +23,37 @@ _IP_VS = Path("/proc/thread-self/net/ip_vs")
 _AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 
 
-class VirtualServer(NamedTuple):
-    """One virtual server; the protocol is its IP number."""
-
-    address: str
-    protocol: int
-    port: int
-
-
 def remove_virtual_servers(
-    family: Family, node_port_sets: Iterable[str], excluded: Collection[Network]
+    family: Family, node_port_sets: Iterable[str], spares: Callable[[Server], bool]
 ) -> int:
     """Remove kube-proxy's virtual servers of a family; return how many. Raises BackendError.
 
-    Those in the networks `excluded` stay.
+    Those stay of which `spares` says so.
     """
     if not _IP_VS.exists():
         return 0
-    from pyroute2 import IPVS, IPVSService
-
+    link_addresses = _link_addresses(family)
     node_ports = frozenset(ipset.ports(node_port_sets))
-    with _refusals("removing virtual servers"), IPVS() as ipvs:
-        dumped = [IPVSService.from_message(message) for message in ipvs.service("dump")]
-        servers = [
-            VirtualServer(one["addr"], one["protocol"], one["port"])
-            for one in dumped
-            if "addr" in one and one["af"] == _AF[family]  # others are found by a packet mark
+    with VirtualServers("removing kube-proxy's virtual servers") as kernel:
+        by_address = [
+            server
+            for server, _ in kernel.servers()
+            if server.family is family and not server.mark  # kube-proxy knows no marks
         ]
         stale = [
             server
-            for server in kube_proxys(servers, _link_addresses(), node_ports)
-            if not is_excluded(server, excluded)
+            for server in kube_proxys(by_address, link_addresses, node_ports)
+            if not spares(server)
         ]
-        for server in stale:
-            ipvs.service(
-                "del",
-                IPVSService(addr=server.address, protocol=server.protocol, port=server.port),
-            )
-        return len(stale)
+        kernel.delete_servers(stale)
+    return len(stale)
 
 
 def kube_proxys(
-    servers: Iterable[VirtualServer],
-    link_addresses: Collection[str],
+    servers: Iterable[Server],
+    link_addresses: Collection[bytes],
     node_ports: Collection[tuple[int, int]],
-) -> list[VirtualServer]:
+) -> list[Server]:
     """Return those virtual servers that kube-proxy made.
 
     Their address is on its link, or they are a NodePort of its: (protocol, port) is in its sets.
@@ -77,11 +63,6 @@ def kube_proxys(
         for server in servers
         if server.address in link_addresses or (server.protocol, server.port) in node_ports
     ]
-
-
-def is_excluded(server: VirtualServer, excluded: Iterable[Network]) -> bool:
-    """Say whether a virtual server is in one of these networks."""
-    return any(ipaddress.ip_address(server.address) in each for each in excluded)
 
 
 def remove_addresses(family: Family) -> int:
@@ -120,14 +101,11 @@ def _link_index() -> int | None:
         return None
 
 
-def _link_addresses() -> set[str]:
+def _link_addresses(family: Family) -> set[bytes]:
     index = _link_index()
     if index is None:
         return set()
-    from pyroute2 import IPRoute
-
-    with IPRoute() as routes:
-        return {each.get_attr("IFA_ADDRESS") for each in routes.get_addr(index=index)}
+    return {each.address for each in interface_addresses(family, index)}
 
 
 @contextlib.contextmanager

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable
 
 from backends.kernel import ipset, nft
+from backends.kernel.virtual_servers import Server
 from backends.kernel.xtables import rulesets
 from backends.kernel.xtables.rulesets import BaseRule, Table
 from backends.kernel.xtables.steps import Action
 from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy import ipvs_leftovers
 from backends.kube_proxy.chains import is_kube_proxys
-from kproxy.core.addresses import Family, Network
+from kproxy.core.addresses import Family
 
 # A jump that kube-proxy made has a comment of its own and no condition but, in some, that the
 # connection is new. Anybody else's rule stays and holds what it names.
@@ -46,17 +47,24 @@ _SET_NAME_LENGTH = 31
 
 _NFTABLES_TABLE = "kube-proxy"
 
+Spares = Callable[[Server], bool]
+
+
+def none(server: Server) -> bool:
+    """Spare no virtual server of kube-proxy's."""
+    return False
+
 
 class TakeOver:
     """Removes what kube-proxy left, family by family, each when its new rules are in force.
 
     The families share a link. It goes with the last of them, so that none loses addresses before
-    it has rules. Each family may have a thread of its own. Virtual servers in the networks
-    `excluded` stay.
+    it has rules. Each family may have a thread of its own. Virtual servers stay of which `spares`
+    says so.
     """
 
-    def __init__(self, excluded: Collection[Network] = ()) -> None:
-        self._excluded = excluded
+    def __init__(self, spares: Spares = none) -> None:
+        self._spares = spares
         self._lock = threading.Lock()
         self._expected: set[Family] = set()
         self._in_force: set[Family] = set()
@@ -71,7 +79,7 @@ class TakeOver:
 
         Raises BackendError; to be called again then.
         """
-        removed = remove_kube_proxy(family, self._excluded)
+        removed = remove_kube_proxy(family, self._spares)
         with self._lock:
             self._in_force.add(family)
             if self._expected <= self._in_force:
@@ -79,15 +87,15 @@ class TakeOver:
         return removed
 
 
-def remove_kube_proxy(family: Family, excluded: Collection[Network] = ()) -> int:
+def remove_kube_proxy(family: Family, spares: Spares = none) -> int:
     """Remove what kube-proxy made for a family, in any of its modes; return how many objects.
 
     Kubelet's chains stay, and so does any chain that something foreign leads to, with whatever
-    that chain leads to, and virtual servers in the networks `excluded`. Raises BackendError.
+    that chain leads to, and virtual servers of which `spares` says so. Raises BackendError.
     """
     sets = _existing_sets(family)
     node_ports = [name for name in sets if "-NODE-PORT-" in name and "HEALTH" not in name]
-    removed = ipvs_leftovers.remove_virtual_servers(family, node_ports, excluded)
+    removed = ipvs_leftovers.remove_virtual_servers(family, node_ports, spares)
     removed += ipvs_leftovers.remove_addresses(family)
     if nft.has_table(family, _NFTABLES_TABLE):
         nft.delete_table(family, _NFTABLES_TABLE)

@@ -7,7 +7,6 @@ UDP has no such end: it leaves at once.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -54,7 +53,7 @@ class Servers:
         self._family = family
         self._owns = owns
         self._adopts = adopts
-        self._excluded = [each for each in excluded if each.max_prefixlen == family.bits]
+        self._excluded = excluded
         self._foreign: set[bytes] = set()
         self._draining: dict[Pair, float] = {}  # since when
         self._leaving: set[Server] = set()  # as soon as nothing is behind them
@@ -164,13 +163,9 @@ class Servers:
                 del self._draining[pair]
 
     def _is_ours(self, raw: bytes) -> bool:
-        return self._owns(raw) or (self._adopts(raw) and not self._is_excluded(raw))
-
-    def _is_excluded(self, raw: bytes) -> bool:
-        address = _server(self._family, raw).address
-        if not address:
-            return False  # it is met by a mark
-        return any(ipaddress.ip_address(address) in each for each in self._excluded)
+        if self._owns(raw):
+            return True
+        return self._adopts(raw) and not _server(self._family, raw).is_in(self._excluded)
 
     def _servers(self, keys: Iterable[Key]) -> Iterator[tuple[bytes, Server]]:
         for key in keys:

@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from backends.kernel.virtual_servers import Server
 from backends.kernel.xtables.tools import Variant
-from backends.kube_proxy.ipvs_leftovers import VirtualServer, is_excluded, kube_proxys
+from backends.kube_proxy.ipvs_leftovers import kube_proxys
 from backends.kube_proxy.takeover import TakeOver, remove_kube_proxy
-from kproxy.core.addresses import Family, canonical_network
+from kproxy.core.addresses import Family
 from tests.support import kube_proxy
 from tests.support.iptables.applied import Applied, iptables, run, saved, shop
 
@@ -168,21 +169,15 @@ def test_a_node_without_kube_proxy_is_left_alone(before, family, variant):
     assert saved(family, variant) == before
 
 
+def server(protocol: int, address: str, port: int) -> Server:
+    return Server(Family.IPV4, protocol, socket.inet_aton(address), port)
+
+
 def test_virtual_servers_are_kube_proxys_by_address_or_node_port():
-    on_link = VirtualServer("172.30.0.1", socket.IPPROTO_TCP, 443)
-    node_port = VirtualServer("192.0.2.1", socket.IPPROTO_TCP, 30080)
-    foreign = VirtualServer("192.0.2.1", socket.IPPROTO_UDP, 30080)
+    on_link = server(socket.IPPROTO_TCP, "172.30.0.1", 443)
+    node_port = server(socket.IPPROTO_TCP, "192.0.2.1", 30080)
+    foreign = server(socket.IPPROTO_UDP, "192.0.2.1", 30080)
     found = kube_proxys(
-        [on_link, node_port, foreign], {"172.30.0.1"}, {(socket.IPPROTO_TCP, 30080)}
+        [on_link, node_port, foreign], {on_link.address}, {(socket.IPPROTO_TCP, 30080)}
     )
     assert found == [on_link, node_port]
-
-
-@pytest.mark.parametrize(
-    ("network", "inside"), [("172.30.0.0/24", "172.30.0.1"), ("fd00:30::/64", "fd00:30::1")]
-)
-def test_a_virtual_server_is_excluded_by_networks_of_its_own_family(network, inside):
-    addresses = ("172.30.0.1", "172.30.1.1", "fd00:30::1", "fd00:31::1")
-    servers = [VirtualServer(address, socket.IPPROTO_TCP, 443) for address in addresses]
-    excluded = [canonical_network(network), canonical_network("192.0.2.0/24")]
-    assert [each.address for each in servers if is_excluded(each, excluded)] == [inside]

@@ -4,6 +4,7 @@ import re
 import socket
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -99,19 +100,25 @@ def test_the_kernel_tells_which_schedulers_it_has_and_makes_no_server():
         assert kernel.servers() == []
 
 
-def test_what_kube_proxy_left_goes_but_not_from_excluded_networks():
-    family = Family.IPV4
+@pytest.mark.parametrize("family", Family, ids=lambda family: family.value)
+def test_what_kube_proxy_left_goes_but_what_is_to_be_spared(family):
+    stale, spared, foreign = (
+        ("172.30.0.1", "172.30.1.1", "192.0.2.1")
+        if family is Family.IPV4
+        else ("fd00:30::1", "fd00:31::1", "2001:db8::1")
+    )
     places = [
         Server(family, socket.IPPROTO_TCP, packed(address), 443)
-        for address in ("172.30.0.1", "172.30.1.1", "192.0.2.1")
+        for address in (stale, spared, foreign)
     ]
     with others() as kernel:
         kernel.put_servers((each, Settings("rr")) for each in places)
     run(f"ip link add {ipvs_leftovers.LINK} type dummy")
-    for address in ("172.30.0.1", "172.30.1.1"):
-        run(f"ip addr add {address}/32 dev {ipvs_leftovers.LINK}")
+    for address in (stale, spared):
+        run(f"ip addr add {address} dev {ipvs_leftovers.LINK}")
 
-    excluded = [canonical_network("172.30.1.0/24"), canonical_network("fd00::/8")]
-    assert ipvs_leftovers.remove_virtual_servers(family, (), excluded) == 1
+    excluded = [canonical_network(each) for each in ("172.30.1.0/24", "fd00:31::/32")]
+    left_alone = partial(Server.is_in, networks=excluded)
+    assert ipvs_leftovers.remove_virtual_servers(family, (), left_alone) == 1
     with others() as kernel:
         assert {server for server, _ in kernel.servers()} == set(places[1:])
