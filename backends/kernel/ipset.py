@@ -43,7 +43,7 @@ _FAMILY_NAME: dict[int, str] = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"
 _PROTOCOL_BY_SUFFIX = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP}
 
 SUBSYSTEM = 6 << 8  # NFNL_SUBSYS_IPSET
-_SPEAK, CREATE_SET, _DESTROY, _SWAP, LIST_SETS, _TYPE_OF = (
+_SPEAK, CREATE_SET, _DESTROY, _SWAP, LIST_SETS, TYPE_OF = (
     SUBSYSTEM | each for each in (1, 2, 3, 6, 7, 13)
 )
 _VERSION, NAME, TYPE, REVISION, FAMILY, _FLAGS, DATA, ELEMENTS = range(1, 9)
@@ -107,16 +107,21 @@ def observe(prefix: str, family: Family) -> dict[str, bytes]:
 
 
 def why_unusable(family: Family) -> str:
-    """Return why rules cannot have sets of clients here, "" if they can. Makes none.
-
-    The programs speak to the kernel about sets through a raw socket.
-    """
+    """Return why rules cannot have sets of clients here, "" if they can. Makes none."""
     wanted = text_attribute(TYPE, _KIND) + attribute(FAMILY, bytes([_AF[family]]))
     with Netlink("asking for ipsets") as netlink:
-        netlink.send(request(_TYPE_OF, ACK, wanted))
+        netlink.send(request(TYPE_OF, ACK, wanted))
         code = netlink.status()
     if code:
         return f"the kernel lacks ipsets of clients: {reason(code)}"
+    return why_unnamed()
+
+
+def why_unnamed() -> str:
+    """Return why rules cannot name sets, "" if they can.
+
+    The programs speak to the kernel about sets through a raw socket.
+    """
     return "" if raw_sockets.permitted() else "rules that name ipsets need CAP_NET_RAW"
 
 

@@ -24,6 +24,7 @@ from backends.kernel.ipset import (
     REVISION,
     SUBSYSTEM,
     TYPE,
+    TYPE_OF,
     headers,
     number,
     reason,
@@ -37,6 +38,7 @@ from backends.kernel.netlink import (
     NESTED,
     Attributes,
     Netlink,
+    NetlinkRefusal,
     attribute,
     attributes,
     nested,
@@ -57,6 +59,7 @@ _LINE = 9
 _ADDRESS, _LAST_PORT, _NETWORK, _LENGTH, _MARK = 1, 5, 20, 21, 27
 _ADDRESS_KINDS = {Family.IPV4: 1, Family.IPV6: 2}
 _WITH_MARKS = 1 << 6
+_OLDEST_REVISION = 10
 _NO_SUCH_TYPE = 4098  # IPSET_ERR_FIND_TYPE
 _EVERY_BIT = 0xFFFFFFFF
 _LAST_OF_ALL_PORTS = 65535
@@ -93,6 +96,24 @@ def observe(prefix: str) -> dict[str, tuple[str, bool]]:
     return {
         text(header[NAME]): (text(header[TYPE]), _has_marks(header)) for header in headers(prefix)
     }
+
+
+def why_impossible(type_of: str, family: Family) -> str:
+    """Return why there can be no set of a type here, "" if there can. Makes none.
+
+    The kernel loads the module of the type for it. Raises BackendError.
+    """
+    wanted = text_attribute(TYPE, type_of) + attribute(FAMILY, bytes([_family(type_of, family)]))
+    with Netlink("asking for types of ipsets") as netlink:
+        netlink.send(request(TYPE_OF, 0, wanted))
+        try:
+            answer = attributes(next(netlink.answers()))
+        except NetlinkRefusal as error:
+            return f"the kernel lacks ipsets of type {type_of}: {reason(error.number)}"
+    oldest, newest = (answer[each][0] for each in (_OLDEST_REVISION, REVISION))
+    if oldest <= _REVISIONS[type_of] <= newest:
+        return ""
+    return f"the kernel lacks the revision {_REVISIONS[type_of]} of ipsets of type {type_of}"
 
 
 def make(wanted: Iterable[ElementSet]) -> None:
@@ -145,9 +166,7 @@ def _change(command: int, doing: str, to: ElementSet, changed: Iterable[Element]
 def _creation(wanted: ElementSet) -> bytes:
     """Return the request that makes a set; the same one that exists already is no error."""
     options = number(CREATE_FLAGS, _WITH_MARKS) if wanted.marks else b""
-    family = int(AF[wanted.family])
     if wanted.type.startswith("bitmap:"):
-        family = 0
         options += _port(PORT, 0) + _port(_LAST_PORT, _LAST_OF_ALL_PORTS)
     else:
         options += number(MAX_ELEMENTS, MOST_ELEMENTS)
@@ -157,9 +176,14 @@ def _creation(wanted: ElementSet) -> bytes:
         text_attribute(NAME, wanted.name)
         + text_attribute(TYPE, wanted.type)
         + attribute(REVISION, bytes([_REVISIONS[wanted.type]]))
-        + attribute(FAMILY, bytes([family]))
+        + attribute(FAMILY, bytes([_family(wanted.type, wanted.family)]))
         + attribute(DATA | NESTED, options),
     )
+
+
+def _family(type_of: str, family: Family) -> int:
+    """Return the family of a set as the kernel has it: one of ports has none."""
+    return 0 if type_of.startswith("bitmap:") else int(AF[family])
 
 
 def _encoded(family: Family, element: Element) -> bytes:

@@ -40,6 +40,10 @@ class Setting:
         """What sysctl(8) calls it."""
         return _sysctl_name(self.file)
 
+    def exists(self) -> bool:
+        """Say whether this kernel has it."""
+        return _read(self.file) is not None
+
     def holds(self) -> bool:
         """Say whether it has the value."""
         return _read(self.file) == self.value

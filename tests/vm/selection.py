@@ -47,6 +47,7 @@ DEBIAN_12 = (
     f"{_IPTABLES}/test_contract.py::TestIptables::test_a_restart_changes_only_what_differs[IPv4-nft]",
     f"{_IPTABLES}/test_contract.py::TestIptables::test_meddling_is_noticed_and_repaired[IPv6-legacy]",
     f"{_IPTABLES}/test_parts.py::test_the_kernel_tells_which_extensions_it_has",
+    "tests/kernel/ipvs/test_check.py",
     "tests/kernel/ipvs/test_servers.py",
     "tests/kernel/ipvs/test_settings.py",
     f"{_IPTABLES}/test_takeover.py::test_the_ipvs_mode_leaves_nothing_and_others_lose_nothing",

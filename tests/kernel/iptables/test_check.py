@@ -3,8 +3,9 @@
 import pytest
 
 from backends.iptables.check import check
-from backends.iptables.driver import trial
-from backends.iptables.driver.parts import Part
+from backends.iptables.driver.parts import make_trial_set
+from backends.kernel.xtables import trial
+from backends.kernel.xtables.parts import Part
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
@@ -40,7 +41,7 @@ def test_looking_changes_nothing(namespace, family, variant):
 def test_a_rule_that_the_host_cannot_do_is_told_with_the_reason(namespace, family, variant):
     possible = Part("possible", (), "nat", "-j RETURN", "nat")
     impossible = Part("impossible", (), "nat", "-m no_such_match -j RETURN", "xt_no_such_match")
-    refused = trial.refusals(family, variant, [impossible, possible])
+    refused = trial.refusals(family, variant, [impossible, possible], make_trial_set)
     assert list(refused) == [impossible]
     assert "no_such_match" in refused[impossible]
 

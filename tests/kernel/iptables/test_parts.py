@@ -13,6 +13,7 @@ from backends.iptables.render.rules import Feature, Options
 from backends.kernel import nft
 from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import legacy
+from backends.kernel.xtables.parts import missing
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
@@ -44,7 +45,7 @@ WITHOUT_NET_RAW = (
 
 
 def test_this_host_lacks_nothing_and_asking_changes_nothing(namespace, family, variant):
-    assert parts.missing(family, variant) == {}
+    assert missing(family, variant, parts.parts(family)) == {}
     assert run("nft list ruleset") == ""
     assert run("ipset list -n") == ""
     assert run("cat /proc/self/net/ip_tables_names /proc/self/net/ip6_tables_names") == ""

@@ -1,0 +1,80 @@
+"""What the host offers to this data path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from backends.ipvs.driver import parts, schedulers
+from backends.ipvs.driver.ours import OURS
+from backends.ipvs.driver.settings import TRACKING
+from backends.ipvs.options import IpvsOptions
+from backends.ipvs.render.service_port import HASHING
+from backends.kernel import link_kinds, node
+from backends.kernel.virtual_servers import NoIpvs, VirtualServers
+from backends.kernel.xtables import findings
+from backends.kernel.xtables.findings import Needs
+from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError, Finding
+
+_AS_ROOT = "run as root on the node"
+
+
+def check(family: Family, options: IpvsOptions) -> list[Finding]:
+    """Return what was found, one line for each subject; a miss comes with its remedy.
+
+    Where the kernel has no ipvs, that alone matters.
+    """
+    try:
+        with VirtualServers("asking for ipvs"):
+            found = [Finding("ip_vs", True, "usable")]
+    except NoIpvs as error:
+        return [Finding("ip_vs", False, error.REASON, error.REMEDY)]
+    try:
+        found += _kernel(options)
+    except BackendError as error:
+        found.append(Finding("ipvs", False, str(error), _AS_ROOT))
+    needs = Needs(OURS, parts.parts(family), parts.make_trial_set, consequences={})
+    return [
+        *found,
+        *findings.findings(family, needs, options.variant),
+        node.forwarding(family),
+        findings.bridge(family),
+        node.default_route(family),
+    ]
+
+
+def _kernel(options: IpvsOptions) -> Iterator[Finding]:
+    yield _scheduler(options.scheduler, "")
+    if options.scheduler != HASHING:
+        consequence = (
+            "no sessionAffinity for local pods and the node itself under externalTrafficPolicy "
+            "Local"
+        )
+        yield _scheduler(HASHING, consequence)
+    yield _tracking()
+    yield _dummy()
+
+
+def _scheduler(name: str, consequence: str) -> Finding:
+    """Return whether virtual servers can choose so; one is needed where nothing goes without it."""
+    subject = f"scheduler {name}"
+    reason = schedulers.missing(name)
+    if not reason:
+        return Finding(subject, True, "usable")
+    detail = f"{reason}: {consequence}" if consequence else reason
+    return Finding(subject, False, detail, schedulers.remedy(name), blocking=not consequence)
+
+
+def _tracking() -> Finding:
+    subject = TRACKING.name
+    if TRACKING.exists():
+        return Finding(subject, True, "on" if TRACKING.holds() else "off; kproxy turns it on")
+    detail = "the kernel's ipvs knows no connection tracking (CONFIG_IP_VS_NFCT)"
+    return Finding(subject, False, detail, "boot a kernel that has it")
+
+
+def _dummy() -> Finding:
+    if link_kinds.has_dummies():
+        return Finding("dummy links", True, "usable")
+    remedy = "load the kernel module: modprobe dummy"
+    return Finding("dummy links", False, "the kernel has none", remedy)
