@@ -24,6 +24,21 @@ BAD_FIELDS = [
     ({"iptables": []}, "iptables: expected an object (value [])"),
     ({"mode": "ipvs", "ipvs": {"excludeCIDRs": ["10.0.0.0/8", "x"]}}, "ipvs.excludeCIDRs[1]: must"),
     ({"mode": "ipvs", "ipvs": {"udpTimeout": "-1s"}}, "ipvs.udpTimeout: must not be negative"),
+    (
+        {"mode": "ipvs", "ipvs": {"tcpTimeout": "-1ns"}},
+        "ipvs.tcpTimeout: must not be negative (value -1ns)",
+    ),
+    (
+        {"mode": "ipvs", "ipvs": {"tcpFinTimeout": "-2m"}},
+        "ipvs.tcpFinTimeout: must not be negative (value -2m0s)",
+    ),
+    ({"mode": "ipvs", "ipvs": {"syncPeriod": "-1s"}}, "ipvs.syncPeriod: must be more than 0s"),
+    (
+        {"mode": "ipvs", "ipvs": {"syncPeriod": "1s", "minSyncPeriod": "2s"}},
+        "ipvs.syncPeriod: must not be less than ipvs.minSyncPeriod, 2s (value 1s)",
+    ),
+    ({"mode": "ipvs", "ipvs": {"scheduler": 3}}, "ipvs.scheduler: Expected `str`, got `int`"),
+    ({"mode": "ipvs", "ipvs": {"strictARP": "yes"}}, "ipvs.strictARP: Expected `bool`"),
     ({"mode": "ipvs", "iptables": {"masqueradeBit": 99}}, "iptables.masqueradeBit: must be in"),
     ({"mode": "nftables", "nftables": {"masqueradeBit": 99}}, "nftables.masqueradeBit: must be in"),
     ({"mode": "ebpf", "iptables": {"syncPeriod": "-1s"}}, "iptables.syncPeriod: must be more than"),

@@ -107,6 +107,18 @@ def test_affinity_beside_a_mark_is_by_a_hash_and_is_told(family):
     assert not world.renderer.unheld()
 
 
+@FAMILIES
+def test_without_a_scheduler_that_hashes_affinity_beside_a_mark_is_off_and_told(family):
+    world = World(family, Options(hashes=False))
+    entry = local_service(family, affinity_timeout_s=300)
+    world.update(changes(family, entry, rules=rules(family)), around(family))
+    servers = Node(world).servers
+
+    (marked,) = (servers[each] for each in servers if isinstance(each, MarkedServer))
+    assert marked == "rr:0:0"
+    assert "no scheduler mh" in world.renderer.unheld()[entry.key]
+
+
 def test_a_scheduler_that_hashes_takes_the_port_in_as_upstream_does():
     world = World(Family.IPV4, Options(scheduler="mh"))
     world.update(shop(Family.IPV4, 1), around(Family.IPV4))
