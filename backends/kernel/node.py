@@ -6,7 +6,7 @@ import os
 import re
 
 from backends.kernel import sysctl
-from backends.kernel.netlink import AF
+from backends.kernel.default_routes import has_default_route
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import Finding
 
@@ -29,11 +29,7 @@ def forwarding(family: Family) -> Finding:
 
 def default_route(family: Family) -> Finding:
     """Return whether the node can send to addresses that no other route covers."""
-    from pyroute2 import IPRoute  # here, because it holds 11 MB and the agent has no use for it
-
-    with IPRoute() as routes:
-        found = any(True for _ in routes.get_default_routes(family=AF[family]))
-    if found:
+    if has_default_route(family):
         return Finding("default route", True, "present")
     return Finding(
         "default route",

@@ -4,6 +4,7 @@ import pytest
 
 from backends.iptables.check import check
 from backends.iptables.driver.parts import make_trial_set
+from backends.kernel import node
 from backends.kernel.xtables import trial
 from backends.kernel.xtables.parts import Part
 from backends.kernel.xtables.tools import Variant
@@ -46,10 +47,17 @@ def test_a_rule_that_the_host_cannot_do_is_told_with_the_reason(namespace, famil
     assert "no_such_match" in refused[impossible]
 
 
-def test_a_missing_default_route_is_told(namespace):
-    assert not found(Family.IPV4)["default route"].ok
-    run("ip route add default dev lo")
-    assert found(Family.IPV4)["default route"].ok
+def test_a_missing_default_route_is_told(namespace, family):
+    assert "default route" in found(family)
+    ip = "ip" if family is Family.IPV4 else "ip -6"
+    for not_one in ("0.0.0.0/1" if family is Family.IPV4 else "::/1", "default table 100"):
+        assert not node.default_route(family).ok
+        run(f"{ip} route add {not_one} dev lo")
+    assert not node.default_route(family).ok
+    run(f"{ip} route add blackhole default metric 1")
+    assert not node.default_route(family).ok
+    run(f"{ip} route add default dev lo metric 2")
+    assert node.default_route(family).ok
 
 
 def test_two_variants_in_use_are_told(namespace, family):
