@@ -76,14 +76,21 @@ class Settings:
         self._refused.discard(key)
 
     def settle(self) -> None:
-        """Try again what was refused. Raises BackendError.
+        """Try again what was refused. Raises BackendError, after all were tried.
 
         In a container /proc/sys cannot be written, and the rules do most of their work all the
         same: they must not wait for a setting that somebody else has to make.
         """
+        refusals: list[BackendError] = []
         for key in sorted(self._refused):
-            self._put(key)
-            self._refused.discard(key)
+            try:
+                self._put(key)
+            except BackendError as error:
+                refusals.append(error)
+            else:
+                self._refused.discard(key)
+        if refusals:
+            raise _summary(refusals)
 
     def _put(self, key: Key) -> None:
         self._wanted[key].put()
@@ -91,6 +98,15 @@ class Settings:
 
     def _entries(self, keys: Iterable[Key]) -> dict[Key, bytes]:
         return {key: self._wanted[key].value.encode() for key in keys}
+
+
+def _summary(refusals: list[BackendError]) -> BackendError:
+    """Return the first of several refusals, which says how many there are."""
+    first, *others = refusals
+    if not others:
+        return first
+    detail = f"{first.detail}; {len(others)} more refused"
+    return BackendError(first.doing, detail, transient=first.transient)
 
 
 class Sysctls:

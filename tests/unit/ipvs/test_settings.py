@@ -131,10 +131,14 @@ def test_what_is_refused_stops_nothing_and_is_tried_again_until_it_is_had(tree):
     settings.put(image)
     assert settings.observe() == image, "else each look would begin the same commit again"
     assert not settings.disturbed()
-    with pytest.raises(BackendError, match=r"sysctl -w net\.ipv4\.vs\.conntrack=1"):
+    words = r"sysctl -w net\.ipv4\.vs\.conntrack=1"
+    with pytest.raises(BackendError, match=rf"{words}; 1 more refused$"):
         settings.settle()
 
-    tree.permit(*refused)
+    tree.permit(refused[1])
+    with pytest.raises(BackendError, match=rf"{words}$"):
+        settings.settle()
+    tree.permit(refused[0])
     settings.settle()
     assert tree.altered().keys() >= set(refused)
     tree.write({"net.ipv4.vs.expire_nodest_conn": "0"})
