@@ -21,9 +21,9 @@
 #include <kproxy/fragment.h>
 #include <kproxy/claims.h>
 #include <kproxy/flow.h>
+#include <kproxy/conntrack.h>
 #include <kproxy/track.h>
 #include <kproxy/half_open.h>
-#include <kproxy/conntrack.h>
 #include <kproxy/snat.h>
 #include <kproxy/plan.h>
 #include <kproxy/serve.h>
@@ -61,6 +61,8 @@ static __always_inline int without_flow(struct __sk_buff *skb, const struct pack
 					    .protocol = packet->protocol };
 	struct meeting met;
 
+	if (at_egress && !may_open_here(skb, packet))
+		return done(NOT_A_SERVICE);
 	if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP &&
 	    packet->protocol != IPPROTO_SCTP)
 		return done(NOT_UNDERSTOOD);
@@ -93,8 +95,6 @@ static __always_inline int enter(struct __sk_buff *skb, int at_egress)
 	if (packet.kind == PACKET_LATER_FRAGMENT && recall_fragment(&packet))
 		return done(LATER_FRAGMENT_ALONE);
 	flow = flow_at(&packet.ends, packet.protocol);
-	if (!flow && at_egress && !may_open_here(skb, &packet))
-		return done(NOT_A_SERVICE);
 	if (!flow)
 		return without_flow(skb, &packet, at_egress);
 	forward = is_forward(flow, &packet.ends);
@@ -132,9 +132,9 @@ int egress(struct __sk_buff *skb)
 }
 
 /*
- * A flow just born, or one that its client seems to have forgotten: then that makes room. It does
- * not for what the kernel masqueraded by the port of an open one; the sender gets another port if
- * it tries again.
+ * A flow just born, or one that its client seems to have forgotten, or the kernel that translated
+ * it: then that makes room. It does not for what the kernel masqueraded by the port of an open one;
+ * the sender gets another port if it tries again.
  */
 int stage_serve(struct __sk_buff *skb)
 {
@@ -151,13 +151,12 @@ int stage_serve(struct __sk_buff *skb)
 		return done(FLOWS_FULL);
 	forward = is_forward(flow, &packet.ends);
 	opens = forward && may_be_former(skb, flow, work->at_egress);
-	if (opens && is_former(flow, packet.protocol)) {
+	if (opens && is_former(skb, flow, packet.protocol)) {
 		work->former = *flow;
 		delete_flow(&work->former, packet.protocol);
 		if (work->former.side != CLIENT_SIDE)
 			return done(NOT_A_SERVICE); /* straight to what was the endpoint */
-		stages.call(skb, STAGE_CHOOSE);
-		return done(STAGE_MISSING);
+		return without_flow(skb, &packet, work->at_egress);
 	}
 	if (opens && flow->side == ENDPOINT_SIDE &&
 	    forget_masqueraded(skb, &packet.ends, packet.protocol))

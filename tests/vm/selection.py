@@ -40,6 +40,7 @@ DEBIAN_12 = (
     f"{_EBPF}/test_contract.py::TestEbpf::test_meddling_is_noticed_and_repaired",
     f"{_EBPF}/test_hook_flows.py",
     f"{_EBPF}/tc/test_beside.py::test_who_is_masqueraded_by_the_port_of_an_open_flow_gets_another",
+    f"{_EBPF}/tc/test_hand_over.py::test_a_flow_is_left_alone_until_the_kernel_forgets_it",
     f"{_EBPF}/devices/test_attach.py::test_every_kind_of_device_runs_our_programs[clsact]",
     f"{_EBPF}/devices/test_drift.py::test_a_filter_that_somebody_removed_is_back_at_once",
     f"{_EBPF}/devices/test_drift.py::test_a_qdisc_that_somebody_removed_is_back_at_once",

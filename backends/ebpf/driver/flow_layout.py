@@ -23,11 +23,12 @@ class Side(enum.IntEnum):
 
 
 class FlowFlag(enum.IntFlag):
-    """What other entries a flow has."""
+    """What other entries a flow has, and who translates it."""
 
     MASQUERADED = 1
     AT_ONCE = 2
     KERNELS = 4
+    TRACKED = 8
 
 
 class State(enum.IntFlag):

@@ -56,7 +56,10 @@ class Flows:
         return removed
 
     def leave_alone(self, flows: Iterable[Flow]) -> int:
-        """Let flows pass that the kernel's own tracking translates; return how many there are."""
+        """Let flows pass that the kernel's own tracking translates; return how many there are.
+
+        Programs ask it for them, but can do so in its default zone alone.
+        """
         layout = self._map.layout
         stamp = time.monotonic_ns() // TICK_NS
         entries = {}
@@ -72,7 +75,7 @@ class Flows:
                 node=_end(flow.reply_destination, flow.reply_destination_port),
                 stack_port=client.port,
                 side=Side.CLIENT,
-                flags=FlowFlag.KERNELS,
+                flags=FlowFlag.KERNELS if flow.zone else FlowFlag.KERNELS | FlowFlag.TRACKED,
             )
             key = layout.key(entry.client, entry.frontend, socket.IPPROTO_UDP)
             entries[key] = layout.encode(entry)

@@ -78,7 +78,8 @@ class HandOver:
     def _let_go(self) -> None:
         """Leave alone no longer what the kernel does not track any more.
 
-        Else a client that speaks again after a long silence would be translated by nobody.
+        Else a client that speaks again after a long silence would be translated by nobody, where
+        the programs cannot ask the kernel themselves.
         """
         left_alone = list(self._flows.left_alone())
         if left_alone:

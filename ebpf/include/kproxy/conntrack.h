@@ -4,6 +4,8 @@
 #include <kproxy/kfunc.h>
 #include <kproxy/packet.h>
 
+#define ENOENT 2
+
 struct nf_conn;
 
 /* As the kernel has it from 5.18 on; the longer one of later kernels adds the zone. */
@@ -50,8 +52,8 @@ static __always_inline struct bpf_sock_tuple tuple_of(const struct ends *ends)
 	return tuple;
 }
 
-/* How the kernel tracks a packet as it is here. */
-enum tracking { NOT_TRACKED, TRACKED_FORWARD, TRACKED_BACK };
+/* How the kernel tracks a packet as it is here; the first where it cannot be asked. */
+enum tracking { TRACKING_UNKNOWN, NOT_TRACKED, TRACKED_FORWARD, TRACKED_BACK };
 
 static __always_inline enum tracking tracking_of(struct __sk_buff *skb, const struct ends *ends,
 						 __u8 protocol)
@@ -62,7 +64,7 @@ static __always_inline enum tracking tracking_of(struct __sk_buff *skb, const st
 
 	connection = bpf_skb_ct_lookup(skb, &tuple, TUPLE_SIZE, &opts, sizeof(opts));
 	if (!connection)
-		return NOT_TRACKED;
+		return opts.error == -ENOENT ? NOT_TRACKED : TRACKING_UNKNOWN;
 	bpf_ct_release(connection);
 	return opts.dir ? TRACKED_BACK : TRACKED_FORWARD;
 }
@@ -82,7 +84,7 @@ static __always_inline int forget_masqueraded(struct __sk_buff *skb, const struc
 	struct bpf_sock_tuple tuple = tuple_of(&answer);
 	struct nf_conn *connection;
 
-	if (tracking_of(skb, ends, protocol) != NOT_TRACKED)
+	if (tracking_of(skb, ends, protocol) > NOT_TRACKED)
 		return 0;
 	connection = bpf_skb_ct_lookup(skb, &tuple, TUPLE_SIZE, &opts, sizeof(opts));
 	if (!connection)

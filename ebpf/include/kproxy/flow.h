@@ -20,7 +20,8 @@ enum side { CLIENT_SIDE, STACK_SIDE, ENDPOINT_SIDE };
 enum flow_flags {
 	FLOW_MASQUERADED = 1, /* there is an endpoint side behind the stack side */
 	FLOW_AT_ONCE = 2, /* there is an endpoint side and no stack side */
-	FLOW_KERNELS = 4, /* translated by the kernel's own tracking: there is the client side alone */
+	FLOW_KERNELS = 4, /* not ours to translate: there is the client side alone */
+	FLOW_TRACKED = 8, /* the kernel's own tracking translates it, and can be asked for it */
 };
 
 /* What passed so far, complete on the client side. Forward is what the client sends. */

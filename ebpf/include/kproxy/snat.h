@@ -73,7 +73,7 @@ static __always_inline int is_others(struct __sk_buff *skb, const struct ends *f
 				     __u8 protocol)
 {
 	return is_socket_at(skb, from_endpoint, protocol) ||
-	       tracking_of(skb, from_endpoint, protocol) != NOT_TRACKED;
+	       tracking_of(skb, from_endpoint, protocol) > NOT_TRACKED;
 }
 
 static __always_inline int enter_side(struct flow *draft, __u8 side, __u8 protocol)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* What a packet tells of the flow that it belongs to, kept in the entry that it met. */
 
+#include <kproxy/conntrack.h>
 #include <kproxy/flow.h>
 #include <kproxy/packet.h>
 
@@ -40,13 +41,13 @@ static __always_inline int is_opening(const struct packet *packet)
 
 /*
  * Whether a packet that meets a flow which was used already may be the first of another one. No
- * datagram says so: where it is somebody else's, it may.
+ * datagram says so: where it or the flow is somebody else's, it may.
  */
 static __always_inline int is_opening_again(struct __sk_buff *skb, const struct flow *flow,
 					    const struct packet *packet)
 {
 	if (packet->protocol == IPPROTO_UDP)
-		return flow->side == ENDPOINT_SIDE;
+		return flow->side == ENDPOINT_SIDE || flow->flags & FLOW_TRACKED;
 	if (packet->protocol == IPPROTO_SCTP)
 		return first_chunk(skb, packet) == SCTP_INIT;
 	return packet->protocol == IPPROTO_TCP && packet->kind == PACKET_PLAIN &&
@@ -139,7 +140,20 @@ static __always_inline int may_be_former(const struct __sk_buff *skb, const stru
 		return at_egress && !(skb->tc_index & TRANSLATED);
 	if (flow->side == STACK_SIDE)
 		return !at_egress;
-	return flow->side == CLIENT_SIDE && flow->state & (STATE_ACKNOWLEDGED | STATE_CLOSING);
+	return flow->side == CLIENT_SIDE && (flow->state & (STATE_ACKNOWLEDGED | STATE_CLOSING) ||
+					     flow->flags & FLOW_TRACKED);
+}
+
+/*
+ * Whether the kernel's own tracking no longer knows a flow that it translated. It is asked for what
+ * the endpoint sends: a packet of the client that nobody translated looks like the flow's.
+ */
+static __always_inline int is_forgotten(struct __sk_buff *skb, const struct flow *flow,
+					__u8 protocol)
+{
+	struct ends from_endpoint = reverse_ends(flow, ENDPOINT_SIDE);
+
+	return tracking_of(skb, &from_endpoint, protocol) == NOT_TRACKED;
 }
 
 /*
@@ -148,10 +162,13 @@ static __always_inline int may_be_former(const struct __sk_buff *skb, const stru
  * endpoint that knows the connection answers a SYN at once: RFC 5961, section 4.) Datagrams have
  * no end, so somebody else's follow once the client is silent.
  */
-static __always_inline int is_former(const struct flow *flow, __u8 protocol)
+static __always_inline int is_former(struct __sk_buff *skb, const struct flow *flow,
+				     __u8 protocol)
 {
 	const struct flow *client_side, *far;
 
+	if (flow->flags & FLOW_TRACKED)
+		return is_forgotten(skb, flow, protocol);
 	if (flow->flags & FLOW_KERNELS)
 		return 0;
 	client_side = flow_at_side(flow, CLIENT_SIDE, protocol);

@@ -133,3 +133,12 @@ def test_a_flow_is_left_alone_as_long_as_the_kernel_tracks_it_and_no_longer(into
     assert not hand_over.lasts
     for each in maps.values():
         each.close()
+
+
+def test_whose_flow_the_kernel_forgot_meets_programs_with_the_next_datagram(into):
+    flow, _ = into
+    assert flow.partner() == POD1
+
+    run("conntrack -F")
+
+    assert flow.partner() == POD2

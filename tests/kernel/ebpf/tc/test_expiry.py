@@ -221,23 +221,3 @@ def test_a_forgotten_flow_meets_an_endpoint_of_today(scene: Scene, family: Famil
     assert opened.partner() == plan.POD1
     assert flows.forget_flows(listed) == 0, "that is another flow by now"
     assert opened.partner() == plan.POD1
-
-
-def test_a_flow_of_the_kernels_own_tracking_is_left_alone(scene: Scene, family: Family):
-    tc = scene.tc[family]
-    flows = Flows(family, tc.maps["flows"])
-    wanted = Destinations(vips=frozenset({(in_family(VIP, family), 80)}))
-    scene.frontend((VIP, 80), [plan.FAR1], MASQUERADED)
-    opened = scene.open(plan.CLIENT, f"{VIP}:80", Protocol.UDP, family)
-    assert opened.partner() == plan.FAR1
-    (translated,) = flows.flows(wanted)
-    flows.forget_flows([translated])
-
-    assert flows.leave_alone([translated]) == 1
-
-    assert opened.partner(quiet_s=QUIET_S) == "nobody"
-    assert tc.counts()["FLOW_LEFT_ALONE"] >= 1
-    (listed,) = flows.flows(wanted)
-    assert listed[:8] == translated[:8]
-    assert flows.forget_flows([listed]) == 1
-    assert opened.partner() == plan.FAR1

@@ -193,6 +193,27 @@ def test_withdrawn_open_flows_are_served_and_new_ones_pass(scene: Scene, family:
     assert tc.counts()["WITHDRAWN"] >= 2
 
 
+def test_withdrawn_a_port_that_is_used_again_is_no_flow_of_ours(scene: Scene, family: Family):
+    scene.frontend((VIP, 80), [plan.POD1], MASQUERADED, port=9014)
+    tc, port = scene.tc[family], next(PORTS)
+    listener = scene.listener(plan.POD1, family, 9014)
+    first = scene.socket(plan.CLIENT, family, port=port)
+    first.connect((in_family(VIP, family), 80))
+    server, _ = listener.accept()
+    with server:
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        first.close()
+        server.settimeout(scene.patience_s)
+        with pytest.raises(ConnectionResetError):
+            server.recv(1)
+
+    tc.settings(flags=WITHDRAWN)
+
+    assert partner(scene, plan.CLIENT, f"{VIP}:80", Protocol.TCP, family, port=port) == "nobody"
+    assert "WITHDRAWN" in tc.counts()
+    assert tc.flow_count() == 0
+
+
 def test_a_masqueraded_port_is_no_sockets_of_the_host_and_no_node_port(
     scene: Scene, family: Family
 ):

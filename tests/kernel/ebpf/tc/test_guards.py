@@ -20,6 +20,7 @@ from tests.kernel.ebpf.tc import (
     test_expiry,
     test_flows,
     test_foreign,
+    test_hand_over,
     test_load,
     test_shared_ports,
 )
@@ -39,7 +40,7 @@ class Guard:
     text: str
     without: str
     test: Callable[[Scene], None]
-    few_flows: bool = False
+    change: Callable[[Unit], Unit] | None = None  # of the programs, for that test
 
 
 def beside_rules(
@@ -49,6 +50,11 @@ def beside_rules(
 ) -> None:
     test_beside.masquerade_by_rules(scene)
     test(scene, V4, protocol)
+
+
+def handed_over(test: Callable[..., None], scene: Scene, *client: str) -> None:
+    test_beside.masquerade_by_rules(scene)
+    test(scene, V4, *client)
 
 
 GUARDS = {
@@ -88,7 +94,7 @@ GUARDS = {
         ),
     ),
     "a masqueraded port is none that the kernel masquerades by": Guard(
-        "tracking_of(skb, from_endpoint, protocol) != NOT_TRACKED;",
+        "tracking_of(skb, from_endpoint, protocol) > NOT_TRACKED;",
         "0;",
         lambda scene: beside_rules(
             test_beside.test_clients_that_the_node_masquerades_either_way_do_not_meet, scene
@@ -109,7 +115,7 @@ GUARDS = {
         ),
     ),
     "what the kernel did not masquerade is not forgotten": Guard(
-        "if (tracking_of(skb, ends, protocol) != NOT_TRACKED)",
+        "if (tracking_of(skb, ends, protocol) > NOT_TRACKED)",
         "if (0)",
         lambda scene: beside_rules(
             lambda scene, family, _: (
@@ -118,6 +124,42 @@ GUARDS = {
                 )
             ),
             scene,
+        ),
+    ),
+    "what the kernel translates is left alone": Guard(
+        "return tracking_of(skb, &from_endpoint, protocol) == NOT_TRACKED;",
+        "return tracking_of(skb, &from_endpoint, protocol) || 1;",
+        lambda scene: handed_over(
+            test_hand_over.test_a_flow_is_left_alone_until_the_kernel_forgets_it, scene, plan.CLIENT
+        ),
+    ),
+    "what the kernel forgot is left alone no longer": Guard(
+        "return tracking_of(skb, &from_endpoint, protocol) == NOT_TRACKED;",
+        "return tracking_of(skb, &from_endpoint, protocol) && 0;",
+        lambda scene: handed_over(
+            test_hand_over.test_a_flow_is_left_alone_until_the_kernel_forgets_it, scene, plan.CLIENT
+        ),
+    ),
+    "what the node sends untranslated is not what the kernel translated": Guard(
+        "struct ends from_endpoint = reverse_ends(flow, ENDPOINT_SIDE);\n\n",
+        "struct ends from_endpoint = forward_ends(flow, CLIENT_SIDE);\n\n",
+        lambda scene: handed_over(
+            test_hand_over.test_a_flow_is_left_alone_until_the_kernel_forgets_it, scene, plan.NODE
+        ),
+    ),
+    "a kernel that cannot be asked did not forget": Guard(
+        "return opts.error == -ENOENT ? NOT_TRACKED : TRACKING_UNKNOWN;",
+        "return NOT_TRACKED;",
+        lambda scene: handed_over(
+            test_hand_over.test_where_programs_cannot_ask_the_agent_lets_go, scene
+        ),
+        change=test_hand_over.unable_to_ask,
+    ),
+    "what made room opens nothing where new ones pass": Guard(
+        "return without_flow(skb, &packet, work->at_egress);",
+        "stages.call(skb, STAGE_CHOOSE);\n\t\treturn done(STAGE_MISSING);",
+        lambda scene: test_flows.test_withdrawn_a_port_that_is_used_again_is_no_flow_of_ours(
+            scene, V4
         ),
     ),
     "answers go to clients with addresses of Services": Guard(
@@ -195,7 +237,7 @@ GUARDS = {
         lambda scene: test_load.test_a_flood_of_openings_costs_no_open_flow_and_no_sane_client(
             scene, V4
         ),
-        few_flows=True,
+        change=test_load.with_few_flows,
     ),
     "a full map gives up half-open flows": Guard(
         "if (remembered <= 0)\n\t\t\treturn 0;",
@@ -203,7 +245,7 @@ GUARDS = {
         lambda scene: test_load.test_a_flood_of_openings_costs_no_open_flow_and_no_sane_client(
             scene, V4
         ),
-        few_flows=True,
+        change=test_load.with_few_flows,
     ),
     "the client's side knows what others see": Guard(
         "\tif (client_side)\n\t\tset_bits(&client_side->state, seen);",
@@ -220,8 +262,8 @@ GUARDS = {
         ),
     ),
     "a port of datagrams that the kernel gave to others is theirs": Guard(
-        "return flow->side == ENDPOINT_SIDE;",
-        "return 0;",
+        "return flow->side == ENDPOINT_SIDE || flow->flags & FLOW_TRACKED;",
+        "return flow->flags & FLOW_TRACKED;",
         lambda scene: test_shared_ports.test_the_port_of_a_silent_client_belongs_to_who_sends_by_it(
             scene, V4, plan.CLIENT
         ),
@@ -280,7 +322,7 @@ def without(guard: Guard, folder: Path, bytecode: Path) -> Callable[[Family], Un
 
     def units(family: Family) -> Unit:
         made = load_unit(mutant, family, cache=bytecode) if family is V4 else unit(family, bytecode)
-        return test_load.with_few_flows(made) if guard.few_flows else made
+        return guard.change(made) if guard.change else made
 
     return units
 
