@@ -23,6 +23,7 @@ _COMMENT = "kproxy ebpf"
 # Of kube-proxy, and of kproxy where it uses iptables. They drop what conntrack calls invalid, as it
 # does where it sees one direction alone: pods on one bridge answer each other past the node.
 _OTHER_PROXYS = frozenset({"KUBE-FORWARD", "KPROXY-FORWARD"})
+_MOVES = 3  # of a rule that others overtake; after that its place is theirs to mind
 
 Look = int | legacy.Info | None
 
@@ -70,16 +71,38 @@ class ForwardingRule:
             right = [rule for rule in ours if rule.comment == self._comment]
             wrong = [rule for rule in ours if rule.comment != self._comment]
             behind = bool(right) and _is_behind(table, right[0])
-            place = _place(table) + 1
+            place = _place(table, self._comment)
         if right and not wrong and not behind:
             return 0
-        text = f'-m comment --comment "{self._comment}" {self._rule} -j ACCEPT'
-        lines = [f"-D {_CHAIN} {text}"] * behind + [f"-I {_CHAIN} {place} {text}"]
         if behind or not right:
-            tools.restore(self._family, variant, ["*filter", *lines, "COMMIT"])
+            self._put(variant, place, moved=behind)
+            self._put_behind_engines(variant)
         if wrong:
             rulesets.remove(self._family, variant, "filter", rules=wrong, chains=())
         return 1
+
+    def _put_behind_engines(self, variant: Variant) -> None:
+        """Move our rule if it came to stand before an engine's jump, made at the same moment."""
+        for _ in range(_MOVES):
+            with _filter(self._family, variant) as table:
+                place = 0 if table is None else self._overtaken(table)
+            if not place:
+                return
+            self._put(variant, place, moved=True)
+
+    def _overtaken(self, table: Table) -> int:
+        """Return how many other rules ours should stand behind, 0 if it does."""
+        comments = [rule.comment for rule in table.built_in[_CHAIN]]
+        if self._comment not in comments:
+            return 0  # somebody deleted it at this moment, which the next look finds
+        place = _place(table, self._comment)
+        return place if comments.index(self._comment) < place else 0
+
+    def _put(self, variant: Variant, place: int, *, moved: bool) -> None:
+        """Write our rule behind so many others; one that is there already goes first."""
+        text = f'-m comment --comment "{self._comment}" {self._rule} -j ACCEPT'
+        lines = [f"-D {_CHAIN} {text}"] * moved + [f"-I {_CHAIN} {place + 1} {text}"]
+        tools.restore(self._family, variant, ["*filter", *lines, "COMMIT"])
 
     def _looked(self, variant: Variant) -> Look:
         if variant is Variant.LEGACY:
@@ -112,13 +135,17 @@ def _ours(table: Table) -> list[BaseRule]:
     return [rule for rule in table.built_in[_CHAIN] if rule.comment.startswith(_COMMENT)]
 
 
-def _place(table: Table) -> int:
-    """Return how many rules stay before ours: those before a proxy's, else policy engines'."""
-    rules = table.built_in[_CHAIN]
-    proxys = _proxys(rules)
-    if proxys is not None:
-        return proxys
-    return placement.leading([rule.step for rule in rules], table.steps, is_kube_proxys)
+def _place(table: Table, comment: str) -> int:
+    """Return how many rules stay before the one that has this comment.
+
+    Those are the ones before a proxy's, else the policy engines'.
+    """
+    rules = [rule for rule in table.built_in[_CHAIN] if rule.comment != comment]
+    others = [rule for rule in rules if rule not in _ours(table)]
+    count = _proxys(others)
+    if count is None:
+        count = placement.leading([rule.step for rule in others], table.steps, is_kube_proxys)
+    return rules.index(others[count - 1]) + 1 if count else 0
 
 
 def _is_behind(table: Table, rule: BaseRule) -> bool:

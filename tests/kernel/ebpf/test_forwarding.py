@@ -7,7 +7,7 @@ import pytest
 from backends.ebpf.driver import forwarding
 from backends.ebpf.driver.forwarding import ForwardingRule
 from backends.ebpf.driver.surroundings import Surroundings
-from backends.kernel.xtables import legacy
+from backends.kernel.xtables import legacy, tools
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from tests.support.commands import output_of
@@ -67,6 +67,22 @@ def test_it_stands_behind_a_policy_engine_and_before_what_ends_the_chain(tables)
     assert tables.forward()[1] == RULE
     assert rule.ensure() == 0, "once is enough"
     assert len(tables.forward()) == 3
+
+
+def test_it_moves_behind_an_engine_that_comes_while_it_is_put_there(tables, monkeypatch):
+    tables("-P FORWARD DROP")
+    write = tools.restore
+
+    def come_first(*what):
+        monkeypatch.setattr(tools, "restore", write)
+        tables("-N CNI-POLICY")
+        tables("-A CNI-POLICY -p tcp --dport 9 -j DROP")
+        tables("-I FORWARD 1 -j CNI-POLICY")
+        write(*what)
+
+    monkeypatch.setattr(tools, "restore", come_first)
+    assert ForwardingRule(tables.family, MARK).ensure() == 1
+    assert tables.forward() == ["-A FORWARD -j CNI-POLICY", RULE]
 
 
 @pytest.mark.parametrize("chain", ["KUBE-FORWARD", "KPROXY-FORWARD"])
