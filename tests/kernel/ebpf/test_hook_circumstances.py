@@ -23,34 +23,37 @@ from tests.support.ebpf.talking import (
 from tests.support.tables import pod, table, vip
 
 UDP = Protocol.UDP
+# So long that what is a little younger stays so, however busy the machine is.
+TERM_S = 10_000
+A_LITTLE_S = 100
 _LOOPBACK = {Family.IPV4: "127.0.0.1/32", Family.IPV6: "::1/128"}
 
 pytestmark = pytest.mark.kernel
 
 
 def test_affinity_goes_by_the_pods_address_in_the_map_that_tc_reads(hooked, hooks, servers, wire):
-    program(hooks, udp_service(hooks, 1, [11, 12, 13], affinity_s=60))
+    program(hooks, udp_service(hooks, 1, [11, 12, 13], affinity_s=TERM_S))
     for number in (13, 11):
-        remember(hooks, client=11, endpoint=number, age_s=59)
+        remember(hooks, client=11, endpoint=number, age_s=TERM_S - A_LITTLE_S)
         for _ in range(10):
             assert connected_to(hooked, servers, wire, "pod1") == number
 
 
 def test_affinity_ends_with_its_time_and_with_its_endpoint(hooked, hooks, servers, wire):
-    program(hooks, udp_service(hooks, 1, [11, 12, 13], affinity_s=60))
+    program(hooks, udp_service(hooks, 1, [11, 12, 13], affinity_s=TERM_S))
     heard = set()
-    for _ in range(40):  # by chance alone one of three would never be it: once in ten million
-        remember(hooks, client=11, endpoint=13, age_s=62)
+    for _ in range(70):  # by chance alone one of three would never be it: once in 10 ** 11
+        remember(hooks, client=11, endpoint=13, age_s=TERM_S + 2)
         heard.add(connected_to(hooked, servers, wire, "pod1"))
     assert heard == {11, 12, 13}
-    program(hooks, udp_service(hooks, 1, [11, 12], affinity_s=60))
+    program(hooks, udp_service(hooks, 1, [11, 12], affinity_s=TERM_S))
     for _ in range(10):
         remember(hooks, client=11, endpoint=13, age_s=0)
         assert connected_to(hooked, servers, wire, "pod1") in {11, 12}
 
 
 def test_a_first_connection_makes_affinity(hooked, hooks, servers, wire):
-    program(hooks, udp_service(hooks, 1, [11, 12, 13], affinity_s=60))
+    program(hooks, udp_service(hooks, 1, [11, 12, 13], affinity_s=TERM_S))
     forget_affinity(hooks)
     first = connected_to(hooked, servers, wire, "pod1")
     for _ in range(20):
@@ -60,7 +63,7 @@ def test_a_first_connection_makes_affinity(hooked, hooks, servers, wire):
 def test_affinity_to_an_endpoint_that_this_frontend_does_not_use_is_no_reason(
     hooked, hooks, servers, wire
 ):
-    entry = udp_service(hooks, 1, [11, 12, 13], affinity_s=60)
+    entry = udp_service(hooks, 1, [11, 12, 13], affinity_s=TERM_S)
     (local,) = (target for target in entry.targets if target.address == pod(wire.family, 12))
     program(
         hooks,
@@ -77,11 +80,12 @@ def test_affinity_to_an_endpoint_that_this_frontend_does_not_use_is_no_reason(
 
 
 def test_each_connection_prolongs_affinity(hooked, hooks, servers, wire):
-    program(hooks, udp_service(hooks, 1, [11, 12, 13], affinity_s=60))
-    remember(hooks, client=11, endpoint=13, age_s=50)
+    program(hooks, udp_service(hooks, 1, [11, 12, 13], affinity_s=TERM_S))
+    remember(hooks, client=11, endpoint=13, age_s=TERM_S - A_LITTLE_S)
+    before_s = now_s()
     connected_to(hooked, servers, wire, "pod1")
     ((_, value),) = hooks.maps["affinity"].items()
-    assert now_s() - int.from_bytes(value[-4:], sys.byteorder) <= 1
+    assert before_s <= int.from_bytes(value[-4:], sys.byteorder) <= now_s()
 
 
 def forget_affinity(hooks):
@@ -95,7 +99,7 @@ def remember(hooks, *, client, endpoint, age_s):
     source = packed(pod(hooks.family, client))
     target = packed(pod(hooks.family, endpoint)) + (8080).to_bytes(2, "big")
     held = hooks.maps["affinity"]
-    stamp = (now_s() - age_s).to_bytes(4, sys.byteorder)
+    stamp = ((now_s() - age_s) % (1 << 32)).to_bytes(4, sys.byteorder)
     key = (service + source).ljust(held.shape.key_size, b"\0")
     held.update(key, target + bytes(2) + stamp)
 
