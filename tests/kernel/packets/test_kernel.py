@@ -16,6 +16,7 @@ from tests.support.packets.asking import ASKED, flows_of, listed, table_of, verd
 from tests.support.packets.data_paths import DATA_PATHS
 from tests.support.packets.groups import balancing
 from tests.support.packets.kernel import Kernel
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 
@@ -66,14 +67,15 @@ def probe(source: str, to: str, family: Family, protocol: Protocol = Protocol.TC
 )
 def test_endpoints_get_equal_shares(kernel, family, to, targets):
     kernel.program(table_of(balancing.SPREAD, family))
-    share = 100
+    share = 120
     count = share * len(targets)
     observed = kernel.send([probe(plan.POD3, to, family)] * count)
 
     shares = Counter(seen.by if isinstance(seen, Answered) else seen for seen in observed)
-    six_sigma = 6 * (share * (1 - 1 / len(targets))) ** 0.5
+    # One of these hundreds of shares is beyond six sigma in every 200,000 runs, beyond eight never.
+    eight_sigma = 8 * (share * (1 - 1 / len(targets))) ** 0.5
     assert set(shares) == set(in_family(targets, family))
-    assert all(abs(got - share) <= six_sigma for got in shares.values()), shares
+    assert all(abs(got - share) <= eight_sigma for got in shares.values()), shares
 
 
 # None shares a namespace with an endpoint: the answer has to come back through the node.
@@ -99,16 +101,41 @@ def endpoints_met(kernel: Kernel, to: str) -> list[str | Observed]:
     ]
 
 
+def stay_as_they_return(kernel: Kernel) -> bool:
+    """Let clients return until more than a term has passed: each meets the same endpoint.
+
+    Say whether they always were in time, which a busy machine may keep them from.
+    """
+    since = time.monotonic()
+    met = endpoints_met(kernel, balancing.STICKY[0])
+    for to in balancing.STICKY * 2:
+        time.sleep(balancing.AFFINITY_TIMEOUT_S / 5)
+        before = time.monotonic()
+        meet = endpoints_met(kernel, to)
+        if time.monotonic() - since > balancing.AFFINITY_TIMEOUT_S - 1:  # terms are whole seconds
+            return False
+        assert meet == met
+        since = before
+    return True
+
+
+def met_after_a_pause(kernel: Kernel) -> list[str | Observed]:
+    """Return whom they meet when their terms have passed."""
+    time.sleep(balancing.AFFINITY_TIMEOUT_S + 1)
+    return endpoints_met(kernel, balancing.STICKY[0])
+
+
 def test_affinity_keeps_a_client_at_its_endpoint_until_it_pauses(kernel):
-    """One client, one endpoint, whatever frontend it uses; each connection renews the term."""
+    """One client, one endpoint, whatever frontend it uses; each connection renews the term.
+
+    Only the kernel's clock can make terms pass. By chance alone all clients choose as before, or
+    all of a family the same: not three times in a row.
+    """
     for family in Family:
         kernel.program(table_of(balancing.AFFINITY, family))
+    until(
+        lambda: stay_as_they_return(kernel), within_s=LONGEST_S, what="clients that return in time"
+    )
     met = endpoints_met(kernel, balancing.STICKY[0])
-    assert len(set(met)) > 2
-
-    # Only the kernel's clock can make these terms pass.
-    for to in balancing.STICKY * 2:
-        time.sleep(balancing.AFFINITY_TIMEOUT_S / 4)
-        assert endpoints_met(kernel, to) == met
-    time.sleep(balancing.AFFINITY_TIMEOUT_S + 1)
-    assert endpoints_met(kernel, balancing.STICKY[0]) != met
+    assert any(met_after_a_pause(kernel) != met for _ in range(2))
+    assert len(set(met)) > 2 or any(len(set(met_after_a_pause(kernel))) > 2 for _ in range(2))

@@ -6,7 +6,7 @@ from tests.support.net.plan import CLIENT, FAR1, FAR2, NODE, POD1, POD2, POD3
 from tests.support.packets.objects import endpoint_slice, node, port, service, slice_port, vip
 from tests.support.packets.table import Case, Group, forward, masquerade
 
-AFFINITY_TIMEOUT_S = 2
+AFFINITY_TIMEOUT_S = 4
 _MACHINES = (POD1, POD2, FAR1, FAR2)
 _ports = tuple(range(9001, 9011))
 
