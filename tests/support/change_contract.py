@@ -48,7 +48,7 @@ class Change(Protocol):
         """Begin a conversation of each kind, through each kind of frontend."""
 
     def forget(self) -> None:
-        """Let the kernel forget all connections, as it does some time after their end."""
+        """End all conversations; the kernel forgets them, as it does some time after that."""
 
 
 def partners(conversations: Iterable[Conversation]) -> set[str]:

@@ -93,6 +93,7 @@ class PathChange:
         ]
 
     def forget(self):
+        self._talk.hang_up()  # else what one of them sends again would be tracked anew
         run("conntrack -F")
 
     def close(self):

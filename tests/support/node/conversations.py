@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import selectors
 import socket
+import struct
+from weakref import WeakSet
 
 from kproxy.core.addresses import Family, family_of
 from kproxy.core.objects import Protocol
@@ -21,6 +23,7 @@ PORT = 7000
 _TURNS = 1000  # of all conversations together
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 _LARGEST = 64
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _PATIENCE_S = 10.0 * SLOWER  # TCP sends a lost SYN again after 1 s, 3 s and 7 s
 
 
@@ -30,6 +33,8 @@ class Conversations:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._loop = Loop()
+        self._clients: WeakSet[socket.socket] = WeakSet()
+        self._served: set[socket.socket] = set()  # connections of TCP, at the servers' ends
 
     def serve(self, *addresses: str) -> None:
         """Let these machines converse, by TCP and UDP; addresses are given as IPv4."""
@@ -53,12 +58,21 @@ class Conversations:
         """
         address, _, port = to.rpartition(":")
         client = self._socket(in_family(source, family), _KINDS[protocol])
+        self._clients.add(client)
         client.bind((in_family(source, family), source_port))
         frontend = (in_family(address, family), int(port))
         if not connected and protocol is Protocol.UDP:
             return Conversation(self._loop, client, frontend)
         client.connect_ex(frontend)
         return Conversation(self._loop, client)
+
+    def hang_up(self) -> None:
+        """Reset all that were opened, at both ends: nothing is sent any more, not even again."""
+        for each in (*self._clients, *self._served):
+            if each.fileno() >= 0:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                self._loop.close(each)
+        self._served.clear()
 
     def close(self) -> None:
         """End all of them."""
@@ -76,6 +90,7 @@ class Conversations:
     def _accept(self, listener: socket.socket, name: bytes) -> None:
         for connection, _ in drained(listener.accept):
             connection.setblocking(False)
+            self._served.add(connection)
             answer = functools.partial(self._answer_stream, connection, name)
             self._loop.watch(connection, answer)
 
@@ -83,11 +98,15 @@ class Conversations:
         try:
             for message in drained(lambda: connection.recv(_LARGEST)):
                 if not message:
-                    self._loop.close(connection)
+                    self._hung_up(connection)
                     return
                 connection.send(name)
         except ConnectionError:  # the kernel forgot the connection before both ends did
-            self._loop.close(connection)
+            self._hung_up(connection)
+
+    def _hung_up(self, connection: socket.socket) -> None:
+        self._loop.close(connection)
+        self._served.discard(connection)
 
     def _socket(self, address: str, kind: socket.SocketKind) -> socket.socket:
         with self._network.machine(address).entered():
