@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import subprocess
 from collections.abc import Iterable
@@ -73,6 +74,12 @@ class Node:
         self._sockets.append(made)
         made.bind(where)
         return made
+
+    @staticmethod
+    def heard(sock: socket.socket) -> bytes:
+        """Return the next datagram at a socket, once it is there."""
+        select.select([sock], [], [], LONGEST_S)
+        return sock.recv(9)
 
     def open(self, to: Where, source_port: int) -> socket.socket:
         """Open a UDP flow from the client by one packet."""
