@@ -24,7 +24,7 @@ from tests.support.node.cluster import CONFIGURATION, POD_PORT, Manifests
 from tests.support.node.proxy import ROOT, Proxy
 from tests.support.node.tools import Tools
 from tests.support.packets.table import NODE_NAME
-from tests.support.waiting import LONGEST_S
+from tests.support.waiting import LONGEST_S, until
 
 _IPV4_NAME = {plan.ipv6_of(address): address for address in plan.PLACES}
 STEM = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
@@ -100,7 +100,15 @@ class Node:
         return proxy
 
     def once(self) -> int:
-        """Let `kproxy run --once` bring the kernel up to date; return in how many restores."""
+        """Let `kproxy run --once` bring the kernel up to date; return in how many restores.
+
+        A restore that outlived its killed proxy ends before: nobody would put right what it does.
+        """
+        until(
+            lambda: not any(each.survived() for each in self.started),
+            within_s=LONGEST_S,
+            what="what killed proxies began has ended",
+        )
         self.tools.forget()
         proxy = self.start("--once")
         assert proxy.ended() == 0, proxy.said()

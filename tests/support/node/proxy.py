@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -33,11 +34,12 @@ class Proxy:
                 stdout=stream,
                 stderr=stream,
                 env={"PYTHONPATH": str(ROOT), **environment},
+                process_group=0,
             )
 
     def said(self) -> str:
         """Return all that it has logged so far."""
-        return self._log.read_text()
+        return self._log.read_text(errors="replace")  # a line may be half written
 
     def wait_for(self, words: str, *, within_s: float = LONGEST_S) -> float:
         """Wait until these words are in the log; return the seconds that it took."""
@@ -68,6 +70,16 @@ class Proxy:
     def ended(self) -> int:
         """Wait for its end; return the exit code, negative if a signal killed it."""
         return self.process.wait(timeout=LONGEST_S)
+
+    def survived(self) -> bool:
+        """Say whether it has ended, and what it started has not."""
+        if self._runs():
+            return False
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def stop(self) -> int:
         """Ask it to stop and return the exit code."""
