@@ -31,7 +31,8 @@ def newer(request, tmp_path, monkeypatch):
     tree.mkdir()
     (tree / "kproxy").symlink_to(ROOT / "kproxy")
     for name in ("backends", "ebpf"):
-        shutil.copytree(ROOT / name, tree / name)
+        # Others compile there meanwhile: what Python writes beside a source comes and goes.
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for source in sorted(compiler.SOURCES.glob("*.bpf.c")):
         units = [compiler.load_unit(source, each, cache=bytecode_folder()) for each in Family]
         altered = tree / "ebpf" / source.name
