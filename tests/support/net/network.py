@@ -30,9 +30,11 @@ from tests.support.net.exchange import Exchange
 from tests.support.net.namespace import Namespace
 from tests.support.net.observed import Observed, Probe
 from tests.support.net.plan import ipv6_of
+from tests.support.waiting import LONGEST_S, until
 
 _NAMES = ("node", "node2", "outside", "pod1", "pod2", "pod3")
 _IFA_F_NODAD = 0x02
+_IFF_UP = 1
 _NUD_PERMANENT = 0x80
 
 # The same on every link: each has two ends.
@@ -114,7 +116,8 @@ class Network:
         with _links(self.node) as node:
             node.connect(name, self.namespaces[name])
             self._lead(node, name, address)
-        self._attach(name, (address,))
+            self._attach(name, (address,))
+            node.wait_for_the_wires()
 
     def remove_pod(self, name: str) -> None:
         """Take a pod away that was joined later, its interface at once."""
@@ -183,10 +186,11 @@ class Network:
             node.route("eth1", to=plan.FAR_POD_CIDR, via=plan.NODE2)
             node.route("eth0", to=plan.FAR_CLIENT, via=plan.OUTSIDE)
             node.route("eth0", to="0.0.0.0/0", via=plan.OUTSIDE)
-        self._attach("outside", (plan.OUTSIDE, plan.CLIENT, plan.CLIENT2, plan.FAR_CLIENT))
-        self._attach("node2", (plan.NODE2, plan.FAR1, plan.FAR2, plan.FAR3, plan.FAR4))
-        for pod, address in _PODS.items():
-            self._attach(pod, (address,))
+            self._attach("outside", (plan.OUTSIDE, plan.CLIENT, plan.CLIENT2, plan.FAR_CLIENT))
+            self._attach("node2", (plan.NODE2, plan.FAR1, plan.FAR2, plan.FAR3, plan.FAR4))
+            for pod, address in _PODS.items():
+                self._attach(pod, (address,))
+            node.wait_for_the_wires()
         if self._pods is Pods.BRIDGED:
             self._introduce_pods()
 
@@ -302,6 +306,18 @@ class _Links:
                 lladdr=mac,
                 state=_NUD_PERMANENT,
             )
+
+    def wait_for_the_wires(self) -> None:
+        """Wait until every interface that is up sends what it is given.
+
+        The other ends came up later: the kernel hears of that in a thread of its own, and drops
+        what is sent before.
+        """
+        until(self._all_send, within_s=LONGEST_S, what="interfaces that are up have their queues")
+
+    def _all_send(self) -> bool:
+        up = (link for link in self._netlink.get_links() if link["flags"] & _IFF_UP)
+        return all(link.get("qdisc") != "noop" for link in up)
 
     def _find(self, name: str) -> int:
         if name not in self._index:
