@@ -30,14 +30,13 @@ from tests.support.packets.asking import (
     table_of,
 )
 from tests.support.packets.table import TCP, UDP
-from tests.support.waiting import SLOWER
+from tests.support.waiting import LONGEST_S
 
 pytestmark = pytest.mark.kernel
 
 _AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _KIND = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 _MACHINES = ("node", "pod1", "pod2", "pod3")
-_LONGEST_S = 10 * SLOWER
 _CONTROL = CONTROL.rpartition(":")[0]  # every group has this frontend
 
 
@@ -50,7 +49,7 @@ def hooked(bytecode):
             with network.network.namespaces[name].entered():
                 for tool in ("iptables", "ip6tables"):
                     rule = ("-A", "OUTPUT", "-p", "tcp", "-j", "DROP")
-                    output_of(tool, *rule, timeout_s=_LONGEST_S)
+                    output_of(tool, *rule, timeout_s=LONGEST_S)
         yield network
     finally:
         network.close()

@@ -24,7 +24,7 @@ from tests.support.commands import output_of
 from tests.support.ebpf.socket_hooks import HookedNetwork, forget_pods
 from tests.support.net.namespace import Namespace
 from tests.support.tables import service_port, table, vip
-from tests.support.waiting import SLOWER
+from tests.support.waiting import LONGEST_S
 
 pytestmark = pytest.mark.kernel
 
@@ -33,7 +33,6 @@ _SECOND = {Family.IPV4: "10.1.0.78", Family.IPV6: "fd00:1::78"}
 _TOOL = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 _NODAD = 0x02
 _NO_FLAGS = DeviceFlag(0)
-_LONGEST_S = 10 * SLOWER
 _numbers = itertools.count()
 # Runs until its stdin ends; makes one call first, from the hooks' control group.
 _CALLER = """
@@ -95,7 +94,7 @@ class Pod:
 
     def run(self, *command):
         with self.namespace.entered():
-            output_of(*command, timeout_s=_LONGEST_S)
+            output_of(*command, timeout_s=LONGEST_S)
 
     def call(self):
         """Call a Service, by a socket of this process's; without an address it fails later."""
