@@ -162,7 +162,8 @@ def test_a_sweep_ends_soon_after_its_budget(scene: Scene, family: Family):
         key = layout.key(client, entry.frontend, socket.IPPROTO_UDP)
         many[key] = layout.encode(entry._replace(client=client, flags=FlowFlag.KERNELS))
     tc.maps["flows"].update_many(many)
-    sweep = Sweep(tc.maps)
+    now = time.monotonic()
+    sweep = Sweep(tc.maps, clock=lambda: now)
 
     steps = 1
     while sweep.tend(0):
