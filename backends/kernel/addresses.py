@@ -129,6 +129,13 @@ def address_device(event: Event) -> int | None:
     return int(_ADDRESS.unpack_from(event.body)[4])
 
 
+def lost_address(event: Event) -> bytes | None:
+    """Return the address that a message says is gone; None for other messages."""
+    if event.kind != Kind.DELETED_ADDRESS:
+        return None
+    return _own_address(attributes(event.body[_ADDRESS.size :]))
+
+
 def _interface_address(body: bytes) -> InterfaceAddress:
     _, length, flags, scope, device = _ADDRESS.unpack_from(body)
     found = attributes(body[_ADDRESS.size :])

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
-from backends.kernel.netlink import attribute, attributes, spans, text
-from backends.kernel.route_netlink import Event, Kind, listed
+from backends.kernel.netlink import (
+    ACK,
+    REQUEST,
+    Netlink,
+    NetlinkRefusal,
+    attribute,
+    attributes,
+    message,
+    spans,
+    text,
+    text_attribute,
+)
+from backends.kernel.route_netlink import ROUTE, Event, Kind, listed
 
 _GET_LINKS = 18  # RTM_GETLINK
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, changed flags
 _AF_BRIDGE = 7
 _ADDRESS, _NAME, _LINK, _MASTER, _INFORMATION, _MASK, _NAMESPACE = 1, 3, 5, 10, 18, 29, 37  # IFLA_*
 _INFO_KIND, _INFO_DATA, _INFO_PORT_KIND = 1, 2, 4  # IFLA_INFO_*
-_SKIP_STATISTICS = struct.pack("=I", 1 << 3)  # RTEXT_FILTER_SKIP_STATS
+_WITHOUT_STATISTICS = attribute(_MASK, struct.pack("=I", 1 << 3))  # RTEXT_FILTER_SKIP_STATS
 _NUMBER = struct.Struct("=I")
 _SIGNED = struct.Struct("=i")
 
@@ -71,9 +83,23 @@ class Link(NamedTuple):
 
 def links() -> list[Link]:
     """Return the devices of this network namespace by ascending number. Raises BackendError."""
-    request = _HEADER.pack(0, 0, 0, 0, 0) + attribute(_MASK, _SKIP_STATISTICS)
+    request = _HEADER.pack(0, 0, 0, 0, 0) + _WITHOUT_STATISTICS
     found = listed("list the network devices", _GET_LINKS, request, strict=True)
     return sorted(map(_parsed, found))
+
+
+def link_named(name: str) -> Link | None:
+    """Return the device that has a name, None if there is none. Raises BackendError."""
+    request = _HEADER.pack(0, 0, 0, 0, 0) + text_attribute(_NAME, name)
+    with Netlink(f"looking for the network device {name}", ROUTE) as netlink:
+        netlink.send(message(_GET_LINKS, REQUEST | ACK, request + _WITHOUT_STATISTICS))
+        try:
+            (found,) = map(_parsed, netlink.answers())
+        except NetlinkRefusal as refused:
+            if refused.number == errno.ENODEV:
+                return None
+            raise
+    return found
 
 
 def exists(device: int) -> bool:

@@ -80,7 +80,19 @@ class Netlink:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the socket."""
         self._socket.close()
+
+    def port(self) -> int:
+        """Return the number by which the kernel says that something was asked for here."""
+        try:
+            self._socket.bind((0, 0))
+        except OSError as error:
+            raise self._failed(error) from error
+        return int(self._socket.getsockname()[0])
 
     def send(self, messages: bytes) -> None:
         """Send one or several messages, in one piece: a transaction of nf_tables must be one."""

@@ -16,6 +16,8 @@ from kproxy.ports.data_path import BackendError
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port id
 LOCAL_TABLE, LOCAL_TYPE = 255, 2  # RT_TABLE_LOCAL, RTN_LOCAL
 
+ROUTE = NetlinkProtocol(socket.NETLINK_ROUTE, 0)
+
 _TRIES = 5  # of a listing that changes disturb
 _RECEIVE_BUFFER_FORCE, _ATTACH_FILTER = 33, 26  # SO_RCVBUFFORCE, SO_ATTACH_FILTER
 _RECEIVE_BYTES = 1 << 16
@@ -65,8 +67,7 @@ def listed(doing: str, kind: int, request: bytes, *, strict: bool) -> Iterator[b
 
     `strict`: what the request says is a filter (Linux 4.20). Raises BackendError.
     """
-    protocol = NetlinkProtocol(socket.NETLINK_ROUTE, 0, strict=strict)
-    with Netlink(doing, protocol) as netlink:
+    with Netlink(doing, ROUTE._replace(strict=strict)) as netlink:
         for _ in range(_TRIES):
             netlink.send(message(kind, REQUEST | DUMP, request))
             found = list(netlink.answers())
@@ -79,14 +80,15 @@ class RouteEvents:
     """Follows groups of rtnetlink: `fileno` is readable when something changed. For one thread.
 
     Of routes only the host's own are told, as a node may learn thousands of others a second.
+    `but_of`: nothing is told that was asked for by the socket of this port.
     """
 
-    def __init__(self, groups: Group) -> None:
+    def __init__(self, groups: Group, *, but_of: int = 0) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
         try:
             self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
             self._socket.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, _ROOM_BYTES)
-            _attach(self._socket, _OWN_ROUTES_ONLY)
+            _attach(self._socket, (*(_others_only(but_of) if but_of else ()), *_OWN_ROUTES_ONLY))
             self._socket.bind((0, groups))
         except OSError as error:
             raise refusal(_LISTENING, error.errno or 0) from error
@@ -134,9 +136,9 @@ def _split(data: bytes) -> Iterator[Event]:
         at += length + 3 & ~3
 
 
-# Classic BPF (linux/filter.h): load a half word or a byte, jump if equal, return how much to keep.
-_LOAD_HALF, _LOAD_BYTE, _EQUAL, _RETURN = 0x28, 0x30, 0x15, 0x06
-_KIND_AT, _TABLE_AT, _TYPE_AT = 4, 20, 23  # nlmsg_type, rtm_table, rtm_type
+# Classic BPF (linux/filter.h): load a part, jump if it equals, return how much to keep.
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x06
+_KIND_AT, _PORT_AT, _TABLE_AT, _TYPE_AT = 4, 12, 20, 23  # nlmsg_type, nlmsg_pid, rtm_table, …
 _INSTRUCTION = struct.Struct("=HBBI")
 _PROGRAM = struct.Struct("@HP")
 _OWN_ROUTES_ONLY = (
@@ -150,6 +152,14 @@ _OWN_ROUTES_ONLY = (
     (_RETURN, 0, 0, 0xFFFFFFFF),
     (_RETURN, 0, 0, 0),
 )
+
+
+def _others_only(port: int) -> Sequence[tuple[int, int, int, int]]:
+    return (
+        (_LOAD_WORD, 0, 0, _PORT_AT),
+        (_EQUAL, 0, 1, socket.htonl(port)),
+        (_RETURN, 0, 0, 0),
+    )
 
 
 def _attach(sock: socket.socket, instructions: Sequence[tuple[int, int, int, int]]) -> None:

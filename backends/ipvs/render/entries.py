@@ -80,7 +80,12 @@ Entry = Address | Member | Place | MarkedServer | Destination
 
 def address_key(address: str) -> bytes:
     """Return the key of an address of our link."""
-    return _ADDRESS + packed(address)
+    return raw_address_key(packed(address))
+
+
+def raw_address_key(address: bytes) -> bytes:
+    """Return the key of an address of our link that is packed."""
+    return _ADDRESS + address
 
 
 def member_key(kind: SetKind, element: bytes) -> bytes:
@@ -146,6 +151,11 @@ def entry(key: Key) -> Entry:
         return _server(rest)
     server, address, port = _halves(rest)
     return Destination(_server(server), _address(address), port)
+
+
+def split_address(key: Key) -> bytes | None:
+    """Return the packed address of a key, None if it is of something else."""
+    return None if isinstance(key, str) or key[:1] != _ADDRESS else key[1:]
 
 
 def split_member(key: Key) -> tuple[SetKind, bytes] | None:
