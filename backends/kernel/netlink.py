@@ -19,7 +19,7 @@ from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
-EXCLUSIVE, CREATE = 0x200, 0x400
+REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
 ATTRIBUTE = struct.Struct("=HH")  # length with this header, type
 NESTED, TYPE_MASK = 0x8000, 0x3FFF
 AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
-from backends.kernel.netlink import DUMP, REQUEST, Netlink, NetlinkProtocol, message, refusal
+from backends.kernel.netlink import (
+    ACK,
+    DUMP,
+    REQUEST,
+    Netlink,
+    NetlinkProtocol,
+    NetlinkRefusal,
+    message,
+    refusal,
+)
 from kproxy.ports.data_path import BackendError
 
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port id
@@ -21,6 +31,7 @@ ROUTE = NetlinkProtocol(socket.NETLINK_ROUTE, 0)
 _TRIES = 5  # of a listing that changes disturb
 _RECEIVE_BUFFER_FORCE, _ATTACH_FILTER = 33, 26  # SO_RCVBUFFORCE, SO_ATTACH_FILTER
 _RECEIVE_BYTES = 1 << 16
+_AT_ONCE = 128  # requests; if all are refused, the answers fit into the smallest receive buffer
 _ROOM_BYTES = 4 << 20  # of messages that wait: some 2,000 links
 _LISTENING = "listening for changes of devices, addresses and routes"
 
@@ -34,6 +45,8 @@ class Kind(IntEnum):
     DELETED_ADDRESS = 21
     NEW_ROUTE = 24
     DELETED_ROUTE = 25
+    NEW_RULE = 32
+    DELETED_RULE = 33
     NEW_QDISC = 36
     DELETED_QDISC = 37
     NEW_FILTER = 44
@@ -47,8 +60,10 @@ class Group(IntFlag):
     TRAFFIC_CONTROL = 1 << 3
     IPV4_ADDRESSES = 1 << 4
     IPV4_ROUTES = 1 << 6
+    IPV4_RULES = 1 << 7
     IPV6_ADDRESSES = 1 << 8
     IPV6_ROUTES = 1 << 10
+    IPV6_RULES = 1 << 18
 
 
 class Event(NamedTuple):
@@ -76,10 +91,56 @@ def listed(doing: str, kind: int, request: bytes, *, strict: bool) -> Iterator[b
     raise BackendError(doing, "they changed while they were listed", transient=True)
 
 
+class RouteWriter:
+    """A socket that stays open, so that what it asks for can be told from others' doings.
+
+    `port`: the number that the kernel's messages about that have. For one thread. Any call but
+    `close` and `refusal` may raise BackendError.
+    """
+
+    def __init__(self, doing: str) -> None:
+        self._netlink = Netlink(doing, ROUTE)
+        self._numbers = itertools.count(1)
+        self.port = self._netlink.port()
+
+    def ask(self, kind: int, flags: int, bodies: Iterable[bytes]) -> list[int]:
+        """Send requests, and return the error numbers of those that are refused.
+
+        Of many the last one alone is answered in any case.
+        """
+        refused = []
+        left = iter(bodies)
+        while some := list(itertools.islice(left, _AT_ONCE)):
+            numbers = list(itertools.islice(self._numbers, len(some)))
+            last = numbers[-1]
+            messages = (
+                message(
+                    kind, REQUEST | flags | (ACK if number == last else 0), body, sequence=number
+                )
+                for number, body in zip(numbers, some, strict=True)
+            )
+            self._netlink.send(b"".join(messages))
+            for number, code in self._netlink.outcomes():
+                if code:
+                    refused.append(code)
+                if number == last:
+                    break
+        return refused
+
+    def refusal(self, code: int) -> NetlinkRefusal:
+        """Return the error for an error number."""
+        return self._netlink.refusal(code)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._netlink.close()
+
+
 class RouteEvents:
     """Follows groups of rtnetlink: `fileno` is readable when something changed. For one thread.
 
-    Of routes only the host's own are told, as a node may learn thousands of others a second.
+    Of routes only those to the host itself are told, in whichever table, as a node may learn
+    thousands of others a second.
     `but_of`: nothing is told that was asked for by the socket of this port.
     """
 
@@ -138,15 +199,13 @@ def _split(data: bytes) -> Iterator[Event]:
 
 # Classic BPF (linux/filter.h): load a part, jump if it equals, return how much to keep.
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x06
-_KIND_AT, _PORT_AT, _TABLE_AT, _TYPE_AT = 4, 12, 20, 23  # nlmsg_type, nlmsg_pid, rtm_table, …
+_KIND_AT, _PORT_AT, _TYPE_AT = 4, 12, 23  # nlmsg_type, nlmsg_pid, rtm_type
 _INSTRUCTION = struct.Struct("=HBBI")
 _PROGRAM = struct.Struct("@HP")
 _OWN_ROUTES_ONLY = (
     (_LOAD_HALF, 0, 0, _KIND_AT),
     (_EQUAL, 1, 0, socket.htons(Kind.NEW_ROUTE)),  # loads are in network order
-    (_EQUAL, 0, 4, socket.htons(Kind.DELETED_ROUTE)),
-    (_LOAD_BYTE, 0, 0, _TABLE_AT),
-    (_EQUAL, 0, 3, LOCAL_TABLE),
+    (_EQUAL, 0, 2, socket.htons(Kind.DELETED_ROUTE)),
     (_LOAD_BYTE, 0, 0, _TYPE_AT),
     (_EQUAL, 0, 1, LOCAL_TYPE),
     (_RETURN, 0, 0, 0xFFFFFFFF),

@@ -1,5 +1,6 @@
 """The link of service addresses, and one family's local routes to it, as part of the image.
 
+Those of steered addresses are in a table of their own, which packets of our mark alone look into.
 Both families share the link: it is made for the first route, and removed behind the last.
 """
 
@@ -9,19 +10,38 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 
 from backends.ipvs.driver.around import Around
-from backends.ipvs.render.entries import raw_address_key, split_address
+from backends.ipvs.render.entries import (
+    STEERING,
+    raw_address_key,
+    raw_steered_key,
+    split_address,
+    split_steered,
+)
+from backends.ipvs.render.marks import STEERED
 from backends.ipvs.render.renderer import Surroundings
-from backends.kernel import dummy_links
+from backends.kernel import dummy_links, routing_rules
 from backends.kernel.addresses import lost_address
-from backends.kernel.host_routes import HostRoute, HostRoutes, routes_on
+from backends.kernel.host_routes import HostRoute, HostRoutes, routed_device, routes_on
 from backends.kernel.links import Link, LinkFlag, changed_link, link_named
-from backends.kernel.local_routes import changed_route
-from backends.kernel.route_netlink import Event, Group, Kind, Overrun, RouteEvents
+from backends.kernel.route_netlink import (
+    LOCAL_TABLE,
+    Event,
+    Group,
+    Kind,
+    Overrun,
+    RouteEvents,
+)
+from backends.kernel.routing_rules import Rule, is_about, rules_to
 from backends.kube_proxy.ipvs_leftovers import LINK as KUBE_PROXYS_LINK
 from kproxy.core.addresses import Family
 from kproxy.core.image import Changes, Image, Key
 
 LINK = "kube-ipvs-kp"
+
+# Where the addresses are that only steered packets find, and the rule by which those look there:
+# before others' rules, as it leads nobody else's packets anywhere.
+TABLE = 0x6B70
+_RULE = Rule(priority=107, mark=STEERED, mask=STEERED, table=TABLE)
 
 # A route of ours stands behind one that the kernel makes for an address, and never replaces it.
 _PRIORITY = 0x6B70
@@ -29,8 +49,8 @@ _PROTOCOL = 0x6B  # of those that are anybody's (linux/rtnetlink.h)
 
 _ALTERED = b"altered"
 _GROUPS = {
-    Family.IPV4: Group.LINKS | Group.IPV4_ADDRESSES | Group.IPV4_ROUTES,
-    Family.IPV6: Group.LINKS | Group.IPV6_ADDRESSES | Group.IPV6_ROUTES,
+    Family.IPV4: Group.IPV4_ADDRESSES | Group.IPV4_ROUTES | Group.IPV4_RULES,
+    Family.IPV6: Group.IPV6_ADDRESSES | Group.IPV6_ROUTES | Group.IPV6_RULES,
 }
 _EVENTS_AT_ONCE = 4096
 
@@ -53,20 +73,21 @@ class SharedLink:
 class ServiceLink:
     """One family's addresses on the link, and the node's own. Any call may raise BackendError.
 
-    Netlink tells what others do to our routes, and not what our socket does. Nor does it tell of
-    IPv4 routes that go together with their link or with the source that they name, so these count.
+    Netlink tells what others do to our routes and rule, and not what our socket does. Nor does it
+    tell of IPv4 routes that go with their link or the source that they name, so these count too.
     """
 
     def __init__(self, family: Family, shared: SharedLink) -> None:
         self._family = family
         self._shared = shared
         self._routes = HostRoutes(family)
-        self._events = RouteEvents(_GROUPS[family], but_of=self._routes.port)
+        self._events = RouteEvents(Group.LINKS | _GROUPS[family], but_of=self._routes.writer.port)
         self._around = Around(family, (LINK, KUBE_PROXYS_LINK))
         self._surroundings = self._around.look()
         self._device = 0
         self._sources: set[bytes] = set()
-        self._strays: dict[bytes, list[HostRoute]] = {}  # to our addresses, not as we write them
+        self._strays: dict[bytes, list[HostRoute]] = {}  # of a key, and not as we write it
+        self._rules: list[Rule] = []
         self._doubted = True
 
     def surroundings(self) -> Surroundings:
@@ -74,61 +95,72 @@ class ServiceLink:
         return self._surroundings
 
     def observe(self) -> Image:
-        """Read back what is on our link."""
+        """Read back what is on our link, and what leads there."""
         self._catch_up()
         self._doubted = False
         self._sources.clear()
         self._strays.clear()
+        image: dict[Key, bytes] = {}
+        self._rules = rules_to(self._family, TABLE)
+        if self._rules:
+            image[STEERING] = b"" if self._rules == [_RULE] else _ALTERED
         link = self._shared.find()
         if link is None or not link.flags & LinkFlag.UP:
-            return {}
+            return image
         self._device = link.device
-        image: dict[Key, bytes] = {}
-        for route in routes_on(self._family, link.device):
-            if route == _route(route.address, route.source):
-                image[raw_address_key(route.address)] = route.source
+        for route in _routes_on(self._family, link):
+            if route == _route(route.address, route.source, route.table):
+                image[_key(route)] = route.source
                 self._sources.add(route.source)
             else:
-                self._strays.setdefault(route.address, []).append(route)
-        image.update(dict.fromkeys(map(raw_address_key, self._strays), _ALTERED))
+                self._strays.setdefault(_key(route), []).append(route)
+        image.update(dict.fromkeys(self._strays, _ALTERED))
         return image
 
     def put(self, changes: Changes) -> None:
-        """Put addresses on the link, which is made where it is missing."""
-        wanted = [_route(address, source) for address, source in _addresses(changes.put)]
-        if not wanted:
-            return
-        self._sources.update(route.source for route in wanted)
-        with self._shared.kept:
-            link = dummy_links.raised(LINK)
-            self._catch_up()  # it is not somebody else who made it
-            self._device = link.device
-            self._routes.delete(link.device, self._taken_strays(wanted))
-            self._routes.put(link.device, wanted)
+        """Put addresses on the link, which is made where it is missing; then what leads there."""
+        wanted = list(_routes(changes.put))
+        if wanted:
+            self._sources.update(route.source for route in wanted)
+            with self._shared.kept:
+                link = dummy_links.raised(LINK)
+                self._catch_up()  # it is not somebody else who made it
+                self._device = link.device
+                self._routes.delete(link.device, self._taken_strays(wanted))
+                self._routes.put(link.device, wanted)
+        if STEERING in changes.put:
+            writer = self._routes.writer
+            routing_rules.delete(writer, self._family, self._rules)
+            routing_rules.put(writer, self._family, _RULE, protocol=_PROTOCOL)
+            self._rules = [_RULE]
 
     def drop(self, changes: Changes) -> None:
-        """Take addresses from the link."""
-        gone = {key: b"" for key in changes.drop}
-        unwanted = [_route(address, source) for address, source in _addresses(gone)]
+        """Take addresses from the link, behind what leads there."""
+        if STEERING in changes.drop:
+            routing_rules.delete(self._routes.writer, self._family, self._rules)
+            self._rules = []
+        unwanted = list(_routes(dict.fromkeys(changes.drop, b"")))
         link = self._shared.find() if unwanted else None
         if link is not None:
             self._routes.delete(link.device, [*self._taken_strays(unwanted), *unwanted])
 
     def clean_up(self) -> int:
-        """Remove all of it; return how many routes there were, and the link if it was the last."""
+        """Remove all of it, and the link if the other family has nothing there; return how many."""
+        rules = rules_to(self._family, TABLE)
+        routing_rules.delete(self._routes.writer, self._family, rules)
         with self._shared.kept:
             link = self._shared.find()
             if link is None:
-                return 0
-            mine = list(routes_on(self._family, link.device))
+                return len(rules)
+            mine = list(_routes_on(self._family, link))
             others = (family for family in Family if family is not self._family)
-            if any(True for family in others for _ in routes_on(family, link.device)):
+            if any(True for family in others for _ in _routes_on(family, link)):
                 self._routes.delete(link.device, mine)
-                return len(mine)
-            return len(mine) + dummy_links.remove(link)
+                return len(rules) + len(mine)
+            return len(rules) + len(mine) + dummy_links.remove(link)
 
     def disturbed(self) -> bool:
-        """Say whether others changed our routes or the link, or the node's addresses are others."""
+        """Say whether others changed something of ours, or the node's addresses are others."""
         self._catch_up()
         before, self._surroundings = self._surroundings, self._around.look()
         return self._doubted or self._surroundings != before
@@ -160,9 +192,11 @@ class ServiceLink:
             pass
 
     def _concerns_us(self, event: Event) -> bool:
-        route = changed_route(self._family, event)
-        if route is not None:
-            return route.device == self._device
+        device = routed_device(self._family, event)
+        if device is not None:
+            return device == self._device
+        if is_about(event, TABLE):
+            return True
         lost = lost_address(event)
         if lost is not None:
             return lost in self._sources
@@ -173,15 +207,27 @@ class ServiceLink:
         return gone or not link.flags & LinkFlag.UP
 
     def _taken_strays(self, routes: Iterable[HostRoute]) -> list[HostRoute]:
-        return [stray for route in routes for stray in self._strays.pop(route.address, ())]
+        return [stray for route in routes for stray in self._strays.pop(_key(route), ())]
 
 
-def _route(address: bytes, source: bytes) -> HostRoute:
-    return HostRoute(address, source, _PRIORITY, _PROTOCOL)
+def _route(address: bytes, source: bytes, table: int) -> HostRoute:
+    return HostRoute(address, source, _PRIORITY, _PROTOCOL, table)
 
 
-def _addresses(values: Mapping[Key, bytes]) -> Iterator[tuple[bytes, bytes]]:
+def _routes(values: Mapping[Key, bytes]) -> Iterator[HostRoute]:
     for key, value in values.items():
-        address = split_address(key)
+        address, steered = split_address(key), split_steered(key)
         if address is not None:
-            yield address, value
+            yield _route(address, value, LOCAL_TABLE)
+        if steered is not None:
+            yield _route(steered, value, TABLE)
+
+
+def _key(route: HostRoute) -> bytes:
+    raw_key = raw_address_key if route.table == LOCAL_TABLE else raw_steered_key
+    return raw_key(route.address)
+
+
+def _routes_on(family: Family, link: Link) -> Iterator[HostRoute]:
+    for table in (LOCAL_TABLE, TABLE):
+        yield from routes_on(family, link.device, table=table)

@@ -3,6 +3,8 @@
 | key | value |
 |---|---|
 | `A`, address | an address of our link: from which one the node speaks to it, b"" for any |
+| `S`, address | one that is on our link for packets of our mark alone: b"" |
+| `R` | the rule that leads packets of our mark to those: b"" |
 | `M`, set, element | a member of an ipset: its packet mark, b"" if the set has none |
 | `V`, virtual server | scheduler:flags:persistence in seconds |
 | `D`, virtual server, address, port | a destination: its weight |
@@ -25,7 +27,10 @@ from kproxy.core.objects import Protocol
 WEIGHT = b"1"
 """The weight of every destination that takes connections."""
 
-_ADDRESS, _MEMBER, _SERVER, _DESTINATION = b"A", b"M", b"V", b"D"
+STEERING = b"R"
+"""The key of the rule that leads packets of our mark to our link."""
+
+_ADDRESS, _STEERED, _MEMBER, _SERVER, _DESTINATION = b"A", b"S", b"M", b"V", b"D"
 _NUMBERS = {Protocol.TCP: b"\x06", Protocol.UDP: b"\x11", Protocol.SCTP: b"\x84"}
 _PROTOCOLS = {number[0]: protocol for protocol, number in _NUMBERS.items()}
 _NO_PROTOCOL = b"\0"
@@ -53,6 +58,16 @@ class Address(NamedTuple):
     address: str
 
 
+class Steered(NamedTuple):
+    """An address that is on our link for packets of our mark alone."""
+
+    address: str
+
+
+class Steering(NamedTuple):
+    """The rule that leads packets of our mark to our link."""
+
+
 class Source(NamedTuple):
     """A network from which a place may be used."""
 
@@ -75,7 +90,7 @@ class Destination(NamedTuple):
     port: int
 
 
-Entry = Address | Member | Place | MarkedServer | Destination
+Entry = Address | Steered | Steering | Member | Place | MarkedServer | Destination
 
 
 def address_key(address: str) -> bytes:
@@ -86,6 +101,16 @@ def address_key(address: str) -> bytes:
 def raw_address_key(address: bytes) -> bytes:
     """Return the key of an address of our link that is packed."""
     return _ADDRESS + address
+
+
+def steered_key(address: str) -> bytes:
+    """Return the key of an address of our link for packets of our mark alone."""
+    return raw_steered_key(packed(address))
+
+
+def raw_steered_key(address: bytes) -> bytes:
+    """Return the key of such an address that is packed."""
+    return _STEERED + address
 
 
 def member_key(kind: SetKind, element: bytes) -> bytes:
@@ -144,6 +169,10 @@ def entry(key: Key) -> Entry:
     kind, rest = key[:1], key[1:]
     if kind == _ADDRESS:
         return Address(_address(rest))
+    if kind == _STEERED:
+        return Steered(_address(rest))
+    if kind == STEERING:
+        return Steering()
     member = split_member(key)
     if member is not None:
         return Member(member[0], _element(*member))
@@ -156,6 +185,11 @@ def entry(key: Key) -> Entry:
 def split_address(key: Key) -> bytes | None:
     """Return the packed address of a key, None if it is of something else."""
     return None if isinstance(key, str) or key[:1] != _ADDRESS else key[1:]
+
+
+def split_steered(key: Key) -> bytes | None:
+    """Return the packed address of a key for packets of our mark, None for other keys."""
+    return None if isinstance(key, str) or key[:1] != _STEERED else key[1:]
 
 
 def split_member(key: Key) -> tuple[SetKind, bytes] | None:
@@ -180,6 +214,10 @@ def describe(key: bytes) -> str:
     match entry(key):
         case Address(address):
             return f"the address {address} of our link"
+        case Steered(address):
+            return f"the address {address} of our link, for packets of our mark"
+        case Steering():
+            return "the rule that leads packets of our mark to our link"
         case Member(kind, element):
             return f"the element {_element_text(element)} of the ipset {kind.value.name}"
         case Destination(server, address, port):

@@ -1,6 +1,8 @@
 """Which firewall mark a service port has. Pure.
 
 The kernel compares the whole mark of a packet, so a virtual server of a mark needs one of its own.
+The two highest bits are ours: both are set in the mark of a virtual server, and the lower one alone
+in that of a packet which has to come to the node for a virtual server at an address.
 Names are a stranger's choice: marks that are digests of them can be made to meet. They are kept as
 in an ordered hash table (Amble and Knuth 1974): of those that want the same mark the first by name
 has it, the others the next free ones. So the result depends on the names alone, not on the way.
@@ -14,10 +16,13 @@ from collections.abc import Iterable, Mapping
 from kproxy.core.objects import Protocol
 from kproxy.core.table import ServicePortKey
 
-FIRST_MARK = 0x80000000
-"""Marks of ours have the highest bit set; others use the lower ones, as a rule."""
+FIRST_MARK = OUR_BITS = 0xC0000000
+"""Others use the lower bits, as a rule."""
 
-_COUNT = 1 << 30  # of those of UDP, which come behind, and of the rest
+STEERED = 0x40000000
+"""The bit that leads a packet to our link, where its address is none of the node's."""
+
+_COUNT = 1 << 29  # of those of UDP, which come behind, and of the rest
 
 
 class Marks:

@@ -7,14 +7,14 @@ What carries which part of the table:
   that it holds at, so those are among what is rendered.
 - A virtual server of a firewall mark for a service port with externalTrafficPolicy Local: all
   endpoints, for local pods and the node itself, which that policy does not bind.
-- Addresses of frontends, and of clusterIPs, are on a dummy link as local routes: so packets to
-  them come to the node, where ipvs is, and the node speaks to them from its own address.
+- clusterIPs are on a dummy link as local routes: so packets to them come to the node, where ipvs
+  is, and the node speaks to them from its own address.
+- External addresses and those of load balancers are there in a table of their own, for packets of
+  our mark alone: those to a frontend. All others pass, as it is somebody else who has the address.
 - Sets say what kind of frontend is where, for the rules (see rules.py and sets.py): masquerade,
   source ranges, and who is refused or dropped.
 
 An address that the node has by itself is not put on the link, and what is no frontend there passes.
-Elsewhere it is refused: at clusterIPs as in every data path, and at other addresses of Services
-because the node cannot both have an address and pass on what is sent there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from backends.ipvs.render import rules, service_port
 from backends.ipvs.render.entries import (
+    STEERING,
     Destination,
     MarkedServer,
     Member,
@@ -35,6 +36,7 @@ from backends.ipvs.render.entries import (
     member_key,
     packed,
     port_bytes,
+    steered_key,
 )
 from backends.ipvs.render.marks import Marks
 from backends.ipvs.render.service_port import HASHING, Options, wants_mark
@@ -80,6 +82,7 @@ class Renderer:
         self._node_ports: dict[tuple[Protocol, int], ServicePortKey] = {}
         self._users: Counter[str] = Counter()  # frontends at an address
         self._cluster_ips: set[str] = set()
+        self._steered: set[str] = set()
         self._health_ports = PortsInUse()
         self._marks = Marks()
         self._chains: Mapping[Key, tuple[str, ...]] = {}
@@ -230,14 +233,19 @@ class Renderer:
             used = self._users[address] > 0
             if not used:
                 del self._users[address]
-            linked = used and address not in around.addresses
-            refusing = address in self._cluster_ips and address not in around.addresses
-            patch[address_key(address)] = source if linked else None
+            is_own = address in around.addresses
+            is_cluster_ip = address in self._cluster_ips
+            refusing = is_cluster_ip and not is_own
+            steered = used and not is_cluster_ip and not is_own
+            (self._steered.add if steered else self._steered.discard)(address)
+            patch[address_key(address)] = source if used and refusing else None
+            patch[steered_key(address)] = b"" if steered else None
             for kind, present in (
-                (SetKind.LINKED_ADDRESSES, linked),
+                (SetKind.STEERED_ADDRESSES, steered),
                 (SetKind.CLUSTER_ADDRESSES, refusing),
             ):
                 patch[member_key(kind, packed(address))] = b"" if present else None
+        patch[STEERING] = b"" if self._steered else None
 
     def _entries(self, key: ServicePortKey, mark: int | None) -> Iterator[tuple[Key, bytes]]:
         known = self._service_ports.get(key)

@@ -3,18 +3,25 @@
 ipvs takes a packet behind filter INPUT if somebody else sent it, and before filter OUTPUT if the
 node did. So what it must not get is dropped in mangle, which comes before it in both.
 
-mangle, for new connections
-    PREROUTING, OUTPUT -> KPROXY-IPVS-SERVICES: who may not use a load balancer's address is
-    dropped; then each kind of frontend has a chain. These set labels of the connection: that it
-    is ours, and that it wants masquerade. Under externalTrafficPolicy Local, local pods and the
-    node itself get the packet mark that leads them to the virtual server with all endpoints.
+mangle
+    PREROUTING, OUTPUT -> KPROXY-IPVS-SERVICES, for new connections: who may not use a load
+    balancer's address is dropped; then each kind of frontend has a chain. These set labels of the
+    connection: that it is ours, that it has to be steered, and that it wants masquerade. Under
+    externalTrafficPolicy Local, local pods and the node itself get the packet mark that leads them
+    to the virtual server with all endpoints.
+    PREROUTING -> KPROXY-IPVS-ARRIVING, which asks that chain: then all packets that a client sends
+    in a steered connection get the mark that leads them to our link, and so do errors about what
+    it got. What is refused is not steered: from an address that is none of its own the node sends
+    no ICMP (__ip_dev_find in icmp_route_lookup, IPv4).
+    FORWARD -> KPROXY-IPVS-FITTING: nor does it tell the client of a steered connection that a
+    packet is too large for the way to the endpoint; so TCP agrees on what fits.
 nat
     PREROUTING, OUTPUT -> KPROXY-IPVS-KEEP: no rule behind ours translates what is ours.
     POSTROUTING -> KPROXY-IPVS-POSTROUTING: masquerade of what was labelled and of hairpins.
 filter
     INPUT, FORWARD, OUTPUT -> KPROXY-IPVS-FILTER, for new connections that ipvs did not take: what
-    has no endpoint is refused, and whatever else goes to an address of a Service, so that nothing
-    which listens on the node answers there. What no Service has in a ServiceCIDR is dropped.
+    has no endpoint is refused, and whatever else goes to a clusterIP, so that nothing which
+    listens on the node answers there. What no Service has in a ServiceCIDR is dropped.
     INPUT -> KPROXY-IPVS-HEALTH: healthCheckNodePorts are let in.
     INPUT, FORWARD -> KPROXY-IPVS-OPEN: all that belongs to connections of ours is let through.
 """
@@ -23,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from backends.ipvs.render.marks import OUR_BITS, STEERED
 from backends.ipvs.render.sets import SetKind, set_name
 from backends.kernel.xtables.wording import (
     chain_key,
@@ -42,11 +50,13 @@ TABLES = ("mangle", "nat", "filter")
 # Labels of a connection (of 128). That of masquerade is the one that iptables mode sets.
 _OURS = "-m connlabel --label 106"
 _MASQUERADE = "-m connlabel --label 107"
+_STEERED = "-m connlabel --label 105"
 _BY_IPVS = "-m ipvs --ipvs"
 _NEW = "-m conntrack --ctstate NEW "
 
 _JUMPS = {
-    ("mangle", "PREROUTING", "KPROXY-IPVS-SERVICES"): _NEW,
+    ("mangle", "PREROUTING", "KPROXY-IPVS-ARRIVING"): "",
+    ("mangle", "FORWARD", "KPROXY-IPVS-FITTING"): "",
     ("mangle", "OUTPUT", "KPROXY-IPVS-SERVICES"): _NEW,
     ("nat", "PREROUTING", "KPROXY-IPVS-KEEP"): "",
     ("nat", "OUTPUT", "KPROXY-IPVS-KEEP"): "",
@@ -81,6 +91,16 @@ class _Words:
         self._family = family
         self._rules = rules
 
+    def arriving(self) -> Iterator[str]:
+        yield f"{_NEW}-j KPROXY-IPVS-SERVICES"
+        unmarked = f"-m mark ! --mark {OUR_BITS:#x}/{OUR_BITS:#x}"
+        mark = f"-j MARK --set-xmark {STEERED:#x}/{OUR_BITS:#x}"
+        yield f"{_STEERED} -m conntrack --ctdir ORIGINAL {unmarked} {mark}"
+
+    def fitting(self) -> Iterator[str]:
+        syn = "-p tcp -m tcp --tcp-flags SYN,RST SYN"
+        yield f"{_STEERED} {syn} -j TCPMSS --clamp-mss-to-pmtu"
+
     def services(self) -> Iterator[str]:
         yield f"{_BY_IPVS} -j RETURN"
         restricted = self._place_in(SetKind.RESTRICTED)
@@ -99,16 +119,22 @@ class _Words:
             yield f"{outsiders} {_MASQUERADE} --set -j RETURN"
 
     def external(self) -> Iterator[str]:
+        refused = set_name(self._family, SetKind.REFUSED)
+        yield f"-m set ! --match-set {refused} dst,dst -j KPROXY-IPVS-STEER"
         yield f"{_MASQUERADE} --set -j RETURN"
 
     def local(self) -> Iterator[str]:
         """Return who is not bound by policy Local, and what others get without local endpoints."""
+        yield "-j KPROXY-IPVS-STEER"
         pods = pod_match(self._rules.local_pods, negated=False)
         if pods is not None:
             yield f"{pods} -g KPROXY-IPVS-EVERYWHERE"
         node = "-m addrtype --src-type LOCAL"
         yield f"{node} {_MASQUERADE} --set -g KPROXY-IPVS-EVERYWHERE"
         yield f"{self._place_in(SetKind.DROPPED)} -j DROP"
+
+    def steer(self) -> Iterator[str]:
+        yield f"{_STEERED} --set -j RETURN"
 
     def everywhere(self) -> Iterator[str]:
         """Return the rule that gives a packet the mark of its frontend.
@@ -132,10 +158,11 @@ class _Words:
         yield f"{_OURS} {_MASQUERADE} -j ACCEPT"
         yield f"{_OURS} -j RETURN"
         yield f"{self._in(SetKind.CLUSTER_ADDRESSES, 'dst')} -g KPROXY-IPVS-REFUSE"
-        linked = set_name(self._family, SetKind.LINKED_ADDRESSES)
-        yield f"-m set ! --match-set {linked} dst -m addrtype --dst-type LOCAL -j RETURN"
+        yield "-m addrtype --dst-type LOCAL -j RETURN"
         yield "-j KPROXY-IPVS-UNALLOCATED"
-        yield f"{self._in(SetKind.LINKED_ADDRESSES, 'dst')} -g KPROXY-IPVS-REFUSE"
+        # Where others use our bit too, what would come to what listens on the node.
+        steered = f"-m mark --mark {STEERED:#x}/{STEERED:#x}"
+        yield f"{steered} {self._in(SetKind.STEERED_ADDRESSES, 'dst')} -g KPROXY-IPVS-REFUSE"
 
     def unallocated(self) -> Iterator[str]:
         yield from unallocated(self._rules)
@@ -159,10 +186,13 @@ class _Words:
 
 
 _CHAINS: Mapping[tuple[str, str], Callable[[_Words], Iterator[str]]] = {
+    ("mangle", "ARRIVING"): _Words.arriving,
+    ("mangle", "FITTING"): _Words.fitting,
     ("mangle", "SERVICES"): _Words.services,
     ("mangle", "CLUSTER-IP"): _Words.cluster_ip,
     ("mangle", "EXTERNAL"): _Words.external,
     ("mangle", "LOCAL"): _Words.local,
+    ("mangle", "STEER"): _Words.steer,
     ("mangle", "EVERYWHERE"): _Words.everywhere,
     ("nat", "KEEP"): _Words.keep,
     ("nat", "POSTROUTING"): _Words.postrouting,

@@ -37,7 +37,7 @@ class SetKind(enum.Enum):
     RESTRICTED = Shape("restricted", "hash:ip,port")
     ADMITTED = Shape("admitted", "hash:ip,port,net")
     CLUSTER_ADDRESSES = Shape("cluster-addresses", "hash:ip")
-    LINKED_ADDRESSES = Shape("linked-addresses", "hash:ip")
+    STEERED_ADDRESSES = Shape("steered-addresses", "hash:ip")
     HEALTH = Shape("health", "bitmap:port")
 
     __hash__ = object.__hash__  # an Enum's own is written in Python

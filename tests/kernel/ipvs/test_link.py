@@ -5,8 +5,9 @@ import subprocess
 
 import pytest
 
-from backends.ipvs.driver.link import LINK, ServiceLink, SharedLink
-from backends.ipvs.render.entries import address_key, packed
+from backends.ipvs.driver.link import LINK, TABLE, ServiceLink, SharedLink
+from backends.ipvs.render.entries import STEERING, address_key, packed, steered_key
+from backends.ipvs.render.marks import STEERED
 from backends.ipvs.render.renderer import Surroundings
 from backends.kernel import dummy_links
 from backends.kernel.host_routes import HostRoute, HostRoutes
@@ -24,9 +25,11 @@ NODE = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}
 OTHER = {Family.IPV4: "198.51.100.1", Family.IPV6: "2001:db8:7::1"}
 ROUTER = {Family.IPV4: "198.51.100.254", Family.IPV6: "2001:db8:7::fe"}
 VIPS = {
-    Family.IPV4: ("172.30.0.1", "172.30.0.2", "203.0.113.9"),
-    Family.IPV6: ("fd00:30::1", "fd00:30::2", "2001:db8:9::9"),
+    Family.IPV4: ("172.30.0.1", "172.30.0.2"),
+    Family.IPV6: ("fd00:30::1", "fd00:30::2"),
 }
+LOAD_BALANCER = {Family.IPV4: "203.0.113.9", Family.IPV6: "2001:db8:9::9"}
+RULE = f"fwmark {STEERED:#x}/{STEERED:#x} lookup {TABLE}"
 MORE_THAN_ANY_BUFFER_HOLDS = 20_000
 
 
@@ -78,7 +81,13 @@ def ip(family, command):
 
 def routes(family):
     """What leads to the link, a line each."""
-    return ip(family, f"route show table local dev {LINK} type local").splitlines()
+    return ip(family, f"route show table all dev {LINK} type local").splitlines()
+
+
+def rules_to_table(family):
+    """What the rules that lead to our table ask for."""
+    lines = ip(family, "rule show").splitlines()
+    return [line.split("from all ")[-1].strip() for line in lines if f"lookup {TABLE}" in line]
 
 
 def own(family, address, verb="add", device="uplink"):
@@ -89,9 +98,10 @@ def own(family, address, verb="add", device="uplink"):
 
 
 def wanted(family, source=None):
-    """The image of a link with each of the addresses on it."""
+    """The image of a link with each of the addresses on it, one of them for steered packets."""
     value = packed(source or NODE[family])
-    return {address_key(vip): value for vip in VIPS[family]}
+    image = {address_key(vip): value for vip in VIPS[family]}
+    return image | {steered_key(LOAD_BALANCER[family]): b"", STEERING: b""}
 
 
 def filled(link, family):
@@ -117,16 +127,28 @@ def test_what_was_written_is_read_back_and_leads_here(family, service_link):
     assert "inet" not in ip(family, f"address show dev {LINK}")
     assert len(routes(family)) == 3
     kind = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
-    for vip in VIPS[family]:
+    marks = {**dict.fromkeys(VIPS[family], 0), LOAD_BALANCER[family]: STEERED}
+    for vip, mark in marks.items():
         with (
             socket.socket(kind, socket.SOCK_DGRAM) as here,
             socket.socket(kind, socket.SOCK_DGRAM) as client,
         ):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             here.bind(("", 0))
             here.settimeout(LONGEST_S)
             client.sendto(b"asked", (vip, here.getsockname()[1]))
             content, sender, *_ = here.recvfrom(9)
-            assert (content, sender[0]) == (b"asked", NODE[family])
+            assert content == b"asked"
+            assert mark or sender[0] == NODE[family]
+    assert (
+        "unreachable"
+        in subprocess.run(
+            ("ip", "route", "get", LOAD_BALANCER[family]),
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stderr
+    )
 
 
 @FAMILIES
@@ -146,6 +168,11 @@ def test_addresses_leave_one_by_one_and_get_another_source(family, service_link)
     link.put(diff(link.observe(), without))
     assert link.observe() == without
 
+    link.drop(Changes({}, frozenset(wanted(family))))
+    assert link.observe() == {}
+    assert RULE not in ip(family, "rule show")
+    assert routes(family) == []
+
 
 @FAMILIES
 def test_the_link_stays_until_the_last_family_lets_go(family, service_link):
@@ -153,11 +180,12 @@ def test_the_link_stays_until_the_last_family_lets_go(family, service_link):
     filled(first, family)
     filled(last, other_than(family))
 
-    assert first.clean_up() == 3
+    assert first.clean_up() == 4
     assert last.observe() == wanted(other_than(family))
     assert first.clean_up() == 0
-    assert last.clean_up() == 4
+    assert last.clean_up() == 5
     assert LINK not in run("ip link show")
+    assert not any(RULE in ip(each, "rule show") for each in Family)
     assert last.clean_up() == 0
 
 
@@ -191,15 +219,24 @@ def _link_flaps(family):
     run(f"ip link set {LINK} up")
 
 
+def _link_is_renamed(family):
+    run(f"ip link set {LINK} down")
+    run(f"ip link set {LINK} name kube-other")
+
+
 def _link_is_made_again(family):
     run(f"ip link delete {LINK}")
     run(f"ip link add {LINK} type {dummy_links.KIND}")
 
 
 def _route_is_edited(family):
-    line, *_ = routes(family)
-    assert f"src {NODE[family]}" in line
+    line = next(each for each in routes(family) if f"src {NODE[family]}" in each)
     ip(family, f"route replace {line.replace(NODE[family], OTHER[family])} dev {LINK} table local")
+
+
+def _rule_is_edited(family):
+    ip(family, f"rule delete {RULE}")
+    ip(family, f"rule add not {RULE} priority 107")
 
 
 DRIFT = {
@@ -207,7 +244,7 @@ DRIFT = {
     "the link is set down": lambda family: run(f"ip link set {LINK} down"),
     "the link is down for a moment": _link_flaps,
     "the link is replaced": _link_is_made_again,
-    "the link is renamed": lambda family: run(f"ip link set {LINK} down name kube-other"),
+    "the link is renamed": _link_is_renamed,
     "a route is deleted": lambda family: ip(
         family, f"route delete local {VIPS[family][1]} table local"
     ),
@@ -219,6 +256,12 @@ DRIFT = {
         family, f"route add local {ROUTER[family]} dev {LINK} table local"
     ),
     "the source is gone for a moment": _source_flaps,
+    "a steered route is deleted": lambda family: ip(family, f"route flush table {TABLE}"),
+    "the rule is deleted": lambda family: ip(family, f"rule delete {RULE}"),
+    "the rule is edited": _rule_is_edited,
+    "another rule leads there": lambda family: ip(
+        family, f"rule add iif lo to {NODE[family]} lookup {TABLE}"
+    ),
 }
 
 
@@ -240,6 +283,7 @@ def test_what_others_do_is_noticed_and_repaired(family, meddle, service_link):
     assert link.observe() == wanted(family)
     assert not link.disturbed()
     assert len(routes(family)) == 3
+    assert rules_to_table(family) == [f"{RULE} proto 107"]
     assert " UP " in run(f"ip link show {LINK} up").replace(",", " ").replace("<", " ")
 
 
@@ -337,6 +381,6 @@ def test_a_link_of_another_kind_with_our_name_is_left_alone(service_link):
 @FAMILIES
 def test_a_source_that_is_gone_meanwhile_is_a_passing_refusal(family, service_link):
     link = service_link(family)
-    with pytest.raises(BackendError, match="3 of 3 refused") as error:
+    with pytest.raises(BackendError, match="2 of 3 refused") as error:
         link.put(Changes(wanted(family, OTHER[family]), frozenset()))
     assert error.value.transient

@@ -19,7 +19,8 @@ BASE_CHAINS = {
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
 }
 MODULES = (
-    "comment", "addrtype", "conntrack", "connlabel", "statistic", "mark", "set", "bpf", "ipvs"
+    "comment", "addrtype", "conntrack", "connlabel", "statistic", "mark", "set", "bpf", "ipvs",
+    "tcp",
 )  # fmt: skip
 
 
@@ -29,6 +30,7 @@ class Skb:
 
     `member_of` names the sets that it is in, with the fields asked for (`NAME dst,dst`) unless that
     is the source alone; `marks` are those of elements that it is. `by_ipvs`: ipvs translated it.
+    `direction` is that of conntrack.
     """
 
     source: str
@@ -40,6 +42,7 @@ class Skb:
     mark: int = 0
     labels: frozenset[str] = frozenset()
     states: frozenset[str] = frozenset({"NEW"})
+    direction: str = "ORIGINAL"
     local: frozenset[str] = frozenset()
     member_of: frozenset[str] = frozenset()
     marks: frozenset[tuple[str, int]] = frozenset()
@@ -89,7 +92,8 @@ def parse(text: str, table: str) -> Rule:
     while place < len(words):
         word = words[place]
         needs = {"--comment": "comment", "--src-type": "addrtype", "--dst-type": "addrtype",
-                 "--ctstate": "conntrack", "--mode": "statistic", "--probability": "statistic",
+                 "--ctstate": "conntrack", "--ctdir": "conntrack", "--tcp-flags": "tcp",
+                 "--mode": "statistic", "--probability": "statistic",
                  "--mark": "mark", "--match-set": "set", "--bytecode": "bpf",
                  "--label": "connlabel", "--set": "connlabel", "--ipvs": "ipvs"}  # fmt: skip
         if word in needs and needs[word] not in loaded:
@@ -105,13 +109,15 @@ def parse(text: str, table: str) -> Rule:
                 loaded.add(value())
                 if words[place] not in MODULES:
                     raise ValueError(f"unknown module: {text}")
-            case "-s" | "-d" | "-p" | "-i" | "-o" | "--ctstate":
+            case "-s" | "-d" | "-p" | "-i" | "-o" | "--ctstate" | "--mark":
                 matches.append((word, negated, value()))
                 negated = False
-            case "--dport" | "--src-type" | "--dst-type" | "--mark" | "--bytecode":
+            case "--dport" | "--src-type" | "--dst-type" | "--ctdir" | "--bytecode":
                 matches.append((word, False, value()))
             case "--label":
                 matches.append((word, False, value()))
+            case "--tcp-flags":
+                matches.append((word, False, f"{value()} {value()}"))
             case "--ipvs":
                 matches.append((word, False, ""))
             case "--set" if matches[-1][0] == "--label":
@@ -131,7 +137,7 @@ def parse(text: str, table: str) -> Rule:
                 target, goto = value(), word == "-g"
             case "--map-set" if target:
                 options[word] = f"{value()} {value()}"
-            case "--exist" | "--random-fully" | "--map-mark" if target:
+            case "--exist" | "--random-fully" | "--map-mark" | "--clamp-mss-to-pmtu" if target:
                 options[word] = ""
             case (
                 "--to-destination" | "--reject-with" | "--set-xmark" | "--add-set" | "--timeout"
@@ -160,6 +166,7 @@ def _check(rule: Rule, table: str) -> None:
         or (rule.target == "DROP" and table == "nat")
         or ("--map-set" in rule.options and table != "mangle")
         or (rule.target == "DNAT" and protocol is None)
+        or (rule.target == "TCPMSS" and protocol != "tcp")
         or (rule.options.get("--reject-with") == "tcp-reset" and protocol != "tcp")
         or (any(what == "--dport" for what, _, _ in rule.matches) and protocol is None)
         or protocol not in (None, "tcp", "udp", "sctp")
@@ -244,6 +251,8 @@ class Tables:
         match rule.target:
             case "RETURN":
                 yield 1.0, None, skb
+            case "TCPMSS":
+                yield 1.0, "next", skb
             case "ACCEPT" | "DROP" | "REJECT" | "DNAT" | "MASQUERADE":
                 yield 1.0, (rule.target, rule.options), skb
             case "MARK":
@@ -304,6 +313,10 @@ def _fits(what: str, value: str, skb: Skb) -> bool:
         case "--mark":
             wanted, mask = (int(text, 16) for text in value.split("/"))
             return skb.mark & mask == wanted
+        case "--ctdir":
+            return skb.direction == value
+        case "--tcp-flags":
+            return value == "SYN,RST SYN" and "NEW" in skb.states
         case "--label":
             return value in skb.labels
         case "--set":

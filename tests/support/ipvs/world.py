@@ -13,8 +13,11 @@ from backends.ipvs.render.entries import (
     Member,
     Place,
     Source,
+    Steered,
+    Steering,
     entry,
 )
+from backends.ipvs.render.marks import STEERED
 from backends.ipvs.render.renderer import Renderer, Surroundings
 from backends.ipvs.render.service_port import Options
 from backends.ipvs.render.sets import SetKind, set_name
@@ -94,6 +97,8 @@ class Node:
     def __init__(self, world: World) -> None:
         self.tables = Tables(world.chains())
         self.link: dict[str, bytes] = {}
+        self.steered: set[str] = set()
+        self.steers = False
         self.servers: dict[Place | MarkedServer, str] = {}
         self.targets: dict[Place | MarkedServer, set[str]] = {}
         self.members: dict[SetKind, dict[object, bytes]] = {kind: {} for kind in SetKind}
@@ -107,6 +112,10 @@ class Node:
         match what:
             case Address(address):
                 self.link[address] = value
+            case Steered(address):
+                self.steered.add(address)
+            case Steering():
+                self.steers = True
             case Member(kind, element):
                 assert bool(value) == kind.value.marks
                 self.members[kind][element] = value
@@ -124,15 +133,27 @@ class Node:
         if end.target == "DROP":
             return Fate("drop")
         skb = end.skb
+        if not outgoing:
+            self._check_later_packets(self._skb(packet, mark), skb)
         (kept,) = self.tables.hook("nat", "OUTPUT" if outgoing else "PREROUTING", skb)
         assert (kept.target == "ACCEPT") == (LABEL_OURS in skb.labels)
         if outgoing:
             return self._translated(skb) or self._filtered(skb, ("OUTPUT",))
-        arrives = self._is_local(packet.destination)
+        arrives = self._arrives(skb)
         fate = self._filtered(skb, ("INPUT",) if arrives else ("FORWARD",))
         if fate.what == "pass" and arrives:
             return self._translated(skb) or fate
         return fate
+
+    def _check_later_packets(self, skb: Skb, first: Skb) -> None:
+        """Hold that what follows a client's first packet goes the same way, and no answer does."""
+        later = replace(skb, labels=first.labels, states=frozenset({"ESTABLISHED"}))
+        (end,) = self.tables.hook("mangle", "PREROUTING", later)
+        assert self._arrives(end.skb) == self._arrives(first), "a connection changes its way"
+        assert end.skb.mark & (STEERED - 1) == skb.mark, "others' bits of the mark are lost"
+        answer = replace(later, direction="REPLY")
+        (end,) = self.tables.hook("mangle", "PREROUTING", answer)
+        assert end.skb == answer
 
     def _translated(self, skb: Skb) -> Fate | None:
         """Return what ipvs makes of a packet, None if it leaves it alone."""
@@ -166,7 +187,7 @@ class Node:
             if verdict.target in ("REJECT", "DROP"):
                 answer = verdict.options.get("--reject-with", "")
                 return Fate(verdict.target.lower(), answer)
-        if not self._is_local(skb.destination) or skb.in_interface == "":
+        if not self._arrives(skb) or skb.in_interface == "":
             (end,) = self.tables.hook("nat", "POSTROUTING", replace(skb, in_interface=""))
             assert end.target == "", "what is not ours is masqueraded"
         return Fate("pass")
@@ -217,20 +238,20 @@ class Node:
     def _is_own(self, address: str) -> bool:
         return address in self.own or is_loopback(address)
 
-    def _is_local(self, address: str) -> bool:
-        return self._is_own(address) or address in self.link
+    def _arrives(self, skb: Skb) -> bool:
+        """Say whether a packet is routed to the node itself."""
+        if self.steers and skb.mark & STEERED and skb.destination in self.steered:
+            return True
+        return self._is_own(skb.destination) or skb.destination in self.link
 
 
 def check(node: Node, table: ForwardingTable, packet: Packet, *, mark: int = 0) -> None:
-    """Hold what a node has against the reference, for one packet with somebody's mark.
-
-    What is no frontend cannot pass where its address is on our link.
-    """
+    """Hold what a node has against the reference, for one packet with somebody's mark."""
     verdict = resolve(table, packet, node.own)
     fate = node.fate(packet, mark=mark)
     match verdict:
         case Pass():
-            assert fate.what == ("reject" if packet.destination in node.link else "pass"), verdict
+            assert fate.what == "pass", verdict
         case Drop():
             assert fate.what == "drop", verdict
         case Reject():
@@ -278,8 +299,11 @@ def check_image(world: World) -> None:
 
 def _is_shared(key: bytes) -> bool:
     match entry(key):
-        case Address() | Member(
-            SetKind.LINKED_ADDRESSES | SetKind.CLUSTER_ADDRESSES | SetKind.HEALTH
+        case (
+            Address()
+            | Steered()
+            | Steering()
+            | Member(SetKind.STEERED_ADDRESSES | SetKind.CLUSTER_ADDRESSES | SetKind.HEALTH)
         ):
             return True
     return False

@@ -47,9 +47,9 @@ def test_the_names_alone_decide_who_has_which_mark(steps):
                 assert is_of_udp(found.get(key)) == (key.protocol is Protocol.UDP)
 
 
-def test_a_mark_is_a_digest_of_the_name_with_the_highest_bit():
+def test_a_mark_is_a_digest_of_the_name_with_the_two_highest_bits():
     found = Marks()
     found.replace((), KEYS)
     digest = hashlib.sha256(b"shop\0a\0\0TCP").digest()
-    assert found.get(KEYS[0]) == FIRST_MARK | int.from_bytes(digest[:4], "big") % (1 << 30)
+    assert found.get(KEYS[0]) == FIRST_MARK | int.from_bytes(digest[:4], "big") % (1 << 29)
     assert found.owner(FIRST_MARK) is None

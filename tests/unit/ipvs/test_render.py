@@ -5,7 +5,16 @@ from dataclasses import replace
 import pytest
 
 from backends.ipvs.render import entries
-from backends.ipvs.render.entries import Address, Destination, MarkedServer, Member, Place, Source
+from backends.ipvs.render.entries import (
+    Address,
+    Destination,
+    MarkedServer,
+    Member,
+    Place,
+    Source,
+    Steered,
+    Steering,
+)
 from backends.ipvs.render.renderer import Renderer, Surroundings
 from backends.ipvs.render.service_port import Options
 from backends.ipvs.render.sets import SetKind
@@ -140,8 +149,7 @@ def test_node_ports_and_the_link_follow_the_addresses_of_the_node(family):
     where = {s.address for s in node.servers if isinstance(s, Place) and s.port >= 30000}
     assert where == {NODE[family], other, cluster_ip}
     assert node.link.keys() == {world_address(family, 2)}
-    for kind in (SetKind.LINKED_ADDRESSES, SetKind.CLUSTER_ADDRESSES):
-        assert node.members[kind].keys() == {world_address(family, 2)}
+    assert node.members[SetKind.CLUSTER_ADDRESSES].keys() == {world_address(family, 2)}
 
     world.update(TableChanges(family), replace(around(family), source=None))
     assert Node(world).link == {world_address(family, n): b"" for n in (1, 2)}
@@ -175,6 +183,29 @@ def test_a_service_that_is_gone_leaves_nothing(family):
     assert world.image == empty
     assert not world.renderer.unheld()
     assert not world.renderer.owners(world.image)
+
+
+@FAMILIES
+def test_an_external_address_is_on_the_link_for_marked_packets_alone(family):
+    world = World(family)
+    entry = local_service(family)
+    cluster_ip = world_address(family, 8)
+    world.update(changes(family, entry, rules=rules(family)), around(family))
+    node = Node(world)
+    assert (node.link.keys(), node.steered, node.steers) == (
+        {cluster_ip},
+        {LOAD_BALANCER[family]},
+        True,
+    )
+    assert node.members[SetKind.STEERED_ADDRESSES].keys() == node.steered
+
+    world.update(TableChanges(family), around(family, LOAD_BALANCER[family]))
+    node = Node(world)
+    assert (node.link.keys(), node.steered, node.steers) == ({cluster_ip}, set(), False)
+
+    world.update(TableChanges(family, cluster_ips={LOAD_BALANCER[family]: True}), around(family))
+    node = Node(world)
+    assert (node.link.keys(), node.steers) == ({cluster_ip, LOAD_BALANCER[family]}, False)
 
 
 def test_nothing_can_be_rendered_before_the_rules_of_the_node():
@@ -218,9 +249,17 @@ def test_each_key_says_what_it_stands_for(family, protocol):
             Member(SetKind.ADMITTED, Source(place, network)),
             f"the element {where} from {network} of the ipset admitted",
         ),
-        entries.member_key(SetKind.LINKED_ADDRESSES, entries.packed(place.address)): (
-            Member(SetKind.LINKED_ADDRESSES, place.address),
-            f"the element {place.address} of the ipset linked-addresses",
+        entries.steered_key(place.address): (
+            Steered(place.address),
+            f"the address {place.address} of our link, for packets of our mark",
+        ),
+        entries.STEERING: (
+            Steering(),
+            "the rule that leads packets of our mark to our link",
+        ),
+        entries.member_key(SetKind.STEERED_ADDRESSES, entries.packed(place.address)): (
+            Member(SetKind.STEERED_ADDRESSES, place.address),
+            f"the element {place.address} of the ipset steered-addresses",
         ),
         entries.member_key(SetKind.HEALTH, entries.port_bytes(32000)): (
             Member(SetKind.HEALTH, 32000),

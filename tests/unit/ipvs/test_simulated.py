@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.ipvs.render.marks import FIRST_MARK
+from backends.ipvs.render.marks import STEERED
 from backends.ipvs.render.renderer import Surroundings
 from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
@@ -51,7 +51,7 @@ def test_every_packet_gets_what_the_reference_says(data, family, settings, clust
     local = tuple(sorted(node.own))
 
     for packet in data.draw(st.lists(packets(table, local), min_size=8, max_size=12)):
-        check(node, table, packet, mark=data.draw(st.sampled_from([0, FIRST_MARK - 1])))
+        check(node, table, packet, mark=data.draw(st.sampled_from([0, STEERED - 1])))
 
 
 @examples(80)
