@@ -125,11 +125,13 @@ def routes_on(family: Family, device: int, *, table: int = LOCAL_TABLE) -> Itera
 def routed_device(family: Family, event: Event) -> int | None:
     """Return to which device leads the local route that a message tells of, of whichever table.
 
-    None for other messages.
+    None for other messages, and for routes that the kernel made for an address.
     """
     if event.kind not in (Kind.NEW_ROUTE, Kind.DELETED_ROUTE):
         return None
     if event.body[0] != AF[family] or event.body[_TYPE_AT] != LOCAL_TYPE:
+        return None
+    if event.body[_PROTOCOL_AT] == _OF_THE_KERNEL:
         return None
     return _number(attributes(event.body[_HEADER.size :]).get(_OUTPUT))
 

@@ -49,7 +49,10 @@ DEBIAN_12 = (
     f"{_IPTABLES}/test_contract.py::TestIptables::test_meddling_is_noticed_and_repaired[IPv6-legacy]",
     f"{_IPTABLES}/test_parts.py::test_the_kernel_tells_which_extensions_it_has",
     "tests/kernel/ipvs/test_check.py",
+    "tests/kernel/ipvs/test_link.py::test_what_was_written_is_read_back_and_leads_here",
+    "tests/kernel/ipvs/test_link.py::test_the_link_stays_until_the_last_family_lets_go",
     "tests/kernel/ipvs/test_servers.py",
     "tests/kernel/ipvs/test_settings.py",
+    "tests/kernel/ipvs/test_steering.py",
     f"{_IPTABLES}/test_takeover.py::test_the_ipvs_mode_leaves_nothing_and_others_lose_nothing",
 )

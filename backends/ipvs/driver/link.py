@@ -27,7 +27,6 @@ from backends.kernel.route_netlink import (
     LOCAL_TABLE,
     Event,
     Group,
-    Kind,
     Overrun,
     RouteEvents,
 )
@@ -203,8 +202,7 @@ class ServiceLink:
         link = changed_link(event)
         if link is None or link.device != self._device:
             return False
-        gone = event.kind == Kind.DELETED_LINK or link.name != LINK
-        return gone or not link.flags & LinkFlag.UP
+        return link.name != LINK or not link.flags & LinkFlag.UP  # one that is gone was set down
 
     def _taken_strays(self, routes: Iterable[HostRoute]) -> list[HostRoute]:
         return [stray for route in routes for stray in self._strays.pop(_key(route), ())]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 _HERE = Path(__file__)
-_NEEDING = ("test_check.py", "test_servers.py", "test_settings.py")
+_NEEDING = ("test_check.py", "test_servers.py", "test_settings.py", "test_steering.py")
 _WITHOUT = ("test_without.py",)
 
 
