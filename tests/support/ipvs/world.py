@@ -150,7 +150,7 @@ class Node:
         later = replace(skb, labels=first.labels, states=frozenset({"ESTABLISHED"}))
         (end,) = self.tables.hook("mangle", "PREROUTING", later)
         assert self._arrives(end.skb) == self._arrives(first), "a connection changes its way"
-        assert end.skb.mark & (STEERED - 1) == skb.mark, "others' bits of the mark are lost"
+        assert not (end.skb.mark ^ skb.mark) & (STEERED - 1), "others' bits of the mark are lost"
         answer = replace(later, direction="REPLY")
         (end,) = self.tables.hook("mangle", "PREROUTING", answer)
         assert end.skb == answer
@@ -185,6 +185,8 @@ class Node:
         for hook in hooks:
             (verdict,) = self.tables.hook("filter", hook, skb)
             if verdict.target in ("REJECT", "DROP"):
+                told = LABEL_OURS not in skb.labels or not self._is_steered(skb)
+                assert told, "from there the kernel sends no ICMP"
                 answer = verdict.options.get("--reject-with", "")
                 return Fate(verdict.target.lower(), answer)
         if not self._arrives(skb) or skb.in_interface == "":
@@ -240,9 +242,11 @@ class Node:
 
     def _arrives(self, skb: Skb) -> bool:
         """Say whether a packet is routed to the node itself."""
-        if self.steers and skb.mark & STEERED and skb.destination in self.steered:
-            return True
-        return self._is_own(skb.destination) or skb.destination in self.link
+        is_local = self._is_own(skb.destination) or skb.destination in self.link
+        return is_local or self._is_steered(skb)
+
+    def _is_steered(self, skb: Skb) -> bool:
+        return self.steers and skb.mark & STEERED != 0 and skb.destination in self.steered
 
 
 def check(node: Node, table: ForwardingTable, packet: Packet, *, mark: int = 0) -> None:

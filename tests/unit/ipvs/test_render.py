@@ -15,6 +15,7 @@ from backends.ipvs.render.entries import (
     Steered,
     Steering,
 )
+from backends.ipvs.render.marks import STEERED
 from backends.ipvs.render.renderer import Renderer, Surroundings
 from backends.ipvs.render.service_port import Options
 from backends.ipvs.render.sets import SetKind
@@ -198,6 +199,16 @@ def test_an_external_address_is_on_the_link_for_marked_packets_alone(family):
         True,
     )
     assert node.members[SetKind.STEERED_ADDRESSES].keys() == node.steered
+    client = str(canonical_network(SOURCES[family])[7])
+    others_use_our_bit = STEERED
+    for port, mark, becomes in (
+        (443, 0, "forward"),
+        (443, others_use_our_bit, "forward"),
+        (444, 0, "pass"),
+        (444, others_use_our_bit, "reject"),
+    ):
+        packet = Packet(client, LOAD_BALANCER[family], port, Protocol.TCP, "eth0")
+        assert node.fate(packet, mark=mark).what == becomes
 
     world.update(TableChanges(family), around(family, LOAD_BALANCER[family]))
     node = Node(world)
