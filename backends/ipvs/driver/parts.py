@@ -20,6 +20,7 @@ _MARKS = SetKind.LOCAL_POLICY.value
 def parts(family: Family) -> tuple[Part[Enum], ...]:
     """Return all that rules of a family are made of."""
     refuse = "-p tcp -j REJECT --reject-with tcp-reset"
+    clamp = "-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
     reject = "ipt_REJECT" if family is Family.IPV4 else "ip6t_REJECT"
     return (
         _part("ipvs", "mangle", "-m ipvs --ipvs -j RETURN"),
@@ -27,6 +28,9 @@ def parts(family: Family) -> tuple[Part[Enum], ...]:
         _part("connlabel", "mangle", "-m connlabel --label 106 --set -j RETURN"),
         _part("comment", "filter", "-m comment --comment kp:0:1 -j RETURN"),
         _part("conntrack", "filter", "-m conntrack --ctstate NEW -j RETURN"),
+        _part("mark", "mangle", "-m mark --mark 0x1/0x1 -j RETURN"),
+        _part("MARK", "mangle", "-j MARK --set-xmark 0x1/0x1", module="xt_mark"),
+        _part("TCPMSS", "mangle", clamp),
         _part("addrtype", "mangle", "-m addrtype --src-type LOCAL -j RETURN"),
         _part("bpf", "nat", f"{to_sender(family)} -j RETURN"),
         _part("MASQUERADE", "nat", "-j MASQUERADE --random-fully"),

@@ -24,6 +24,7 @@ _BRIDGE = {
 # The built-in chains with our jumps, as iptables makes them (NF_INET_* and NF_IP_PRI_* numbers).
 _ENTRANCES = {
     ("mangle", "PREROUTING"): Entrance(0, -150, "filter"),
+    ("mangle", "FORWARD"): Entrance(2, -150, "filter"),
     ("mangle", "OUTPUT"): Entrance(3, -150, "route"),
     ("filter", "INPUT"): Entrance(1, 0, "filter"),
     ("filter", "FORWARD"): Entrance(2, 0, "filter"),
