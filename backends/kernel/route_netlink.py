@@ -139,17 +139,19 @@ class RouteWriter:
 class RouteEvents:
     """Follows groups of rtnetlink: `fileno` is readable when something changed. For one thread.
 
-    Of routes only those to the host itself are told, in whichever table, as a node may learn
-    thousands of others a second.
+    Of routes only the host's own are told, as a node may learn thousands of others a second; with
+    `any_table` also those that rules of policy routing make its own.
     `but_of`: nothing is told that was asked for by the socket of this port.
     """
 
-    def __init__(self, groups: Group, *, but_of: int = 0) -> None:
+    def __init__(self, groups: Group, *, but_of: int = 0, any_table: bool = False) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
         try:
             self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
             self._socket.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, _ROOM_BYTES)
-            _attach(self._socket, (*(_others_only(but_of) if but_of else ()), *_OWN_ROUTES_ONLY))
+            others_only = _others_only(but_of) if but_of else ()
+            of_table = () if any_table else _OF_THE_LOCAL_TABLE
+            _attach(self._socket, (*others_only, *of_table, *_OWN_ROUTES_ONLY))
             self._socket.bind((0, groups))
         except OSError as error:
             raise refusal(_LISTENING, error.errno or 0) from error
@@ -199,12 +201,20 @@ def _split(data: bytes) -> Iterator[Event]:
 
 # Classic BPF (linux/filter.h): load a part, jump if it equals, return how much to keep.
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x06
-_KIND_AT, _PORT_AT, _TYPE_AT = 4, 12, 23  # nlmsg_type, nlmsg_pid, rtm_type
+_KIND_AT, _PORT_AT, _TABLE_AT, _TYPE_AT = 4, 12, 20, 23  # nlmsg_type, nlmsg_pid, rtm_table, …
 _INSTRUCTION = struct.Struct("=HBBI")
 _PROGRAM = struct.Struct("@HP")
-_OWN_ROUTES_ONLY = (
+_OF_THE_LOCAL_TABLE = (
     (_LOAD_HALF, 0, 0, _KIND_AT),
     (_EQUAL, 1, 0, socket.htons(Kind.NEW_ROUTE)),  # loads are in network order
+    (_EQUAL, 0, 3, socket.htons(Kind.DELETED_ROUTE)),
+    (_LOAD_BYTE, 0, 0, _TABLE_AT),
+    (_EQUAL, 1, 0, LOCAL_TABLE),
+    (_RETURN, 0, 0, 0),
+)
+_OWN_ROUTES_ONLY = (
+    (_LOAD_HALF, 0, 0, _KIND_AT),
+    (_EQUAL, 1, 0, socket.htons(Kind.NEW_ROUTE)),
     (_EQUAL, 0, 2, socket.htons(Kind.DELETED_ROUTE)),
     (_LOAD_BYTE, 0, 0, _TYPE_AT),
     (_EQUAL, 0, 1, LOCAL_TYPE),

@@ -80,7 +80,9 @@ class ServiceLink:
         self._family = family
         self._shared = shared
         self._routes = HostRoutes(family)
-        self._events = RouteEvents(Group.LINKS | _GROUPS[family], but_of=self._routes.writer.port)
+        self._events = RouteEvents(
+            Group.LINKS | _GROUPS[family], but_of=self._routes.writer.port, any_table=True
+        )
         self._around = Around(family, (LINK, KUBE_PROXYS_LINK))
         self._surroundings = self._around.look()
         self._device = 0

@@ -49,16 +49,15 @@ IP_RECVERR, IPV6_RECVERR = 11, 25
 @pytest.fixture(scope="module")
 def network():
     """A node that asks each packet's source for the way back, in ipvs mode."""
-    made = Network()
-    made.serve([TARGET_PORT])
-    made.node.sysctl("net/ipv4/vs/conntrack", 1)
-    made.node.sysctl("net/ipv4/conf/all/rp_filter", 1)
-    with made.node.entered():
-        shared = SharedLink()
-        for family in Family:
-            apply(family, shared)
-    yield made
-    made.close()
+    with Network() as made:
+        made.serve([TARGET_PORT])
+        made.node.sysctl("net/ipv4/vs/conntrack", 1)
+        made.node.sysctl("net/ipv4/conf/all/rp_filter", 1)
+        with made.node.entered():
+            shared = SharedLink()
+            for family in Family:
+                apply(family, shared)
+        yield made
 
 
 def apply(family, shared):
@@ -72,7 +71,11 @@ def apply(family, shared):
     Sets(family).put(changes)
     restored = "".join(f"*{name}\n{restore(world, name)}COMMIT\n" for name in TABLES)
     run(f"{iptables(family, Variant.LEGACY, 'restore')} --noflush", restored)
-    Servers(family, lambda raw: True).put(changes)
+    Servers(family, _never, adopts=_never, excluded=()).put(changes)
+
+
+def _never(raw):
+    return False
 
 
 def restore(world, table_name):
