@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from backends.ebpf import cleanup
 from backends.ebpf.driver import loader, places
 from backends.ebpf.driver.device_layout import HostFlag
+from backends.ebpf.driver.forwarding import ForwardingRule
 from backends.ebpf.driver.host import HostSettings
 from backends.ebpf.driver.sweep import Sweep
 from backends.ebpf.render.layout import TableMap
 from backends.kernel.bpf.maps import Map
 from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
+
+log = logging.getLogger(__name__)
 
 _BUDGET_S = 0.05  # of each call, which comes every five seconds
 
@@ -24,6 +30,7 @@ class FormerPrograms:
         self._family = family
         self._root = root
         self._maps: dict[str, Map] | None = None
+        self._passing: ForwardingRule | None = None
         self._sweep: Sweep | None = None
 
     @property
@@ -42,6 +49,7 @@ class FormerPrograms:
                 return True
             self._maps = self._opened()
             self._take_no_more()
+        self._let_pass(self._maps)
         if self._sweep is None:
             self._sweep = Sweep(self._maps)
         if self._sweep.tend(_BUDGET_S):
@@ -63,6 +71,20 @@ class FormerPrograms:
         names = ("host", "flows", "clients", *(each.map_name for each in TableMap))
         found = {name: loader.published_map(self._root, self._family, name) for name in names}
         return {name: each for name, each in found.items() if each is not None}
+
+    def _let_pass(self, maps: Mapping[str, Map]) -> None:
+        """Let what programs translate pass before rules of whoever serves new connections now.
+
+        The kernel may track none of it yet, and those drop as invalid what begins with its end.
+        """
+        mark = HostSettings(maps["host"]).read().mark
+        if self._passing is None and mark:
+            self._passing = ForwardingRule(self._family, mark)
+        try:
+            if self._passing is not None and self._passing.missing():
+                self._passing.ensure()
+        except BackendError as error:
+            log.warning("%s: %s; going on without", self._family.value, error)
 
     def _take_no_more(self) -> None:
         """Let new connections pass, for whoever serves them now, and forget all Services.

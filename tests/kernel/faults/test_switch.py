@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 import time
@@ -13,9 +14,11 @@ from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from tests.kernel.faults.flowing import Flowing
 from tests.kernel.faults.test_connections import FRONTENDS, SOURCES, web
+from tests.support.commands import output_of
 from tests.support.ebpf.socket_hooks import Reasons
 from tests.support.net.plan import CLIENT, POD1, POD2, POD3
 from tests.support.node.cluster import both
+from tests.support.node.conversations import PORT, Conversations
 from tests.support.node.node import EBPF, IPTABLES, Node, is_ours
 from tests.support.node.proxy import Proxy
 from tests.support.node.tools import KILL_AFTER
@@ -261,3 +264,32 @@ def test_out_of_ebpf_open_ones_go_on_and_new_ones_begin(node, flowing):
     assert POD1 in flowing.new_met
     assert [line for line in flowing.silenced if "goes on" in line] == []
     assert flowing.silenced == [] or len(flowing.silenced) <= ports_taken(node)
+
+
+@pytest.mark.parametrize("variant", [EBPF])
+@pytest.mark.parametrize("into", IPTABLES)
+def test_out_of_ebpf_an_endpoint_hears_of_who_says_nothing_more_than_the_end(node, into):
+    """Nobody had the kernel track connections before: it meets them with their last segment."""
+    node.manifests.put("web", web(POD1))
+    with node.place.joined(), contextlib.closing(Conversations(node.network)) as talk:
+        talk.serve(POD1)
+        before = node.ready()
+        ways = itertools.product(SOURCES, FRONTENDS, Family)
+        opened = [talk.open(source, to, Protocol.TCP, family) for source, to, family in ways]
+        assert {each.partner() for each in opened} == {POD1}
+        assert before.stop() == 0
+        node.data_path = into
+        proxy = node.ready()
+        for family in Family:
+            proxy.wait_for(f"{family.value}: ebpf takes no new connections")
+
+        for each in opened:
+            each.end()
+        until(lambda: open_at(node, POD1) == [], within_s=LONGEST_S, what="the endpoint heard")
+
+
+def open_at(node: Node, pod: str) -> list[str]:
+    """Return the connections to a pod of which it has not heard the end."""
+    with node.network.machine(pod).entered():
+        listed = output_of("ss", "-Htn", "state", "established", timeout_s=LONGEST_S)
+    return [line for line in listed.splitlines() if f":{PORT} " in line]

@@ -16,7 +16,7 @@ from kproxy.core.image import Changes, diff
 from kproxy.ports.data_path import BackendError
 from tests.support.iptables.applied import run
 from tests.support.net.namespace import Namespace
-from tests.support.waiting import LONGEST_S
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
 
@@ -95,6 +95,8 @@ def own(family, address, verb="add", device="uplink"):
     length = 24 if family is Family.IPV4 else 64
     rest = "nodad" if family is Family.IPV6 and verb == "add" else ""
     ip(family, f"address {verb} {address}/{length} dev {device} {rest}")
+    # The kernel takes an IPv6 address into use, and tells of it, in a thread of its own.
+    until(lambda: not ip(family, "address show tentative"), within_s=LONGEST_S, what="in use")
 
 
 def wanted(family, source=None):
@@ -278,7 +280,7 @@ def test_what_others_do_is_noticed_and_repaired(family, meddle, service_link):
 
     meddle(family)
 
-    assert link.disturbed()
+    until(link.disturbed, within_s=LONGEST_S, what="noticed")
     altered = diff(link.observe(), wanted(family))
     link.put(altered)
     link.drop(altered)
@@ -313,13 +315,13 @@ def test_what_is_told_too_much_to_keep_is_a_reason_to_look(family, service_link)
     others, device = HostRoutes(family), socket.if_nametoindex("lo")
 
     others.put(device, many)
-    assert link.disturbed()
+    until(link.disturbed, within_s=LONGEST_S, what="noticed")
     assert link.observe() == wanted(family)
     assert not link.disturbed()
 
     others.delete(device, many)
     own(family, OTHER[family])
-    assert link.disturbed()
+    until(link.disturbed, within_s=LONGEST_S, what="noticed")
     assert OTHER[family] in link.surroundings().addresses
     others.close()
 
@@ -342,18 +344,18 @@ def test_the_nodes_own_addresses_are_followed_but_for_those_of_services(family, 
 
     own(family, OTHER[family])
     assert link.surroundings().addresses == {NODE[family], loopback}, "as seen last"
-    assert link.disturbed()
+    until(link.disturbed, within_s=LONGEST_S, what="noticed")
     assert not link.disturbed()
     everything = {NODE[family], OTHER[family], loopback}
     assert link.surroundings() == Surroundings(frozenset(everything), NODE[family])
 
     ip(family, f"route add default via {ROUTER[family]} dev uplink")
-    assert link.disturbed()
+    until(link.disturbed, within_s=LONGEST_S, what="noticed")
     assert link.surroundings() == Surroundings(frozenset(everything), OTHER[family])
 
     for address in (NODE[family], OTHER[family]):
         own(family, address, "delete")
-    assert link.disturbed()
+    until(link.disturbed, within_s=LONGEST_S, what="noticed")
     assert link.surroundings() == Surroundings(frozenset({loopback}), None)
 
 
