@@ -6,7 +6,6 @@ Layout: linux/rtnetlink.h.
 from __future__ import annotations
 
 import errno
-import struct
 import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -20,8 +19,10 @@ from backends.kernel.netlink import (
     attributes,
 )
 from backends.kernel.route_netlink import (
+    GET_ROUTES,
     LOCAL_TABLE,
     LOCAL_TYPE,
+    ROUTE_HEADER,
     Event,
     Kind,
     RouteWriter,
@@ -30,8 +31,7 @@ from backends.kernel.route_netlink import (
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
-_NEW, _DELETE, _GET = 24, 25, 26  # RTM_*ROUTE
-_HEADER = struct.Struct("=8BI")  # struct rtmsg
+_NEW, _DELETE = 24, 25  # RTM_*ROUTE
 _DESTINATION, _OUTPUT, _PRIORITY, _SOURCE, _TABLE = 1, 4, 6, 7, 15  # RTA_*
 _LENGTH_AT, _TOS_AT, _PROTOCOL_AT, _TYPE_AT = 1, 3, 5, 7  # rtm_dst_len, rtm_tos, …
 _HOST_SCOPE = 254  # RT_SCOPE_HOST
@@ -89,7 +89,7 @@ class HostRoutes:
         self.writer.close()
 
     def _body(self, device: int, route: HostRoute) -> bytes:
-        header = _HEADER.pack(
+        header = ROUTE_HEADER.pack(
             *(AF[self._family], self._family.bits, 0, route.tos),
             *(_UNTOLD, route.protocol, _HOST_SCOPE, LOCAL_TYPE, 0),
         )
@@ -109,10 +109,10 @@ def routes_on(family: Family, device: int, *, table: int = LOCAL_TABLE) -> Itera
     Raises BackendError.
     """
     doing = f"listing the local {family.value} routes of device {device}"
-    header = _HEADER.pack(AF[family], 0, 0, 0, _UNTOLD, 0, 0, LOCAL_TYPE, 0)
+    header = ROUTE_HEADER.pack(AF[family], 0, 0, 0, _UNTOLD, 0, 0, LOCAL_TYPE, 0)
     request = header + _word(_OUTPUT, device) + _word(_TABLE, table)
     try:
-        found = listed(doing, _GET, request, strict=True)
+        found = listed(doing, GET_ROUTES, request, strict=True)
     except NetlinkRefusal as refused:
         if refused.number not in (errno.ENODEV, errno.ENOENT):  # no such device, no table yet
             raise
@@ -133,11 +133,11 @@ def routed_device(family: Family, event: Event) -> int | None:
         return None
     if event.body[_PROTOCOL_AT] == _OF_THE_KERNEL:
         return None
-    return _number(attributes(event.body[_HEADER.size :]).get(_OUTPUT))
+    return _number(attributes(event.body[ROUTE_HEADER.size :]).get(_OUTPUT))
 
 
 def _parsed(body: bytes) -> HostRoute:
-    found = attributes(body[_HEADER.size :])
+    found = attributes(body[ROUTE_HEADER.size :])
     return HostRoute(
         address=found[_DESTINATION],
         source=found.get(_SOURCE, b""),

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import struct
 import sys
 from typing import NamedTuple
 
-from backends.kernel.netlink import AF, NetlinkRefusal, attributes
-from backends.kernel.route_netlink import LOCAL_TABLE, LOCAL_TYPE, Event, Kind, listed
+from backends.kernel.netlink import AF, attributes
+from backends.kernel.route_netlink import (
+    LOCAL_TABLE,
+    LOCAL_TYPE,
+    ROUTE_HEADER,
+    Event,
+    Kind,
+    is_cached,
+    routes_in,
+)
 from kproxy.core.addresses import Family
 
-_GET_ROUTES = 26  # RTM_GETROUTE
-_HEADER = struct.Struct("=8BI")  # struct rtmsg
 _DESTINATION, _OUTPUT, _PRIORITY = 1, 4, 6  # RTA_*
 _LENGTH_AT, _TOS_AT, _TABLE_AT, _TYPE_AT = 1, 3, 4, 7  # rtm_dst_len, rtm_tos, …
-_CLONED = 0x200  # RTM_F_CLONED: an entry of a cache, no route
 
 
 class LocalRoute(NamedTuple):
@@ -34,13 +37,7 @@ def local_routes(family: Family) -> list[LocalRoute]:
     Rules of policy routing may deliver other packets too, which makes no address the host's own.
     """
     doing = f"list the host's local {family.value} routes"
-    request = _HEADER.pack(AF[family], 0, 0, 0, LOCAL_TABLE, 0, 0, LOCAL_TYPE, 0)
-    try:
-        found = listed(doing, _GET_ROUTES, request, strict=True)
-    except NetlinkRefusal as refused:
-        if refused.number != errno.ENOENT:
-            raise
-        return []  # the table is made with the first address, which loopback may be yet to get
+    found = routes_in(family, LOCAL_TABLE, LOCAL_TYPE, doing=doing)
     return [_parsed(family, body) for body in found if _is_local(body)]
 
 
@@ -54,13 +51,12 @@ def changed_route(family: Family, event: Event) -> LocalRoute | None:
 
 
 def _is_local(body: bytes) -> bool:
-    *_, flags = _HEADER.unpack_from(body)
     local = body[_TABLE_AT] == LOCAL_TABLE and body[_TYPE_AT] == LOCAL_TYPE
-    return local and not flags & _CLONED
+    return local and not is_cached(body)
 
 
 def _parsed(family: Family, body: bytes) -> LocalRoute:
-    found = attributes(body[_HEADER.size :])
+    found = attributes(body[ROUTE_HEADER.size :])
     return LocalRoute(
         network=found.get(_DESTINATION, bytes(family.bits // 8)),
         length=body[_LENGTH_AT],

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from backends.kernel.netlink import (
     ACK,
+    AF,
     DUMP,
     REQUEST,
     Netlink,
@@ -21,13 +22,17 @@ from backends.kernel.netlink import (
     message,
     refusal,
 )
+from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port id
+ROUTE_HEADER = struct.Struct("=8BI")  # struct rtmsg
+GET_ROUTES = 26  # RTM_GETROUTE
 LOCAL_TABLE, LOCAL_TYPE = 255, 2  # RT_TABLE_LOCAL, RTN_LOCAL
 
 ROUTE = NetlinkProtocol(socket.NETLINK_ROUTE, 0)
 
+_CLONED = 0x200  # RTM_F_CLONED
 _TRIES = 5  # of a listing that changes disturb
 _RECEIVE_BUFFER_FORCE, _ATTACH_FILTER = 33, 26  # SO_RCVBUFFORCE, SO_ATTACH_FILTER
 _RECEIVE_BYTES = 1 << 16
@@ -89,6 +94,26 @@ def listed(doing: str, kind: int, request: bytes, *, strict: bool) -> Iterator[b
             if not netlink.interrupted:
                 return iter(found)
     raise BackendError(doing, "they changed while they were listed", transient=True)
+
+
+def routes_in(family: Family, table: int, kind: int, *, doing: str) -> list[bytes]:
+    """Return the bodies of a table's routes of a kind (RTN_*); none if there is no such table yet.
+
+    Raises BackendError.
+    """
+    request = ROUTE_HEADER.pack(AF[family], 0, 0, 0, table, 0, 0, kind, 0)
+    try:
+        return list(listed(doing, GET_ROUTES, request, strict=True))
+    except NetlinkRefusal as refused:
+        if refused.number != errno.ENOENT:  # a table is made with its first route
+            raise
+        return []
+
+
+def is_cached(body: bytes) -> bool:
+    """Say whether what looks like a route is an entry of a cache."""
+    *_, flags = ROUTE_HEADER.unpack_from(body)
+    return bool(flags & _CLONED)
 
 
 class RouteWriter:

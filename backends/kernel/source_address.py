@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 
 from backends.kernel.netlink import (
     ACK,
@@ -16,12 +15,11 @@ from backends.kernel.netlink import (
     attributes,
     message,
 )
-from backends.kernel.route_netlink import ROUTE
+from backends.kernel.route_netlink import GET_ROUTES, ROUTE, ROUTE_HEADER
 from kproxy.core.addresses import Family
 
-_GET_ROUTE = 26  # RTM_GETROUTE
-_HEADER = struct.Struct("=8BI")  # struct rtmsg
 _DESTINATION, _SOURCE = 1, 7  # RTA_*
+# Or what a route says that makes it unreachable, prohibits it or swallows it.
 _NOWHERE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 
 # Addresses that nobody has, nor a route of their own: what leads there leads to all others.
@@ -36,16 +34,14 @@ def source_address(family: Family) -> bytes | None:
 
     None: no route leads there. Nothing is sent. Raises BackendError.
     """
-    header = _HEADER.pack(AF[family], family.bits, 0, 0, 0, 0, 0, 0, 0)
+    header = ROUTE_HEADER.pack(AF[family], family.bits, 0, 0, 0, 0, 0, 0, 0)
     with Netlink(f"looking for the host's {family.value} source address", ROUTE) as netlink:
         request = header + attribute(_DESTINATION, _OTHERS[family])
-        netlink.send(message(_GET_ROUTE, REQUEST | ACK, request))
+        netlink.send(message(GET_ROUTES, REQUEST | ACK, request))
         try:
             (found,) = netlink.answers()
         except NetlinkRefusal as refused:
-            if (
-                refused.number in _NOWHERE
-            ):  # or what an unreachable, prohibiting or blackhole route says
+            if refused.number in _NOWHERE:
                 return None
             raise
-    return attributes(found[_HEADER.size :]).get(_SOURCE)
+    return attributes(found[ROUTE_HEADER.size :]).get(_SOURCE)
