@@ -9,7 +9,7 @@ from backends.ipvs.driver.ours import OURS
 from backends.ipvs.driver.settings import TRACKING
 from backends.ipvs.options import IpvsOptions
 from backends.ipvs.render.service_port import HASHING
-from backends.kernel import link_kinds, node
+from backends.kernel import dummy_links, node
 from backends.kernel.virtual_servers import NoIpvs, VirtualServers
 from backends.kernel.xtables import findings
 from backends.kernel.xtables.findings import Needs
@@ -74,7 +74,6 @@ def _tracking() -> Finding:
 
 
 def _dummy() -> Finding:
-    if link_kinds.has_dummies():
+    if dummy_links.are_possible():
         return Finding("dummy links", True, "usable")
-    remedy = "load the kernel module: modprobe dummy"
-    return Finding("dummy links", False, "the kernel has none", remedy)
+    return Finding("dummy links", False, "the kernel has none", dummy_links.REMEDY)

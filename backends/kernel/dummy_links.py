@@ -22,12 +22,27 @@ from backends.kernel.route_netlink import ROUTE
 from kproxy.ports.data_path import BackendError
 
 KIND = "dummy"
+REMEDY = "load the kernel module: modprobe dummy"
 
 _NEW, _DELETE, _SET = 16, 17, 19  # RTM_*LINK
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, changed flags
-_NAME, _INFORMATION, _BY_FAMILY = 3, 18, 26  # IFLA_*
+_ADDRESS, _NAME, _INFORMATION, _BY_FAMILY = 1, 3, 18, 26  # IFLA_*
 _INFO_KIND = 1
+_IMPOSSIBLE = bytes(6)
 _ADDRESSES_OF_ITS_OWN, _NONE = 8, b"\1"  # IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE
+
+
+def are_possible() -> bool:
+    """Say whether there can be dummy links; the kernel loads their module for it.
+
+    None is made: one with an address of zeros is refused, but not before its kind was found
+    (dummy_validate). Raises BackendError.
+    """
+    with Netlink("asking for dummy links", ROUTE) as netlink:
+        code = _make(netlink, attribute(_ADDRESS, _IMPOSSIBLE))
+        if code not in (errno.EADDRNOTAVAIL, errno.EOPNOTSUPP):
+            raise netlink.refusal(code)
+    return code == errno.EADDRNOTAVAIL
 
 
 def raised(name: str) -> Link:
@@ -37,13 +52,9 @@ def raised(name: str) -> Link:
     """
     doing = f"making the link {name}"
     with Netlink(doing, ROUTE) as netlink:
-        content = text_attribute(_NAME, name)
-        kind = attribute(_INFORMATION | NESTED, text_attribute(_INFO_KIND, KIND))
-        code = _asked(
-            netlink, _NEW, CREATE | EXCLUSIVE, _HEADER.pack(0, 0, 0, 0, 0) + content + kind
-        )
+        code = _make(netlink, text_attribute(_NAME, name))
         if code == errno.EOPNOTSUPP:
-            detail = "the kernel has no dummy links; load the kernel module: modprobe dummy"
+            detail = f"the kernel has no dummy links; {REMEDY}"
             raise BackendError(doing, detail, transient=False)
         if code not in (0, errno.EEXIST):
             raise netlink.refusal(code)
@@ -61,6 +72,12 @@ def remove(link: Link) -> bool:
         if code not in (0, errno.ENODEV):
             raise netlink.refusal(code)
     return not code
+
+
+def _make(netlink: Netlink, content: bytes) -> int:
+    kind = attribute(_INFORMATION | NESTED, text_attribute(_INFO_KIND, KIND))
+    body = _HEADER.pack(0, 0, 0, 0, 0) + content + kind
+    return _asked(netlink, _NEW, CREATE | EXCLUSIVE, body)
 
 
 def _set_up(netlink: Netlink, device: int) -> None:
