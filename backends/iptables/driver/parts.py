@@ -8,7 +8,7 @@ from backends.iptables.driver import accounting
 from backends.iptables.render.rules import AffinitySet, Feature
 from backends.kernel import ipset
 from backends.kernel.xtables import parts as xtables_parts
-from backends.kernel.xtables.parts import Part, extensions
+from backends.kernel.xtables.parts import Part, extensions, part
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
@@ -37,28 +37,28 @@ def parts(family: Family) -> tuple[Part[Feature], ...]:
     chance = "-m statistic --mode random --probability 0.5 -j RETURN"
     label = "-m connlabel --label 1 --set -j RETURN"
     return (
-        _part("comment", "filter", "-m comment --comment kp:0:1 -j RETURN"),
-        _part("conntrack", "filter", "-m conntrack --ctstate NEW -j RETURN"),
-        _part("addrtype", "nat", "-m addrtype --dst-type LOCAL -j RETURN"),
-        _part("statistic", "nat", chance),
-        _part("mark", "nat", "-m mark --mark 0x4000/0x4000 -j RETURN"),
-        _part("MARK", "nat", "-j MARK --set-xmark 0x4000/0x4000", module="xt_mark"),
-        _part("DNAT", "nat", f"-p tcp -j DNAT --to-destination {to}", module="xt_nat"),
+        part("comment", "filter", "-m comment --comment kp:0:1 -j RETURN"),
+        part("conntrack", "filter", "-m conntrack --ctstate NEW -j RETURN"),
+        part("addrtype", "nat", "-m addrtype --dst-type LOCAL -j RETURN"),
+        part("statistic", "nat", chance),
+        part("mark", "nat", "-m mark --mark 0x4000/0x4000 -j RETURN"),
+        part("MARK", "nat", "-j MARK --set-xmark 0x4000/0x4000", module="xt_mark"),
+        part("DNAT", "nat", f"-p tcp -j DNAT --to-destination {to}", module="xt_nat"),
         # --random-fully is as old as what ipsets need (Linux 3.14), so it is no part of its own.
-        _part("MASQUERADE", "nat", "-j MASQUERADE --random-fully", module="xt_MASQUERADE"),
-        _part(
+        part("MASQUERADE", "nat", "-j MASQUERADE --random-fully", module="xt_MASQUERADE"),
+        part(
             "REJECT",
             "filter",
             refuse,
             module="ipt_REJECT" if v4 else "ip6t_REJECT",
             feature=Feature.REFUSAL,
         ),
-        _part(
+        part(
             "bpf", "nat", '-m bpf --bytecode "1,6 0 0 0" -j RETURN', feature=Feature.HAIRPIN_MATCH
         ),
-        _part("connlabel", "nat", label, feature=Feature.LABELS),
+        part("connlabel", "nat", label, feature=Feature.LABELS),
         _affinity(),
-        _part("sctp", "nat", "-p sctp -m sctp --dport 80 -j RETURN", feature=Feature.SCTP),
+        part("sctp", "nat", "-p sctp -m sctp --dport 80 -j RETURN", feature=Feature.SCTP),
         Part(
             subject="nfacct",
             extensions=extensions("-m nfacct"),
@@ -87,20 +87,12 @@ def lacking(family: Family, variant: Variant) -> Mapping[Feature, str]:
 
 def _affinity() -> Part[Feature]:
     rule = f"-m set --match-set {_SET} src -j SET --add-set {_SET} src --exist"
-    return Part(
-        subject="set",
-        extensions=extensions(rule),
-        table="nat",
-        rule=rule,
-        module="xt_set",
+    return part(
+        "set",
+        "nat",
+        rule,
         feature=Feature.AFFINITY,
         # The options that name an ipset will not do, because the program looks for it.
         asked_with=("-m", "set", "-j", "SET", "--exist"),
         why_unusable=ipset.why_unusable,
     )
-
-
-def _part(
-    subject: str, table: str, rule: str, *, module: str = "", feature: Feature | None = None
-) -> Part[Feature]:
-    return Part(subject, extensions(rule), table, rule, module or f"xt_{subject}", feature)

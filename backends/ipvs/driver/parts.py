@@ -8,7 +8,7 @@ from backends.ipvs.render.sets import SetKind
 from backends.kernel import ipset, ipset_elements
 from backends.kernel.ipset_elements import ElementSet
 from backends.kernel.xtables import parts as xtables_parts
-from backends.kernel.xtables.parts import Part, extensions
+from backends.kernel.xtables.parts import Part, part
 from backends.kernel.xtables.tools import Variant
 from backends.kernel.xtables.wording import to_sender
 from kproxy.core.addresses import Family
@@ -23,18 +23,18 @@ def parts(family: Family) -> tuple[Part[Enum], ...]:
     clamp = "-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
     reject = "ipt_REJECT" if family is Family.IPV4 else "ip6t_REJECT"
     return (
-        _part("ipvs", "mangle", "-m ipvs --ipvs -j RETURN"),
+        part("ipvs", "mangle", "-m ipvs --ipvs -j RETURN"),
         _sets(),
-        _part("connlabel", "mangle", "-m connlabel --label 106 --set -j RETURN"),
-        _part("comment", "filter", "-m comment --comment kp:0:1 -j RETURN"),
-        _part("conntrack", "filter", "-m conntrack --ctstate NEW -j RETURN"),
-        _part("mark", "mangle", "-m mark --mark 0x1/0x1 -j RETURN"),
-        _part("MARK", "mangle", "-j MARK --set-xmark 0x1/0x1", module="xt_mark"),
-        _part("TCPMSS", "mangle", clamp),
-        _part("addrtype", "mangle", "-m addrtype --src-type LOCAL -j RETURN"),
-        _part("bpf", "nat", f"{to_sender(family)} -j RETURN"),
-        _part("MASQUERADE", "nat", "-j MASQUERADE --random-fully"),
-        _part("REJECT", "filter", refuse, module=reject),
+        part("connlabel", "mangle", "-m connlabel --label 106 --set -j RETURN"),
+        part("comment", "filter", "-m comment --comment kp:0:1 -j RETURN"),
+        part("conntrack", "filter", "-m conntrack --ctstate NEW -j RETURN"),
+        part("mark", "mangle", "-m mark --mark 0x1/0x1 -j RETURN"),
+        part("MARK", "mangle", "-j MARK --set-xmark 0x1/0x1", module="xt_mark"),
+        part("TCPMSS", "mangle", clamp),
+        part("addrtype", "mangle", "-m addrtype --src-type LOCAL -j RETURN"),
+        part("bpf", "nat", f"{to_sender(family)} -j RETURN"),
+        part("MASQUERADE", "nat", "-j MASQUERADE --random-fully"),
+        part("REJECT", "filter", refuse, module=reject),
     )
 
 
@@ -50,12 +50,10 @@ def make_trial_set(family: Family) -> None:
 
 def _sets() -> Part[Enum]:
     rule = f"-m set --match-set {_SET} dst,dst -j SET --map-set {_SET} dst,dst --map-mark"
-    return Part(
-        subject="set",
-        extensions=extensions(rule),
-        table="mangle",
-        rule=rule,
-        module="xt_set",
+    return part(
+        "set",
+        "mangle",
+        rule,
         # The options that name an ipset will not do, because the program looks for it.
         asked_with=("-m", "set", "-j", "SET", "--map-mark"),
         why_unusable=_why_no_sets,
@@ -68,7 +66,3 @@ def _why_no_sets(family: Family) -> str:
         if reason:
             return reason
     return ipset.why_unnamed()
-
-
-def _part(subject: str, table: str, rule: str, *, module: str = "") -> Part[Enum]:
-    return Part(subject, extensions(rule), table, rule, module or f"xt_{subject}")

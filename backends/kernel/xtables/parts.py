@@ -84,6 +84,29 @@ class Part(Generic[F]):
         return tuple(word for each in self.extensions for word in (each.kind.value, each.name))
 
 
+def part(
+    subject: str,
+    table: str,
+    rule: str,
+    *,
+    module: str = "",
+    feature: F | None = None,
+    asked_with: tuple[str, ...] = (),
+    why_unusable: Callable[[Family], str] = _usable,
+) -> Part[F]:
+    """Return a part by a rule that names its extensions; `module` is xt_<subject> by default."""
+    return Part(
+        subject=subject,
+        extensions=extensions(rule),
+        table=table,
+        rule=rule,
+        module=module or f"xt_{subject}",
+        feature=feature,
+        asked_with=asked_with,
+        why_unusable=why_unusable,
+    )
+
+
 def extensions(rule: str) -> tuple[Extension, ...]:
     """Return the matches and targets that a rule names."""
     return tuple(
