@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from backends.ebpf import cleanup
@@ -49,7 +48,9 @@ class FormerPrograms:
                 return True
             self._maps = self._opened()
             self._take_no_more()
-        self._let_pass(self._maps)
+            mark = HostSettings(self._maps["host"]).read().mark
+            self._passing = ForwardingRule(self._family, mark) if mark else None
+        self._let_pass()
         if self._sweep is None:
             self._sweep = Sweep(self._maps)
         if self._sweep.tend(_BUDGET_S):
@@ -72,14 +73,11 @@ class FormerPrograms:
         found = {name: loader.published_map(self._root, self._family, name) for name in names}
         return {name: each for name, each in found.items() if each is not None}
 
-    def _let_pass(self, maps: Mapping[str, Map]) -> None:
+    def _let_pass(self) -> None:
         """Let what programs translate pass before rules of whoever serves new connections now.
 
         The kernel may track none of it yet, and those drop as invalid what begins with its end.
         """
-        mark = HostSettings(maps["host"]).read().mark
-        if self._passing is None and mark:
-            self._passing = ForwardingRule(self._family, mark)
         try:
             if self._passing is not None and self._passing.missing():
                 self._passing.ensure()

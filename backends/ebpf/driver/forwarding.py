@@ -141,7 +141,8 @@ def _place(table: Table, comment: str) -> int:
     Those are the ones before a proxy's, else the policy engines'.
     """
     rules = [rule for rule in table.built_in[_CHAIN] if rule.comment != comment]
-    others = [rule for rule in rules if rule not in _ours(table)]
+    ours = _ours(table)
+    others = [rule for rule in rules if rule not in ours]
     count = _proxys(others)
     if count is None:
         count = placement.leading([rule.step for rule in others], table.steps, is_kube_proxys)
