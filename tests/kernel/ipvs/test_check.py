@@ -9,19 +9,8 @@ from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from tests.support.iptables.applied import run
 from tests.support.ipvs.options import PLAIN
-from tests.support.net.namespace import Namespace
 
-pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(autouse=True)
-def namespace():
-    """Run the test in a network namespace of its own."""
-    made = Namespace("node")
-    with made.entered():
-        run("ip link set lo up")
-        yield
-    made.close()
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
 
 
 def test_each_miss_is_told_with_what_helps_and_looking_changes_nothing():

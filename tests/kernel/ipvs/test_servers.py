@@ -18,29 +18,15 @@ from kproxy.core.image import Changes, diff
 from kproxy.core.objects import Protocol
 from kproxy.core.table import Use, Via, Vip
 from kproxy.ports.data_path import BackendError
-from tests.support.iptables.applied import changes, rules, run, service_port
+from tests.support.iptables.applied import changes, rules, service_port
 from tests.support.ipvs.world import World
-from tests.support.net.namespace import Namespace
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
 
 FAMILIES = pytest.mark.parametrize("family", Family, ids=lambda family: family.value)
 NODE = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}
 LOAD_BALANCER = {Family.IPV4: "203.0.113.9", Family.IPV6: "2001:db8:9::9"}
 FOREIGN_MARK = 0x7001
-
-
-@pytest.fixture(autouse=True)
-def namespace():
-    """Run the test in a network namespace of its own.
-
-    Without any route the kernel takes no address for that of a destination.
-    """
-    made = Namespace("node")
-    with made.entered():
-        run("ip link set lo up")
-        yield
-    made.close()
 
 
 def everything(family, scheduler="rr"):

@@ -16,9 +16,8 @@ from kproxy.core.table import HealthCheck, Use, Via, Vip
 from kproxy.ports.data_path import BackendError
 from tests.support.iptables.applied import changes, rules, run, service_port
 from tests.support.ipvs.world import World
-from tests.support.net.namespace import Namespace
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
 
 FAMILIES = pytest.mark.parametrize("family", Family, ids=lambda family: family.value)
 NODE = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}
@@ -27,15 +26,6 @@ SOURCES = {
     Family.IPV4: ("198.51.100.0/24", "198.51.100.7/32", "0.0.0.0/1"),
     Family.IPV6: ("2001:db8:7::/48", "2001:db8:8::1/128", "8000::/1"),
 }
-
-
-@pytest.fixture(autouse=True)
-def namespace():
-    """Run the test in a network namespace of its own."""
-    made = Namespace("node")
-    with made.entered():
-        yield
-    made.close()
 
 
 def everything(family):

@@ -17,22 +17,11 @@ from kproxy.core.addresses import Family, canonical_network
 from kproxy.ports.data_path import BackendError
 from tests.support.iptables.applied import run
 from tests.support.ipvs.options import PLAIN
-from tests.support.net.namespace import Namespace
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
 
 CHOSEN = Timeouts(7200, 0, 30)
 TIMEOUTS = "sysctl/ipvs timeouts"
-
-
-@pytest.fixture(autouse=True)
-def namespace():
-    """Run the test in a network namespace of its own."""
-    made = Namespace("node")
-    with made.entered():
-        run("ip link set lo up")
-        yield
-    made.close()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from tests.support.commands import output_of
-from tests.support.ebpf.scene import Scene, as_is
+from tests.support.ebpf.scene import Scene, Units, as_is
 from tests.support.ebpf.tc import Use, everyone
 from tests.support.net import plan
 from tests.support.net.plan import in_family
@@ -29,7 +29,12 @@ QUIET_S = 0.15
 @pytest.fixture(scope="module")
 def whole_scene(bytecode: Path) -> Iterator[Scene]:
     """A node that masquerades by rules what its pods send to other nodes, as plugins have it."""
-    made = Scene(as_is(bytecode))
+    yield from masquerading(as_is(bytecode))
+
+
+def masquerading(units: Units) -> Iterator[Scene]:
+    """Yield a node that has such rules, and take it down."""
+    made = Scene(units)
     masquerade_by_rules(made)
     yield made
     made.close()

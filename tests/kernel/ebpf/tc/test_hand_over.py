@@ -15,7 +15,7 @@ from backends.kernel import conntrack
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 from kproxy.core.objects import Protocol
-from tests.kernel.ebpf.tc.test_beside import masquerade_by_rules
+from tests.kernel.ebpf.tc.test_beside import masquerading
 from tests.support.commands import output_of
 from tests.support.ebpf.scene import Scene, as_is
 from tests.support.ebpf.tc import WITHDRAWN, unit
@@ -35,10 +35,7 @@ KERNELS, OURS = plan.POD1, plan.FAR1  # where a client is led to, and by whom
 @pytest.fixture(scope="module")
 def whole_scene(bytecode: Path) -> Iterator[Scene]:
     """A node whose kernel translates what it tracks, as it has rules that do."""
-    made = Scene(as_is(bytecode))
-    masquerade_by_rules(made)
-    yield made
-    made.close()
+    yield from masquerading(as_is(bytecode))
 
 
 def unable_to_ask(whole: Unit) -> Unit:
@@ -55,10 +52,7 @@ def unable_to_ask(whole: Unit) -> Unit:
 @pytest.fixture(scope="module")
 def unasking_scene(bytecode: Path) -> Iterator[Scene]:
     """A node whose kernel does not tell programs what it tracks."""
-    made = Scene(lambda family: unable_to_ask(unit(family, bytecode)))
-    masquerade_by_rules(made)
-    yield made
-    made.close()
+    yield from masquerading(lambda family: unable_to_ask(unit(family, bytecode)))
 
 
 def ends(family: Family, client: str) -> list[str]:
