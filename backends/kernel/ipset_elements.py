@@ -56,6 +56,7 @@ MOST_ELEMENTS = 1 << 22
 
 _ADD, _REMOVE = (SUBSYSTEM | each for each in (9, 10))
 _LINE = 9
+_COUNT = 24
 _ADDRESS, _LAST_PORT, _NETWORK, _LENGTH, _MARK = 1, 5, 20, 21, 27
 _ADDRESS_KINDS = {Family.IPV4: 1, Family.IPV6: 2}
 _WITH_MARKS = 1 << 6
@@ -95,6 +96,17 @@ def observe(prefix: str) -> dict[str, tuple[str, bool]]:
     """
     return {
         text(header[NAME]): (text(header[TYPE]), _has_marks(header)) for header in headers(prefix)
+    }
+
+
+def sizes(prefix: str) -> dict[str, int]:
+    """Return how many elements each set has whose name begins with a prefix. Raises BackendError.
+
+    As told without them: of the types here the kernel keeps count.
+    """
+    return {
+        text(header[NAME]): int.from_bytes(attributes(header[DATA])[_COUNT], "big")
+        for header in headers(prefix)
     }
 
 

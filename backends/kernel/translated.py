@@ -1,4 +1,4 @@
-"""Connections whose destination the kernel translates: waiting until those of today have ended.
+"""Tracked connections: waiting until those of today have ended, of all or of some addresses.
 
 Messages and attributes: linux/netfilter/nfnetlink_conntrack.h; the status is that of
 linux/netfilter/nf_conntrack_common.h.
@@ -8,28 +8,73 @@ from __future__ import annotations
 
 import bisect
 from array import array
-from collections.abc import Generator
+from collections.abc import Callable, Collection, Generator
 
-from backends.kernel.netlink import AF, DUMP, REQUEST, Netlink, attribute, netfilter, spans
+from backends.kernel.netlink import (
+    AF,
+    DUMP,
+    REQUEST,
+    Netlink,
+    attribute,
+    attributes,
+    netfilter,
+    spans,
+)
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
 _GET = 0x101  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET
-_STATUS, _ID, _STATUS_MASK = 3, 12, 26
+_ORIGINAL, _STATUS, _ID, _STATUS_MASK = 1, 3, 12, 26
+_TUPLE_IP = 1
+_DESTINATION = {Family.IPV4: 2, Family.IPV6: 4}
 _DESTINATION_TRANSLATED = 1 << 5  # IPS_DST_NAT
 
 AT_ONCE = 5000  # entries in a look: 25 ms
 
 
-class Departing:
-    """Tells when the translated connections of a family that exist at the first sight have ended.
+Entries = Callable[[Family], Generator[int | None, None, bool]]
+"""Yields the id of each entry that counts, None for others; returns if the table was disturbed."""
 
-    Later ones look the same and do not count. The kernel cannot say who translated a connection,
-    so that somebody else's count as well. Four bytes are kept for each.
+
+def to_any_of(addresses: Collection[bytes]) -> Entries:
+    """Return what yields the entries that were opened to one of these addresses, packed."""
+
+    def entries(family: Family) -> Generator[int | None, None, bool]:
+        with Netlink("listing connections") as netlink:
+            netlink.send(netfilter(_GET, REQUEST | DUMP, AF[family]))
+            for data, start, end in netlink.parts():
+                found = attributes(data[start:end])
+                place = attributes(attributes(found[_ORIGINAL])[_TUPLE_IP])
+                counts = place.get(_DESTINATION[family]) in addresses
+                yield int.from_bytes(found[_ID], "big") if counts else None
+            return netlink.interrupted
+
+    return entries
+
+
+def translated(family: Family) -> Generator[int | None, None, bool]:
+    """Yield the entries whose destination is translated by rules, whoever made those.
+
+    Kernels before 5.15 do not know the filter and show every entry.
+    """
+    status = _DESTINATION_TRANSLATED.to_bytes(4, "big")
+    wanted = attribute(_STATUS, status) + attribute(_STATUS_MASK, status)
+    with Netlink("listing translated connections") as netlink:
+        netlink.send(netfilter(_GET, REQUEST | DUMP, AF[family], wanted))
+        for data, start, end in netlink.parts():
+            yield _translated(data, start, end)
+        return netlink.interrupted
+
+
+class Departing:
+    """Tells when the connections of a family that exist at the first sight have ended.
+
+    Later ones look the same and do not count. Four bytes are kept for each.
     """
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, entries: Entries = translated) -> None:
         self._family = family
+        self._entries = entries
         self._awaited: array[int] | None = None  # sorted; None: not all were seen yet
         self._sweep: Generator[int | None, None, bool] | None = None
         self._found: array[int] = array("I")
@@ -40,7 +85,7 @@ class Departing:
         Raises BackendError; the next look begins from the start.
         """
         if self._sweep is None:
-            self._sweep = _entries(self._family)
+            self._sweep = self._entries(self._family)
             self._found = array("I")
         try:
             for _ in range(AT_ONCE):
@@ -66,20 +111,6 @@ class Departing:
             return False
         self._awaited = array("I", sorted(self._found))
         return not self._awaited
-
-
-def _entries(family: Family) -> Generator[int | None, None, bool]:
-    """Yield the id of each translated entry, None for others; return if the table was disturbed.
-
-    Kernels before 5.15 do not know the filter and show every entry.
-    """
-    translated = _DESTINATION_TRANSLATED.to_bytes(4, "big")
-    wanted = attribute(_STATUS, translated) + attribute(_STATUS_MASK, translated)
-    with Netlink("listing translated connections") as netlink:
-        netlink.send(netfilter(_GET, REQUEST | DUMP, AF[family], wanted))
-        for data, start, end in netlink.parts():
-            yield _translated(data, start, end)
-        return netlink.interrupted
 
 
 def _translated(data: bytes, start: int, end: int) -> int | None:

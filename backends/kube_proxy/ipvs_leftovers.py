@@ -6,13 +6,15 @@ pyroute2 is imported where a link was found: it holds 11 MB, and few nodes ever 
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from backends.kernel import ipset
 from backends.kernel.addresses import interface_addresses
 from backends.kernel.virtual_servers import Server, VirtualServers
+from backends.kube_proxy import sets
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
@@ -23,63 +25,73 @@ _IP_VS = Path("/proc/thread-self/net/ip_vs")
 _AF = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 
 
-def remove_virtual_servers(
-    family: Family, node_port_sets: Iterable[str], spares: Callable[[Server], bool]
-) -> int:
-    """Remove kube-proxy's virtual servers of a family; return how many. Raises BackendError.
+Tells = Callable[[Server], bool]
+"""Says something of a virtual server."""
 
-    Those stay of which `spares` says so.
+
+def made_by_kube_proxy(family: Family) -> Tells:
+    """Return what tells the virtual servers of a family that kube-proxy made.
+
+    Their address is on its link, or they are a NodePort of its: (protocol, port) is in its sets.
+    Raises BackendError.
     """
+    addresses = link_addresses(family)
+    node_ports = frozenset(ipset.ports(sets.of_node_ports(sets.existing(family))))
+    return functools.partial(_is_kube_proxys, family, addresses, node_ports)
+
+
+def made_by_nobody(server: Server) -> bool:
+    """Tell none."""
+    return False
+
+
+def remove_virtual_servers(family: Family) -> int:
+    """Remove kube-proxy's virtual servers of a family; return how many. Raises BackendError."""
     if not _IP_VS.exists():
         return 0
-    link_addresses = _link_addresses(family)
-    node_ports = frozenset(ipset.ports(node_port_sets))
+    made = made_by_kube_proxy(family)
     with VirtualServers("removing kube-proxy's virtual servers") as kernel:
-        by_address = [
-            server
-            for server, _ in kernel.servers()
-            if server.family is family and not server.mark  # kube-proxy knows no marks
-        ]
-        stale = [
-            server
-            for server in kube_proxys(by_address, link_addresses, node_ports)
-            if not spares(server)
-        ]
+        stale = [server for server, _ in kernel.servers() if made(server)]
         kernel.delete_servers(stale)
     return len(stale)
 
 
-def kube_proxys(
-    servers: Iterable[Server],
-    link_addresses: Collection[bytes],
+def _is_kube_proxys(
+    family: Family,
+    addresses: Collection[bytes],
     node_ports: Collection[tuple[int, int]],
-) -> list[Server]:
-    """Return those virtual servers that kube-proxy made.
-
-    Their address is on its link, or they are a NodePort of its: (protocol, port) is in its sets.
-    """
-    return [
-        server
-        for server in servers
-        if server.address in link_addresses or (server.protocol, server.port) in node_ports
-    ]
+    server: Server,
+) -> bool:
+    if server.family is not family or server.mark:  # it knows no marks
+        return False
+    return server.address in addresses or (server.protocol, server.port) in node_ports
 
 
-def remove_addresses(family: Family) -> int:
+def link_addresses(family: Family) -> frozenset[bytes]:
+    """Return a family's addresses on kube-proxy's link, packed. Raises BackendError."""
+    index = _link_index()
+    if index is None:
+        return frozenset()
+    return frozenset(each.address for each in interface_addresses(family, index))
+
+
+def remove_addresses(family: Family, but: Collection[bytes] = ()) -> int:
     """Take a family's addresses from kube-proxy's link; return how many. Raises BackendError.
 
-    As long as they are there they are the node's own: NodePorts would answer on them.
+    As long as they are there they are the node's own: NodePorts would answer on them. Those in
+    `but`, packed, stay.
     """
     index = _link_index()
     if index is None:
         return 0
     from pyroute2 import IPRoute
 
+    unwanted = [each for each in interface_addresses(family, index) if each.address not in but]
     with _refusals(f"removing addresses of the link {LINK}"), IPRoute() as routes:
-        found = list(routes.get_addr(index=index, family=_AF[family]))
-        if found:
-            routes.flush_addr(index=index, family=_AF[family])
-        return len(found)
+        for each in unwanted:
+            address = socket.inet_ntop(_AF[family], each.address)
+            routes.addr("del", index=index, address=address, prefixlen=each.length)
+    return len(unwanted)
 
 
 def remove_link() -> int:
@@ -99,13 +111,6 @@ def _link_index() -> int | None:
         return socket.if_nametoindex(LINK)
     except OSError:
         return None
-
-
-def _link_addresses(family: Family) -> set[bytes]:
-    index = _link_index()
-    if index is None:
-        return set()
-    return {each.address for each in interface_addresses(family, index)}
 
 
 @contextlib.contextmanager

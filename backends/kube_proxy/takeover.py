@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from backends.kernel import ipset, nft
-from backends.kernel.virtual_servers import Server
 from backends.kernel.xtables import rulesets
 from backends.kernel.xtables.rulesets import BaseRule, Table
 from backends.kernel.xtables.steps import Action
 from backends.kernel.xtables.tools import Variant
-from backends.kube_proxy import ipvs_leftovers
+from backends.kube_proxy import ipvs_leftovers, sets
 from backends.kube_proxy.chains import is_kube_proxys
 from kproxy.core.addresses import Family
 
@@ -23,48 +22,19 @@ from kproxy.core.addresses import Family
 # connection is new. Anybody else's rule stays and holds what it names.
 _COMMENT = re.compile(r"kube(?:rnetes|-proxy) .*")
 
-_SETS = (
-    "LOOP-BACK",
-    "CLUSTER-IP",
-    "EXTERNAL-IP",
-    "EXTERNAL-IP-LOCAL",
-    "LOAD-BALANCER",
-    "LOAD-BALANCER-LOCAL",
-    "LOAD-BALANCER-FW",
-    "LOAD-BALANCER-SOURCE-IP",
-    "LOAD-BALANCER-SOURCE-CIDR",
-    "NODE-PORT-TCP",
-    "NODE-PORT-UDP",
-    "NODE-PORT-LOCAL-TCP",
-    "NODE-PORT-LOCAL-UDP",
-    "NODE-PORT-SCTP-HASH",
-    "NODE-PORT-LOCAL-SCTP-HASH",
-    "HEALTH-CHECK-NODE-PORT",
-    "IPVS-IPS",
-)
-_SET_PREFIX = {Family.IPV4: "KUBE-", Family.IPV6: "KUBE-6-"}
-_SET_NAME_LENGTH = 31
-
 _NFTABLES_TABLE = "kube-proxy"
-
-Spares = Callable[[Server], bool]
-
-
-def none(server: Server) -> bool:
-    """Spare no virtual server of kube-proxy's."""
-    return False
 
 
 class TakeOver:
     """Removes what kube-proxy left, family by family, each when its new rules are in force.
 
     The families share a link. It goes with the last of them, so that none loses addresses before
-    it has rules. Each family may have a thread of its own. Virtual servers stay of which `spares`
-    says so.
+    it has rules. Each family may have a thread of its own. Where `ipvs_stays`, virtual servers and
+    the link are somebody else's care.
     """
 
-    def __init__(self, spares: Spares = none) -> None:
-        self._spares = spares
+    def __init__(self, *, ipvs_stays: bool = False) -> None:
+        self._ipvs_stays = ipvs_stays
         self._lock = threading.Lock()
         self._expected: set[Family] = set()
         self._in_force: set[Family] = set()
@@ -79,7 +49,9 @@ class TakeOver:
 
         Raises BackendError; to be called again then.
         """
-        removed = remove_kube_proxy(family, self._spares)
+        if self._ipvs_stays:
+            return remove_rules(family)
+        removed = remove_kube_proxy(family)
         with self._lock:
             self._in_force.add(family)
             if self._expected <= self._in_force:
@@ -87,21 +59,28 @@ class TakeOver:
         return removed
 
 
-def remove_kube_proxy(family: Family, spares: Spares = none) -> int:
+def remove_kube_proxy(family: Family) -> int:
     """Remove what kube-proxy made for a family, in any of its modes; return how many objects.
 
-    Kubelet's chains stay, and so does any chain that something foreign leads to, with whatever
-    that chain leads to, and virtual servers of which `spares` says so. Raises BackendError.
+    Only its link stays, without addresses of the family. Raises BackendError.
     """
-    sets = _existing_sets(family)
-    node_ports = [name for name in sets if "-NODE-PORT-" in name and "HEALTH" not in name]
-    removed = ipvs_leftovers.remove_virtual_servers(family, node_ports, spares)
+    removed = ipvs_leftovers.remove_virtual_servers(family)
     removed += ipvs_leftovers.remove_addresses(family)
+    return removed + remove_rules(family)
+
+
+def remove_rules(family: Family) -> int:
+    """Remove the rules and sets that kube-proxy made for a family; return how many objects.
+
+    Kubelet's chains stay, and so does any chain that something foreign leads to, with whatever
+    that chain leads to. Raises BackendError.
+    """
+    removed = 0
     if nft.has_table(family, _NFTABLES_TABLE):
         nft.delete_table(family, _NFTABLES_TABLE)
         removed += 1
     removed += rulesets.in_both(lambda variant: _remove_chains(family, variant))
-    return removed + ipset.destroy(sets)
+    return removed + ipset.destroy(sets.existing(family))
 
 
 def _remove_chains(family: Family, variant: Variant) -> int:
@@ -143,9 +122,3 @@ def _held(table: Table, known: set[str], jumps: Iterable[BaseRule]) -> set[str]:
             held.add(chain)
             named |= {step.chain for step in table.steps(chain)}
     return held
-
-
-def _existing_sets(family: Family) -> list[str]:
-    prefix = _SET_PREFIX[family]
-    ours = {f"{prefix}{name}"[:_SET_NAME_LENGTH] for name in _SETS}
-    return sorted(ours & set(ipset.names(prefix)))

@@ -8,11 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from kproxy.config.fields import Configuration, IptablesVariant, Mode
+from kproxy.core.addresses import canonical_network
 from kproxy.ports.data_path import DataPath
+
+if TYPE_CHECKING:
+    from backends.kernel.xtables.tools import Variant
 
 
 class NotAvailable(Exception):
@@ -43,13 +48,11 @@ def others(configuration: Configuration) -> list[DataPath]:
 def _iptables(configuration: Configuration) -> DataPath:
     from backends.iptables.options import IptablesOptions
     from backends.iptables.path import IptablesPath
-    from backends.kernel.xtables.tools import Variant
 
-    wanted = configuration.kproxy.iptables.variant
     return IptablesPath(
         IptablesOptions(
             masquerade_bit=configuration.iptables.masquerade_bit,
-            variant=None if wanted is IptablesVariant.AUTO else Variant(wanted.value),
+            variant=_variant(configuration),
             take_over=configuration.kproxy.take_over,
         )
     )
@@ -76,7 +79,36 @@ def _ebpf(configuration: Configuration) -> DataPath:
     )
 
 
+def _ipvs(configuration: Configuration) -> DataPath:
+    from backends.ipvs.options import DEFAULT_SCHEDULER, IpvsOptions, timeouts
+    from backends.ipvs.path import IpvsPath
+
+    section = configuration.ipvs
+    return IpvsPath(
+        IpvsOptions(
+            scheduler=section.scheduler or DEFAULT_SCHEDULER,
+            strict_arp=section.strict_arp,
+            timeouts=timeouts(
+                tcp_s=section.tcp_timeout_s,
+                tcp_fin_s=section.tcp_fin_timeout_s,
+                udp_s=section.udp_timeout_s,
+            ),
+            excluded=tuple(map(canonical_network, section.exclude_cidrs or ())),
+            variant=_variant(configuration),
+            take_over=configuration.kproxy.take_over,
+        )
+    )
+
+
+def _variant(configuration: Configuration) -> Variant | None:
+    from backends.kernel.xtables.tools import Variant
+
+    wanted = configuration.kproxy.iptables.variant
+    return None if wanted is IptablesVariant.AUTO else Variant(wanted.value)
+
+
 DATA_PATHS: Mapping[Mode, Callable[[Configuration], DataPath]] = {
     Mode.IPTABLES: _iptables,
     Mode.EBPF: _ebpf,
+    Mode.IPVS: _ipvs,
 }

@@ -40,7 +40,7 @@ LINK = "kube-ipvs-kp"
 # Where the addresses are that only steered packets find, and the rule by which those look there:
 # before others' rules, as it leads nobody else's packets anywhere.
 TABLE = 0x6B70
-_RULE = Rule(priority=107, mark=STEERED, mask=STEERED, table=TABLE)
+STEERING_RULE = Rule(priority=107, mark=STEERED, mask=STEERED, table=TABLE)
 
 # A route of ours stands behind one that the kernel makes for an address, and never replaces it.
 _PRIORITY = 0x6B70
@@ -104,7 +104,7 @@ class ServiceLink:
         image: dict[Key, bytes] = {}
         self._rules = rules_to(self._family, TABLE)
         if self._rules:
-            image[STEERING] = b"" if self._rules == [_RULE] else _ALTERED
+            image[STEERING] = b"" if self._rules == [STEERING_RULE] else _ALTERED
         link = self._shared.find()
         if link is None or not link.flags & LinkFlag.UP:
             return image
@@ -132,8 +132,8 @@ class ServiceLink:
         if STEERING in changes.put:
             writer = self._routes.writer
             routing_rules.delete(writer, self._family, self._rules)
-            routing_rules.put(writer, self._family, _RULE, protocol=_PROTOCOL)
-            self._rules = [_RULE]
+            routing_rules.put(writer, self._family, STEERING_RULE, protocol=_PROTOCOL)
+            self._rules = [STEERING_RULE]
 
     def drop(self, changes: Changes) -> None:
         """Take addresses from the link, behind what leads there."""

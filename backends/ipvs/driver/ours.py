@@ -9,6 +9,8 @@ from backends.kube_proxy.chains import is_kube_proxys
 OURS = Ours(
     prefix=CHAIN_PREFIX,
     tables=TABLES,
+    # What labels new connections goes first: then nobody counts on the rest.
+    removal=TABLES,
     kube_proxys=is_kube_proxys,
     # Whoever else translates does so behind what keeps our connections from it.
     in_the_place_of={
@@ -22,3 +24,11 @@ OURS = Ours(
         ),
     },
 )
+
+DIVERTING = frozenset({"KPROXY-IPVS-KEEP"})
+"""The chains by which nobody else translates a connection of ours any more."""
+
+FOR_OPEN_CONNECTIONS = frozenset(
+    {f"{CHAIN_PREFIX}{name}" for name in ("ARRIVING", "FITTING", "POSTROUTING", "OPEN")}
+)
+"""The chains that open connections need, whoever gets the new ones."""

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
+from backends.ipvs.driver.servers_watch import ServersWatch
 from backends.ipvs.render.entries import (
     WEIGHT,
     describe,
@@ -27,6 +28,7 @@ from backends.kernel.virtual_servers import (
     Settings,
     VirtualServers,
 )
+from backends.kube_proxy.ipvs_leftovers import Tells
 from kproxy.core.addresses import Family, Network
 from kproxy.core.image import Changes, Image, Key
 from kproxy.ports.data_path import BackendError
@@ -38,8 +40,8 @@ Known = Callable[[bytes], bool]
 class Servers:
     """One family's virtual servers, each known by its key's bytes.
 
-    `owns` says whether one is ours, `adopts` whether one that is not shall be, which holds for none
-    in an excluded network.
+    `owns` says whether one is ours. `adopting` looks at the node and returns what says whether one
+    that is not ours shall be, which holds for none in an excluded network.
     """
 
     def __init__(
@@ -47,13 +49,15 @@ class Servers:
         family: Family,
         owns: Known,
         *,
-        adopts: Known,
+        adopting: Callable[[], Tells],
         excluded: Collection[Network],
     ) -> None:
         self._family = family
         self._owns = owns
-        self._adopts = adopts
+        self._adopting = adopting
         self._excluded = excluded
+        self._watch = ServersWatch(family)
+        self._ours: set[bytes] = set()
         self._foreign: set[bytes] = set()
         self._draining: dict[Pair, float] = {}  # since when
         self._leaving: set[Server] = set()  # as soon as nothing is behind them
@@ -62,16 +66,21 @@ class Servers:
         """Read back our virtual servers and those destinations that take connections."""
         image: dict[Key, bytes] = {}
         self._foreign.clear()
+        self._ours.clear()
+        self._watch.reading()
+        adopts = self._adopting()
         draining: dict[Pair, float] = {}
         leaving: set[Server] = set()
         with VirtualServers("reading virtual servers") as kernel:
             for server, settings in kernel.servers():
-                raw = _raw(server)
+                raw = raw_server(server)
                 if server.family is not self._family:
                     continue
-                if not self._is_ours(raw):
+                adopted = adopts(server) and not server.is_in(self._excluded)
+                if not (adopted or self._owns(raw)):
                     self._foreign.add(raw)
                     continue
+                self._ours.add(raw)
                 found = kernel.destinations(server)
                 for destination, load in found:
                     if load.weight:
@@ -104,6 +113,8 @@ class Servers:
         self.check(changes)
         servers = list(self._servers(changes.put))
         pairs = list(self._pairs(changes.put))
+        self._touch(servers, pairs)
+        self._ours.update(raw for raw, _ in servers)
         with VirtualServers("writing virtual servers") as kernel:
             kernel.put_servers(
                 (server, _settings(changes.put[server_key(raw)])) for raw, server in servers
@@ -115,8 +126,10 @@ class Servers:
 
     def drop(self, changes: Changes) -> None:
         """Let go of what is not wanted any more. Raises BackendError."""
-        self._leaving.update(server for _, server in self._servers(changes.drop))
+        servers = list(self._servers(changes.drop))
         pairs = list(self._pairs(changes.drop))
+        self._touch(servers, pairs)
+        self._leaving.update(server for _, server in servers)
         at_once = [pair for pair in pairs if _is_of_udp(pair[0])]
         now = time.monotonic()
         with VirtualServers("removing virtual servers") as kernel:
@@ -126,12 +139,23 @@ class Servers:
             self._draining.update(dict.fromkeys(graceful, now))
             self._let_go(kernel)
 
-    def tend(self) -> bool:
-        """Remove what has drained; return whether there is more to wait for."""
+    def tend(self) -> None:
+        """Remove what has drained. Raises BackendError."""
         if self._draining or self._leaving:
             with VirtualServers("removing drained destinations") as kernel:
                 self._let_go(kernel)
-        return bool(self._draining or self._leaving)
+
+    def leaving(self) -> Iterator[bytes]:
+        """Yield the virtual servers that are there for open connections alone, by their bytes."""
+        return map(raw_server, self._leaving)
+
+    def disturbed(self) -> bool:
+        """Say whether others may have changed virtual servers of ours. Raises BackendError."""
+        return self._watch.disturbed(self._ours)
+
+    def _touch(self, servers: Iterable[tuple[bytes, Server]], pairs: Iterable[Pair]) -> None:
+        self._watch.touched(raw for raw, _ in servers)
+        self._watch.touched(raw_server(server) for server, _ in pairs)
 
     def _let_go(self, kernel: VirtualServers) -> None:
         if self._draining:
@@ -140,6 +164,7 @@ class Servers:
         free = self._leaving - occupied
         kernel.delete_servers(free)
         self._leaving -= free
+        self._ours.difference_update(map(raw_server, free))
 
     def _let_destinations_go(self, kernel: VirtualServers) -> None:
         """Remove those that nobody needs any more.
@@ -159,13 +184,9 @@ class Servers:
                 if _is_over(loads.get(each), all_closed=self._draining[server, each] < closed_since)
             ]
             kernel.delete_destinations(over)
+            self._touch((), over)
             for pair in over:
                 del self._draining[pair]
-
-    def _is_ours(self, raw: bytes) -> bool:
-        if self._owns(raw):
-            return True
-        return self._adopts(raw) and not _server(self._family, raw).is_in(self._excluded)
 
     def _servers(self, keys: Iterable[Key]) -> Iterator[tuple[bytes, Server]]:
         for key in keys:
@@ -191,7 +212,8 @@ def _is_over(load: Load | None, *, all_closed: bool) -> bool:
     return not load.active and (not load.inactive or all_closed)
 
 
-def _raw(server: Server) -> bytes:
+def raw_server(server: Server) -> bytes:
+    """Return a virtual server as the bytes of its key."""
     if server.mark:
         return b"\0" + server.mark.to_bytes(4, "big")
     return bytes([server.protocol]) + server.address + server.port.to_bytes(2, "big")

@@ -1,10 +1,14 @@
-"""The ipsets of one family, and their elements, as part of the image."""
+"""The ipsets of one family, and their elements, as part of the image.
+
+They also tell which virtual servers are ours.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from backends.ipvs.render.entries import member_key, split_member
+from backends.ipvs.render.entries import marked, member_key, split_member
+from backends.ipvs.render.marks import is_ours
 from backends.ipvs.render.sets import SET_PREFIX, SetKind, set_name, sets, shape_value
 from backends.kernel import ipset, ipset_elements
 from backends.kernel.ipset_elements import Element, ElementSet
@@ -13,6 +17,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.image import Changes, Image, Key
 
 _PLACE_BYTES = 3  # of a protocol and a port, around the address
+_AT_FRONTENDS = (SetKind.CLUSTER_IP, SetKind.CLUSTER_POLICY, SetKind.LOCAL_POLICY)
 
 
 class Sets:
@@ -21,43 +26,84 @@ class Sets:
     def __init__(self, family: Family) -> None:
         self._family = family
         self._by_key = {set_key(set_name(family, kind)): kind for kind in SetKind}
+        # What is in each, as observed and written last.
+        self._members: dict[SetKind, set[Key]] = {kind: set() for kind in SetKind}
 
     def observe(self) -> Image:
         """Read back our sets with all that is in them. Raises BackendError."""
         image: dict[Key, bytes] = {}
+        self._members = {kind: set() for kind in SetKind}
         for name, (kind_of, marks) in ipset_elements.observe(self._prefix).items():
             key = set_key(name)
             image[key] = shape_value(self._family, kind_of, marks=marks)
             kind = self._by_key.get(key)
             if kind is not None and image[key] == sets(self._family)[key]:
-                image.update(self._elements(kind))
+                found = self._elements(kind)
+                self._members[kind].update(found)
+                if kind.value.rendered:
+                    image.update(found)
         return image
+
+    def names(self) -> Collection[str]:
+        """Return which sets of ours there are. Raises BackendError."""
+        return ipset.names(self._prefix)
+
+    def owns(self, server: bytes) -> bool:
+        """Say whether a virtual server is ours, by its key's bytes.
+
+        Those of our marks are; others stand at a frontend of ours, or at one that there was.
+        """
+        if mark := marked(server):
+            return is_ours(mark)
+        kinds = (*_AT_FRONTENDS, SetKind.LEAVING)
+        return any(member_key(kind, server) in self._members[kind] for kind in kinds)
+
+    def keep_leaving(self, servers: Iterable[bytes]) -> None:
+        """Remember these virtual servers as ours, and no others without a frontend."""
+        wanted = {member_key(SetKind.LEAVING, each): b"" for each in servers}
+        had = self._members[SetKind.LEAVING]
+        self._add({key: value for key, value in wanted.items() if key not in had})
+        self._remove(had - wanted.keys())
+
+    def disturbed(self) -> bool:
+        """Say whether others made sets of ours have more elements or fewer. Raises BackendError.
+
+        One element in the place of another is not noticed.
+        """
+        found = ipset_elements.sizes(self._prefix)
+        names = {kind: set_name(self._family, kind) for kind in SetKind}
+        return any(found.get(names[kind]) != len(self._members[kind]) for kind in SetKind)
 
     def put(self, changes: Changes) -> None:
         """Make what is missing of sets and elements. Raises BackendError."""
         missing = [kind for key, kind in self._by_key.items() if key in changes.put]
         ipset_elements.make(map(self._set, missing))
-        for kind, elements in self._by_kind(changes.put).items():
-            found = (_element(kind, each, changes.put[key]) for key, each in elements)
-            ipset_elements.add(self._set(kind), found)
+        self._add(changes.put)
 
     def drop(self, changes: Changes) -> None:
         """Remove the elements that are not wanted any more, and sets. Raises BackendError."""
-        for kind, elements in self._by_kind(changes.drop).items():
-            found = (_element(kind, each, b"") for _, each in elements)
-            ipset_elements.remove(self._set(kind), found)
-        ipset.destroy(name for name in self._names() if set_key(name) in changes.drop)
+        self._remove(changes.drop)
+        ipset.destroy(name for name in self.names() if set_key(name) in changes.drop)
 
     def clean_up(self) -> int:
         """Remove all of it; return how many sets there were. Raises BackendError."""
-        return ipset.destroy(self._names())
+        return ipset.destroy(self.names())
+
+    def _add(self, values: Mapping[Key, bytes]) -> None:
+        for kind, elements in self._by_kind(values).items():
+            found = (_element(kind, each, values[key]) for key, each in elements)
+            ipset_elements.add(self._set(kind), found)
+            self._members[kind].update(key for key, _ in elements)
+
+    def _remove(self, keys: Iterable[Key]) -> None:
+        for kind, elements in self._by_kind(keys).items():
+            found = (_element(kind, each, b"") for _, each in elements)
+            ipset_elements.remove(self._set(kind), found)
+            self._members[kind].difference_update(key for key, _ in elements)
 
     @property
     def _prefix(self) -> str:
         return f"{SET_PREFIX}{'4' if self._family is Family.IPV4 else '6'}-"
-
-    def _names(self) -> Collection[str]:
-        return ipset.names(self._prefix)
 
     def _set(self, kind: SetKind) -> ElementSet:
         shape = kind.value

@@ -153,6 +153,11 @@ def marked_bytes(mark: int) -> bytes:
     return _NO_PROTOCOL + mark_bytes(mark)
 
 
+def marked(server: bytes) -> int:
+    """Return the mark by which a virtual server is met, 0 if it is at an address."""
+    return _read(server[1:]) if server[:1] == _NO_PROTOCOL else 0
+
+
 def source_bytes(place: Place, network: Network) -> bytes:
     """Return the element that admits a network to a place."""
     return place_bytes(place) + network.network_address.packed + bytes([network.prefixlen])
@@ -227,8 +232,8 @@ def describe(key: bytes) -> str:
 
 
 def _halves(rest: bytes) -> tuple[bytes, bytes, int]:
-    marked = rest[:1] == _NO_PROTOCOL
-    length = 1 + _MARK_BYTES if marked else len(rest) - (len(rest) - 5) // 2 - 2
+    of_mark = rest[:1] == _NO_PROTOCOL
+    length = 1 + _MARK_BYTES if of_mark else len(rest) - (len(rest) - 5) // 2 - 2
     return rest[:length], rest[length:-2], _read(rest[-2:])
 
 

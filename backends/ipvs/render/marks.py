@@ -87,6 +87,11 @@ class Marks:
         self._of[key] = slot
 
 
+def is_ours(mark: int) -> bool:
+    """Say whether a mark can be that of a service port."""
+    return mark & OUR_BITS == OUR_BITS
+
+
 def is_of_udp(mark: int) -> bool:
     """Say whether a mark of ours is that of a UDP service port: the kernel does not know."""
     return mark - FIRST_MARK >= _COUNT

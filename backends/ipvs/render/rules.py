@@ -70,6 +70,12 @@ _JUMPS = {
 }
 
 
+def withdrawn() -> Mapping[Key, tuple[str, ...]]:
+    """Return the chain that goes on without those to which it leads, for open connections alone."""
+    steering = tuple(_steering())
+    return {chain_key("mangle", f"{CHAIN_PREFIX}ARRIVING"): steering}
+
+
 def jumps() -> Mapping[Key, str]:
     """Return our rule for each built-in chain."""
     return {jump_key(*place): f"{match}-j {place[2]}" for place, match in _JUMPS.items()}
@@ -84,6 +90,13 @@ def chains(family: Family, rules: NodeRules) -> Mapping[Key, tuple[str, ...]]:
     }
 
 
+def _steering() -> Iterator[str]:
+    """Yield the rule that leads what clients send in steered connections to our link."""
+    unmarked = f"-m mark ! --mark {OUR_BITS:#x}/{OUR_BITS:#x}"
+    mark = f"-j MARK --set-xmark {STEERED:#x}/{OUR_BITS:#x}"
+    yield f"{_STEERED} -m conntrack --ctdir ORIGINAL {unmarked} {mark}"
+
+
 class _Words:
     """The chains of one family, one method each."""
 
@@ -93,9 +106,7 @@ class _Words:
 
     def arriving(self) -> Iterator[str]:
         yield f"{_NEW}-j KPROXY-IPVS-SERVICES"
-        unmarked = f"-m mark ! --mark {OUR_BITS:#x}/{OUR_BITS:#x}"
-        mark = f"-j MARK --set-xmark {STEERED:#x}/{OUR_BITS:#x}"
-        yield f"{_STEERED} -m conntrack --ctdir ORIGINAL {unmarked} {mark}"
+        yield from _steering()
 
     def fitting(self) -> Iterator[str]:
         syn = "-p tcp -m tcp --tcp-flags SYN,RST SYN"

@@ -20,7 +20,7 @@ from backends.ipvs.render.sets import SetKind
 from kproxy.core.image import Key
 from kproxy.core.table import ServicePort, Target, Use, Via
 
-_PERSISTENT, _HASH_PORTS_TOO = 0x1, 0x10  # IP_VS_SVC_F_PERSISTENT, IP_VS_SVC_F_SCHED_MH_PORT
+_PERSISTENT, HASH_PORTS_TOO = 0x1, 0x10  # IP_VS_SVC_F_PERSISTENT, IP_VS_SVC_F_SCHED_MH_PORT
 HASHING = "mh"
 """The scheduler by which the client's address decides."""
 
@@ -108,7 +108,7 @@ def _marked_value(entry: ServicePort, options: Options) -> bytes:
 
 
 def _flags(scheduler: str) -> int:
-    return _HASH_PORTS_TOO if scheduler == HASHING else 0
+    return HASH_PORTS_TOO if scheduler == HASHING else 0
 
 
 def _text(scheduler: str, flags: int, timeout_s: int) -> bytes:

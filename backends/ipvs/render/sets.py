@@ -15,18 +15,24 @@ SET_PREFIX = "kproxy-ipvs-"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a set is made of; `marks`: each of its elements carries a packet mark."""
+    """What a set is made of.
+
+    - `marks`: each of its elements carries a packet mark.
+    - `rendered`: the table says what is in it; else the driver keeps it for itself.
+    """
 
     name: str
     type: str
     marks: bool = False
+    rendered: bool = True
 
 
 class SetKind(enum.Enum):
     """What the elements of a set have in common.
 
     Every frontend of ours is in exactly one of the first three, and every virtual server but those
-    of a mark is at one: so each is known as ours after a crash too.
+    of a mark is at one: so each is known as ours after a crash too. Those whose frontend is gone
+    are in LEAVING until their last connection has ended; no rule asks it.
     """
 
     CLUSTER_IP = Shape("cluster-ip", "hash:ip,port")
@@ -39,6 +45,7 @@ class SetKind(enum.Enum):
     CLUSTER_ADDRESSES = Shape("cluster-addresses", "hash:ip")
     STEERED_ADDRESSES = Shape("steered-addresses", "hash:ip")
     HEALTH = Shape("health", "bitmap:port")
+    LEAVING = Shape("leaving", "hash:ip,port", rendered=False)
 
     __hash__ = object.__hash__  # an Enum's own is written in Python
 

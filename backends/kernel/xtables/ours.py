@@ -16,7 +16,8 @@ class Ours:
 
     - `prefix` begins the names of its chains; those that begin with one of `spared` as well are
       another data path's.
-    - `tables` are those that it writes to, in the order of writing; removal goes the other way.
+    - `tables` are those that it writes to, in the order of writing; removal goes the other way, if
+      `removal` gives no other one.
     - `kube_proxys` says whether a chain is kube-proxy's.
     - `in_the_place_of` gives for a chain of ours those of others before the first of whose jumps
       a new jump to it goes; where it gives none, those are all of kube-proxy's.
@@ -27,6 +28,7 @@ class Ours:
     in_the_place_of: Mapping[str, tuple[str, ...]]
     kube_proxys: Callable[[str], bool]
     spared: tuple[str, ...] = ()
+    removal: tuple[str, ...] = ()
 
     def has(self, chain: str) -> bool:
         """Say whether a chain has a name of this data path."""

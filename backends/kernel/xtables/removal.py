@@ -21,7 +21,8 @@ def opened(
     Raises BackendError, also while reading.
     """
     with rulesets.opened(family, variant, ours.tables) as tables:
-        existing = [tables[name] for name in reversed(ours.tables) if name in tables]
+        order = ours.removal or ours.tables[::-1]
+        existing = [tables[name] for name in order if name in tables]
         found = [(table, frozenset(filter(ours.has, table.chains))) for table in existing]
         yield [(table, chains) for table, chains in found if chains]
 

@@ -8,7 +8,7 @@ import pytest
 
 from backends.kernel.virtual_servers import Server
 from backends.kernel.xtables.tools import Variant
-from backends.kube_proxy.ipvs_leftovers import kube_proxys
+from backends.kube_proxy.ipvs_leftovers import made_by_kube_proxy
 from backends.kube_proxy.takeover import TakeOver, remove_kube_proxy
 from kproxy.core.addresses import Family
 from tests.support import kube_proxy
@@ -173,11 +173,13 @@ def server(protocol: int, address: str, port: int) -> Server:
     return Server(Family.IPV4, protocol, socket.inet_aton(address), port)
 
 
-def test_virtual_servers_are_kube_proxys_by_address_or_node_port():
+def test_virtual_servers_are_kube_proxys_by_address_or_node_port(link):
+    run("ipset create KUBE-NODE-PORT-TCP bitmap:port range 0-65535")
+    run("ipset add KUBE-NODE-PORT-TCP 30080")
     on_link = server(socket.IPPROTO_TCP, "172.30.0.1", 443)
     node_port = server(socket.IPPROTO_TCP, "192.0.2.1", 30080)
     foreign = server(socket.IPPROTO_UDP, "192.0.2.1", 30080)
-    found = kube_proxys(
-        [on_link, node_port, foreign], {on_link.address}, {(socket.IPPROTO_TCP, 30080)}
-    )
-    assert found == [on_link, node_port]
+    marked = on_link._replace(mark=1)
+    made = made_by_kube_proxy(Family.IPV4)
+    assert list(map(made, [on_link, node_port, foreign, marked])) == [True, True, False, False]
+    assert not made_by_kube_proxy(Family.IPV6)(on_link)

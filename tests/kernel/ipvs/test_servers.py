@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from backends.ipvs.driver.servers import Servers
+from backends.ipvs.driver.servers import Servers, raw_server
 from backends.ipvs.render import entries
 from backends.ipvs.render.entries import destination_key, marked_bytes, server_key, split_server
 from backends.ipvs.render.marks import FIRST_MARK
@@ -57,9 +57,15 @@ def nobodys(raw):
     return False
 
 
+def made_at(image):
+    """What tells the virtual servers that an image has."""
+    raws = {split_server(key) for key in image}
+    return lambda server: raw_server(server) in raws
+
+
 def servers_of(family, owns, adopts=nobodys, excluded=()):
     """A driver of the servers that it is told to own."""
-    return Servers(family, owns, adopts=adopts, excluded=excluded)
+    return Servers(family, owns, adopting=lambda: adopts, excluded=excluded)
 
 
 def foreign(family):
@@ -112,7 +118,7 @@ def test_what_kube_proxy_left_is_adopted_but_in_no_excluded_network(family):
     spared = {key for key in want if address in key}
     excluded = [canonical_network(f"{LOAD_BALANCER[each]}/{each.bits}") for each in Family]
 
-    adopting = servers_of(family, nobodys, owning(want), excluded)
+    adopting = servers_of(family, nobodys, made_at(want), excluded)
     found = adopting.observe()
     assert found == {key: value for key, value in want.items() if key not in spared}
     adopting.check(Changes(found, frozenset()))
@@ -163,13 +169,15 @@ def test_an_idle_destination_leaves_at_once_and_one_with_a_connection_when_that_
             servers.put(Changes({idle: b"1"}, frozenset()))
             servers.drop(Changes({}, frozenset({idle, target})))
             assert servers.observe() == {}
-            assert servers.tend()
+            servers.tend()
+            assert [*servers.leaving()]
             assert weights() == {port: 0}
 
             restarted = servers_of(family, owning(want))
             restarted.put(diff(restarted.observe(), want))
             assert weights() == {port: 1}
-            assert not restarted.tend()
+            restarted.tend()
+            assert not [*restarted.leaving()]
             restarted.drop(Changes({}, frozenset(want)))
             assert weights() == {port: 0}
 
@@ -202,7 +210,7 @@ def test_udp_leaves_at_once_whatever_flows(mark):
         servers.drop(Changes({}, frozenset(want)))
         with VirtualServers("reading") as kernel:
             assert kernel.servers() == []
-        assert not servers.tend()
+        assert not [*servers.leaving()]
 
 
 def test_a_scheduler_that_the_kernel_lacks_is_refused():

@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 
 from backends.ipvs.driver.sets import Sets
-from backends.ipvs.render.entries import Place, member_key, place_bytes, split_member
+from backends.ipvs.render.entries import (
+    Place,
+    marked_bytes,
+    member_key,
+    place_bytes,
+    split_member,
+)
+from backends.ipvs.render.marks import FIRST_MARK
 from backends.ipvs.render.renderer import Surroundings
 from backends.ipvs.render.sets import SetKind, set_name, sets
 from backends.kernel.xtables.wording import set_key
@@ -46,7 +53,8 @@ def everything(family):
     around = Surroundings(frozenset({NODE[family]}), NODE[family])
     world.update(replace(table, health_checks=checks), around)
     image = held(world.image)
-    assert {kind_of(key) for key in image} == {None, *SetKind}
+    filled = {kind for kind in SetKind if kind.value.rendered}
+    assert {kind_of(key) for key in image} == {None, *filled}
     return image
 
 
@@ -90,6 +98,44 @@ def test_elements_leave_one_by_one_and_sets_at_last(family):
     run("ipset create KUBE-CLUSTER-IP hash:ip,port")
     assert found.clean_up() == len(SetKind)
     assert run("ipset list -n") == "KUBE-CLUSTER-IP\n"
+
+
+@FAMILIES
+def test_virtual_servers_are_ours_at_frontends_and_while_they_leave(family):
+    found = Sets(family)
+    want = everything(family)
+    found.put(Changes(want, frozenset()))
+    place = Place(LOAD_BALANCER[family], Protocol.TCP, 443)
+    ours, gone = place_bytes(place), place_bytes(place._replace(port=444))
+    assert found.owns(ours)
+    assert not found.owns(gone)
+    assert found.owns(marked_bytes(FIRST_MARK))
+    assert not found.owns(marked_bytes(1))
+
+    found.keep_leaving([gone])
+    for known in (found, Sets(family)):
+        assert known.observe() == want, "the table knows nothing of it"
+        assert known.owns(gone)
+    found.keep_leaving([])
+    assert not found.owns(gone)
+    found.observe()
+    assert not found.owns(gone)
+
+
+@FAMILIES
+@pytest.mark.parametrize("kind", SetKind, ids=lambda kind: kind.value.name)
+def test_it_shows_when_others_take_an_element_or_a_set(family, kind):
+    found = Sets(family)
+    found.put(Changes(everything(family), frozenset()))
+    found.keep_leaving([place_bytes(Place(LOAD_BALANCER[family], Protocol.TCP, 443))])
+    assert not found.disturbed()
+    name = set_name(family, kind)
+    run(f"ipset flush {name}")
+    assert found.disturbed()
+    found.put(diff(found.observe(), everything(family)))
+    assert not found.disturbed()
+    run(f"ipset destroy {name}")
+    assert found.disturbed()
 
 
 def test_a_mark_that_differs_is_seen_and_replaced():

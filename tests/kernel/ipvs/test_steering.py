@@ -71,7 +71,7 @@ def apply(family, shared):
     Sets(family).put(changes)
     restored = "".join(f"*{name}\n{restore(world, name)}COMMIT\n" for name in TABLES)
     run(f"{iptables(family, Variant.LEGACY, 'restore')} --noflush", restored)
-    Servers(family, _never, adopts=_never, excluded=()).put(changes)
+    Servers(family, _never, adopting=lambda: _never, excluded=()).put(changes)
 
 
 def _never(raw):

@@ -38,4 +38,4 @@ def test_rules_lack_the_match_of_ipvs(variant):
 
 
 def test_there_is_nothing_of_kube_proxys_to_remove():
-    assert ipvs_leftovers.remove_virtual_servers(Family.IPV4, (), lambda server: False) == 0
+    assert ipvs_leftovers.remove_virtual_servers(Family.IPV4) == 0

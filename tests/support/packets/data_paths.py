@@ -20,6 +20,7 @@ from kproxy.core.addresses import Family
 from kproxy.ports.data_path import Backend
 from tests.support.commands import output_of
 from tests.support.ebpf.on_node import EbpfNode
+from tests.support.ipvs.on_node import IS_HERE, IpvsNode
 from tests.support.net.namespace import Namespace
 from tests.support.net.network import Pods
 from tests.support.net.observed import Observed
@@ -51,12 +52,14 @@ def _never(flow: Flow, seen: Observed) -> bool:
 class DataPath:
     """How a data path comes to a node, and how pods are joined to that node.
 
-    `differs` says whether something is known to be otherwise in this data path.
+    `differs` says whether something is known to be otherwise in this data path; `loopback`, whether
+    it can serve NodePorts there.
     """
 
     on: Callable[[], OnNode]
     pods: Pods = Pods.ROUTED
     differs: Callable[[Flow, Observed], bool] = _never
+    loopback: bool = True
 
 
 class IptablesNode:
@@ -111,11 +114,19 @@ def ebpf(hooks: SocketHooks, pods: Pods = Pods.ROUTED) -> DataPath:
     )
 
 
+def ipvs(variant: Variant) -> DataPath:
+    """Return virtual servers, with rules in one variant of iptables."""
+    return DataPath(functools.partial(IpvsNode, variant), loopback=False)
+
+
+_OF_IPVS = {f"ipvs-{variant.value}": ipvs(variant) for variant in Variant}
+
 DATA_PATHS: dict[str, DataPath] = {
     **{f"iptables-{variant.value}": iptables(variant) for variant in Variant},
     "ebpf": ebpf(SocketHooks.ALL),
     "ebpf-tc": ebpf(SocketHooks.OFF),
     "ebpf-tc-bridge": ebpf(SocketHooks.OFF, Pods.BRIDGED),
+    **(_OF_IPVS if IS_HERE else {}),
 }
 
 

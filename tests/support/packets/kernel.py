@@ -49,6 +49,7 @@ class Kernel:
     def __init__(self, data_path: DataPath) -> None:
         self._differs = data_path.differs
         self._bridged = data_path.pods is Pods.BRIDGED
+        self._loopback = data_path.loopback
         self._backends: dict[Family, Backend] = {}
         self._tables: dict[Family, ForwardingTable] = {}
         self.network = Network(data_path.pods)
@@ -59,6 +60,7 @@ class Kernel:
 
     def program(self, table: ForwardingTable) -> None:
         """Make the node forward by this table, as a process that has just been started does."""
+        table = table if self._loopback else _without_loopback(table)
         with self.network.node.entered():
             self._let_go(table.family)
             self._tables[table.family] = table
@@ -93,11 +95,11 @@ class Kernel:
     def is_right(self, flow: Flow, outcome: Outcome) -> bool:
         """Say whether a packet got what it deserves here.
 
-        That is what the packet table says, but for how this network joins its pods, and for what
-        is known to be otherwise in this data path.
+        That is what the packet table says, but for how this network joins its pods, for loopback,
+        and for what is known to be otherwise in this data path.
         """
-        if self._bridged:
-            interface = bridged_interface(flow.source)
+        if self._bridged or not self._loopback:
+            interface = bridged_interface(flow.source) if self._bridged else None
             verdict = verdict_of(flow, self._tables[flow.family], interface)
             flow = dataclasses.replace(flow, expected=expectation(verdict))
         return is_as_expected(flow, outcome) or self._differs(flow, outcome.observed)
@@ -106,6 +108,15 @@ class Kernel:
         backend = self._backends.pop(family, None)
         if backend is not None:
             backend.close()
+
+
+def _without_loopback(table: ForwardingTable) -> ForwardingTable:
+    """Return a table as the configuration makes it for data paths that cannot serve loopback."""
+    everything = table.everything()
+    rules = dataclasses.replace(table.rules, localhost_node_ports=())
+    made = ForwardingTable(table.family, rules)
+    made.apply(dataclasses.replace(everything, rules=rules))
+    return made
 
 
 def _control(flow: Flow, family: Family) -> Probe:

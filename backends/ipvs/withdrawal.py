@@ -1,0 +1,94 @@
+"""What an earlier run of this data path left, and this process does not use."""
+
+from __future__ import annotations
+
+from backends.ipvs import cleanup
+from backends.ipvs.driver.link import SharedLink
+from backends.ipvs.driver.ours import FOR_OPEN_CONNECTIONS, OURS
+from backends.ipvs.driver.sets import Sets
+from backends.ipvs.render import rules
+from backends.kernel.virtual_servers import VirtualServers
+from backends.kernel.xtables import removal, rulesets, tools
+from backends.kernel.xtables.restore import RestoreInput, TableEdit
+from backends.kernel.xtables.tools import Variant
+from backends.kernel.xtables.wording import split_key
+from kproxy.core.addresses import Family
+
+
+class FormerServers:
+    """One family's virtual servers, with all around them: they stay for open connections alone."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._reduced = False
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return "ipvs"
+
+    def withdraw(self) -> bool:
+        """Take no new connections; say whether no open one needs this any more.
+
+        Raises BackendError.
+        """
+        if not cleanup.is_here(self._family):
+            return True
+        if not self._reduced:
+            for variant in Variant:
+                _reduce(self._family, variant)
+            self._reduced = True
+        return self._drained()
+
+    def clean_up(self) -> int:
+        """Remove what is left; return how many kernel objects. Raises BackendError."""
+        return cleanup.clean_up(self._family, SharedLink())
+
+    def _drained(self) -> bool:
+        """Let no destination take connections; say whether none has any."""
+        sets = Sets(self._family)
+        sets.observe()
+        with VirtualServers("draining our virtual servers") as kernel:
+            found = [
+                (server, destination, load)
+                for server in cleanup.own_servers(kernel, self._family, sets)
+                for destination, load in kernel.destinations(server)
+            ]
+            kernel.drain((server, each) for server, each, load in found if load.weight)
+        return not any(load.active or load.inactive for _, _, load in found)
+
+
+class FormerRules:
+    """One family's rules in a variant that this process does not write in.
+
+    Those of its own variant do all that they did, for open connections too.
+    """
+
+    def __init__(self, family: Family, variant: Variant) -> None:
+        self._family = family
+        self._variant = variant
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"ipvs {self._variant.value}"
+
+    def withdraw(self) -> bool:
+        """Return True: no connection needs them."""
+        return True
+
+    def clean_up(self) -> int:
+        """Remove them; return how many kernel objects. Raises BackendError."""
+        return cleanup.clean_up_variant(self._family, self._variant)
+
+
+def _reduce(family: Family, variant: Variant) -> None:
+    """Leave those rules that open connections need. Raises BackendError."""
+    chains = rules.withdrawn()
+    edit = TableEdit("mangle", write=list(chains))
+    if {split_key(key)[-1] for key in chains} <= {
+        *rulesets.chain_names(family, variant, ("mangle",))
+    }:
+        text = RestoreInput(edit, chains.__getitem__, str, old_jumps={}, numbers={})
+        tools.restore(family, variant, text)
+    removal.reduce(family, variant, OURS, kept=FOR_OPEN_CONNECTIONS)

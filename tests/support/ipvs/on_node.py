@@ -1,0 +1,56 @@
+"""The ipvs data path on a node of the tests, where the kernel has ipvs."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from backends.ipvs.path import IpvsPath
+from backends.kernel.xtables.tools import Variant, program
+from kproxy.core.addresses import Family
+from kproxy.ports.data_path import Backend
+from tests.support.commands import output_of
+from tests.support.ipvs.options import PLAIN
+from tests.support.net.namespace import Namespace
+from tests.support.waiting import LONGEST_S
+
+IS_HERE = Path("/proc/net/ip_vs").exists()
+"""Whether this kernel has ipvs."""
+
+_CONNECTIONS = re.compile(r" +\d+ +\d+ *$", re.MULTILINE)
+
+
+class IpvsNode:
+    """Virtual servers of the node's namespace, rules in one variant of iptables."""
+
+    def __init__(self, variant: Variant) -> None:
+        self._variant = variant
+
+    def backend(self, family: Family) -> Backend:
+        """Return a new backend."""
+        return IpvsPath(replace(PLAIN, variant=self._variant)).backend(family)
+
+    def state(self, family: Family) -> list[str]:
+        """Return what is in the kernel, as others see it: each line by itself."""
+        saved = output_of(program(family, self._variant, "save"), timeout_s=LONGEST_S)
+        rules = [line.split(" [")[0] for line in saved.splitlines() if "KPROXY-" in line]
+        ip = "-4" if family is Family.IPV4 else "-6"
+        asked = (
+            ("ipset", "save"),
+            ("ip", ip, "rule"),
+            ("ip", ip, "route", "show", "table", "all", "dev", "kube-ipvs-kp"),
+        )
+        told = [output_of(*each, timeout_s=LONGEST_S).splitlines() for each in asked]
+        servers = _CONNECTIONS.sub("", Path("/proc/thread-self/net/ip_vs").read_text())
+        return sorted([*rules, *(line for lines in told for line in lines), *servers.splitlines()])
+
+    def speaking(self, machines: Mapping[str, Namespace]) -> AbstractContextManager[object]:
+        """Do nothing: the kernel meets packets, whoever sends them."""
+        return contextlib.nullcontext()
+
+    def close(self) -> None:
+        """Do nothing: all of it goes with its namespace."""
