@@ -109,6 +109,6 @@ def _variant(configuration: Configuration) -> Variant | None:
 
 DATA_PATHS: Mapping[Mode, Callable[[Configuration], DataPath]] = {
     Mode.IPTABLES: _iptables,
-    Mode.EBPF: _ebpf,
     Mode.IPVS: _ipvs,
+    Mode.EBPF: _ebpf,
 }

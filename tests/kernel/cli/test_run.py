@@ -317,6 +317,8 @@ def test_cleanup_removes_all_of_ours_and_nothing_else(kproxy, node, manifests, v
     assert [line.partition(": removed")[0] for line in stdout.splitlines()] == [
         "iptables IPv4",
         "iptables IPv6",
+        "ipvs IPv4",
+        "ipvs IPv6",
         "ebpf IPv4",
         "ebpf IPv6",
     ]
@@ -337,7 +339,8 @@ def test_check_says_that_iptables_can_work_here(kproxy, node):
         "this host:",
         "iptables, IPv4:",
         "iptables, IPv6:",
-        "ipvs (not available yet in this version):",
+        "ipvs, IPv4:",
+        "ipvs, IPv6:",
         "nftables (not available yet in this version):",
         "ebpf, IPv4:",
         "ebpf, IPv6:",
