@@ -59,8 +59,12 @@ class Sets:
         return any(member_key(kind, server) in self._members[kind] for kind in kinds)
 
     def keep_leaving(self, servers: Iterable[bytes]) -> None:
-        """Remember these virtual servers as ours, and no others without a frontend."""
-        wanted = {member_key(SetKind.LEAVING, each): b"" for each in servers}
+        """Remember these virtual servers as ours, and no others without a frontend.
+
+        Those of a mark need not be: the mark tells it.
+        """
+        at_places = (each for each in servers if not marked(each))
+        wanted = {member_key(SetKind.LEAVING, each): b"" for each in at_places}
         had = self._members[SetKind.LEAVING]
         self._add({key: value for key, value in wanted.items() if key not in had})
         self._remove(had - wanted.keys())

@@ -125,17 +125,25 @@ def met_after_a_pause(kernel: Kernel) -> list[str | Observed]:
     return endpoints_met(kernel, balancing.STICKY[0])
 
 
-def test_affinity_keeps_a_client_at_its_endpoint_until_it_pauses(kernel):
-    """One client, one endpoint, whatever frontend it uses; each connection renews the term.
-
-    Only the kernel's clock can make terms pass. By chance alone all clients choose as before, or
-    all of a family the same: not three times in a row.
-    """
+def test_affinity_keeps_a_client_at_its_endpoint(kernel):
+    """One client, one endpoint, whatever frontend it uses; each connection renews the term."""
     for family in Family:
         kernel.program(table_of(balancing.AFFINITY, family))
     until(
         lambda: stay_as_they_return(kernel), within_s=LONGEST_S, what="clients that return in time"
     )
+
+
+@pytest.mark.parametrize(
+    "kernel", [name for name, each in DATA_PATHS.items() if each.forgets], indirect=True
+)
+def test_affinity_ends_when_a_client_pauses(kernel):
+    """By chance alone all clients choose as before, or all of a family the same.
+
+    Not three times in a row. Only the kernel's clock can make terms pass.
+    """
+    for family in Family:
+        kernel.program(table_of(balancing.AFFINITY, family))
     met = endpoints_met(kernel, balancing.STICKY[0])
     assert any(met_after_a_pause(kernel) != met for _ in range(2))
     assert len(set(met)) > 2 or any(len(set(met_after_a_pause(kernel))) > 2 for _ in range(2))

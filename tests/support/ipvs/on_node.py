@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from backends.ipvs.path import IpvsPath
+from backends.kernel.virtual_servers import VirtualServers
 from backends.kernel.xtables.tools import Variant, program
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import Backend
@@ -31,7 +32,12 @@ class IpvsNode:
         self._variant = variant
 
     def backend(self, family: Family) -> Backend:
-        """Return a new backend."""
+        """Return a new backend, for which no connection is open.
+
+        What was a frontend before would refuse new connections until its last one is forgotten.
+        """
+        with VirtualServers("ending connections") as kernel:
+            kernel.delete_servers(each for each, _ in kernel.servers() if each.family is family)
         return IpvsPath(replace(PLAIN, variant=self._variant)).backend(family)
 
     def state(self, family: Family) -> list[str]:

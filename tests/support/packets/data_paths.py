@@ -52,14 +52,16 @@ def _never(flow: Flow, seen: Observed) -> bool:
 class DataPath:
     """How a data path comes to a node, and how pods are joined to that node.
 
-    `differs` says whether something is known to be otherwise in this data path; `loopback`, whether
-    it can serve NodePorts there.
+    - `differs` says whether something is known to be otherwise in this data path.
+    - `loopback`: it can serve NodePorts there.
+    - `forgets`: a client's affinity ends whether or not its last connection is still remembered.
     """
 
     on: Callable[[], OnNode]
     pods: Pods = Pods.ROUTED
     differs: Callable[[Flow, Observed], bool] = _never
     loopback: bool = True
+    forgets: bool = True
 
 
 class IptablesNode:
@@ -116,7 +118,7 @@ def ebpf(hooks: SocketHooks, pods: Pods = Pods.ROUTED) -> DataPath:
 
 def ipvs(variant: Variant) -> DataPath:
     """Return virtual servers, with rules in one variant of iptables."""
-    return DataPath(functools.partial(IpvsNode, variant), loopback=False)
+    return DataPath(functools.partial(IpvsNode, variant), loopback=False, forgets=False)
 
 
 _OF_IPVS = {f"ipvs-{variant.value}": ipvs(variant) for variant in Variant}
