@@ -13,6 +13,7 @@ from backends.ipvs.driver.sets import Sets
 from backends.ipvs.driver.settings import NodeSettings
 from backends.ipvs.render import entries
 from backends.ipvs.render.renderer import Renderer
+from backends.ipvs.render.sets import SetKind
 from backends.kernel import conntrack
 from backends.kernel.xtables import wording
 from backends.kernel.xtables.own_rules import OwnRules
@@ -84,8 +85,8 @@ class IpvsBackend:
             for edit in diversions:
                 parts.rules.write(edit)
             parts.servers.drop(changes)
-            parts.sets.keep_leaving(parts.servers.leaving())
-            parts.link.drop(changes)
+            parts.link.drop(changes, but=self._needed_addresses())
+            self._keep_leaving()
             parts.sets.drop(changes)
 
     def settle(self) -> None:
@@ -132,12 +133,23 @@ class IpvsBackend:
         if self._clock() >= self._next_drain_s:
             self._next_drain_s = self._clock() + _DRAIN_EVERY_S
             parts.servers.tend()
-            parts.sets.keep_leaving(parts.servers.leaving())
+            parts.link.release(but=self._needed_addresses())
+            self._keep_leaving()
         return parts.link.tend()
 
     def close(self) -> None:
         """Let go of the sockets: the kernel goes on without this process."""
         self._parts.link.close()
+
+    def _needed_addresses(self) -> frozenset[bytes]:
+        """Return where connections are open, though there is no frontend any more."""
+        return frozenset(map(entries.address_of, self._parts.servers.leaving()))
+
+    def _keep_leaving(self) -> None:
+        """Let the sets tell what is there for open connections alone."""
+        parts = self._parts
+        parts.sets.keep(SetKind.LEAVING, parts.servers.leaving())
+        parts.sets.keep(SetKind.LEAVING_ADDRESSES, parts.link.leaving())
 
 
 def _of_rules(changes: Changes) -> Changes:

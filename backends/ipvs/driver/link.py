@@ -7,7 +7,7 @@ Both families share the link: it is made for the first route, and removed behind
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from backends.ipvs.driver.around import Around
 from backends.ipvs.render.entries import (
@@ -90,6 +90,7 @@ class ServiceLink:
         self._strays: dict[bytes, list[HostRoute]] = {}  # of a key, and not as we write it
         self._rules: list[Rule] = []
         self._doubted = True
+        self._leaving: set[Key] = set()  # not wanted, but needed for a while
 
     def surroundings(self) -> Surroundings:
         """Return the node's own addresses as `disturbed` saw them last."""
@@ -116,10 +117,11 @@ class ServiceLink:
             else:
                 self._strays.setdefault(_key(route), []).append(route)
         image.update(dict.fromkeys(self._strays, _ALTERED))
-        return image
+        return {key: value for key, value in image.items() if key not in self._leaving}
 
     def put(self, changes: Changes) -> None:
         """Put addresses on the link, which is made where it is missing; then what leads there."""
+        self._leaving -= changes.put.keys()
         wanted = list(_routes(changes.put))
         if wanted:
             self._sources.update(route.source for route in wanted)
@@ -135,12 +137,32 @@ class ServiceLink:
             routing_rules.put(writer, self._family, STEERING_RULE, protocol=_PROTOCOL)
             self._rules = [STEERING_RULE]
 
-    def drop(self, changes: Changes) -> None:
-        """Take addresses from the link, behind what leads there."""
-        if STEERING in changes.drop:
+    def drop(self, changes: Changes, but: Collection[bytes] = ()) -> None:
+        """Take addresses from the link, behind what leads there.
+
+        Those in `but`, packed, stay, and what leads there, until `release` is told otherwise.
+        """
+        self._leaving.update(key for key in changes.drop if _is_ours(key))
+        self.release(but)
+
+    def release(self, but: Collection[bytes]) -> None:
+        """Take those addresses from the link that had to stay, save what still has to."""
+        kept = {key for key in self._leaving if _raw_address(key) in but}
+        if any(split_steered(key) is not None for key in kept):
+            kept |= self._leaving & {STEERING}
+        gone, self._leaving = self._leaving - kept, kept
+        self._remove(gone)
+
+    def leaving(self) -> frozenset[bytes]:
+        """Return the addresses that are on the link for all packets, and for a while only."""
+        found = map(split_address, self._leaving)
+        return frozenset(address for address in found if address is not None)
+
+    def _remove(self, keys: Collection[Key]) -> None:
+        if STEERING in keys:
             routing_rules.delete(self._routes.writer, self._family, self._rules)
             self._rules = []
-        unwanted = list(_routes(dict.fromkeys(changes.drop, b"")))
+        unwanted = list(_routes(dict.fromkeys(keys, b"")))
         link = self._shared.find() if unwanted else None
         if link is not None:
             self._routes.delete(link.device, [*self._taken_strays(unwanted), *unwanted])
@@ -221,6 +243,15 @@ def _routes(values: Mapping[Key, bytes]) -> Iterator[HostRoute]:
             yield _route(address, value, LOCAL_TABLE)
         if steered is not None:
             yield _route(steered, value, TABLE)
+
+
+def _is_ours(key: Key) -> bool:
+    return key == STEERING or _raw_address(key) is not None
+
+
+def _raw_address(key: Key) -> bytes | None:
+    address = split_address(key)
+    return split_steered(key) if address is None else address
 
 
 def _key(route: HostRoute) -> bytes:

@@ -145,9 +145,9 @@ class Servers:
             with VirtualServers("removing drained destinations") as kernel:
                 self._let_go(kernel)
 
-    def leaving(self) -> Iterator[bytes]:
-        """Yield the virtual servers that are there for open connections alone, by their bytes."""
-        return map(raw_server, self._leaving)
+    def leaving(self) -> frozenset[bytes]:
+        """Return those at an address that are there for open connections alone, by their bytes."""
+        return frozenset(raw_server(each) for each in self._leaving if not each.mark)
 
     def disturbed(self) -> bool:
         """Say whether others may have changed virtual servers of ours. Raises BackendError."""

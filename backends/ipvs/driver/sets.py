@@ -58,14 +58,10 @@ class Sets:
         kinds = (*_AT_FRONTENDS, SetKind.LEAVING)
         return any(member_key(kind, server) in self._members[kind] for kind in kinds)
 
-    def keep_leaving(self, servers: Iterable[bytes]) -> None:
-        """Remember these virtual servers as ours, and no others without a frontend.
-
-        Those of a mark need not be: the mark tells it.
-        """
-        at_places = (each for each in servers if not marked(each))
-        wanted = {member_key(SetKind.LEAVING, each): b"" for each in at_places}
-        had = self._members[SetKind.LEAVING]
+    def keep(self, kind: SetKind, elements: Iterable[bytes]) -> None:
+        """Let a set that is not rendered have these elements and no others. Raises BackendError."""
+        wanted = {member_key(kind, each): b"" for each in elements}
+        had = self._members[kind]
         self._add({key: value for key, value in wanted.items() if key not in had})
         self._remove(had - wanted.keys())
 

@@ -158,6 +158,11 @@ def marked(server: bytes) -> int:
     return _read(server[1:]) if server[:1] == _NO_PROTOCOL else 0
 
 
+def address_of(server: bytes) -> bytes:
+    """Return the packed address of a virtual server that is at one."""
+    return server[1:-2]
+
+
 def source_bytes(place: Place, network: Network) -> bytes:
     """Return the element that admits a network to a place."""
     return place_bytes(place) + network.network_address.packed + bytes([network.prefixlen])

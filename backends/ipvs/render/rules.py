@@ -169,11 +169,17 @@ class _Words:
         yield f"{_OURS} {_MASQUERADE} -j ACCEPT"
         yield f"{_OURS} -j RETURN"
         yield f"{self._in(SetKind.CLUSTER_ADDRESSES, 'dst')} -g KPROXY-IPVS-REFUSE"
+        yield f"{self._in(SetKind.LEAVING_ADDRESSES, 'dst')} -g KPROXY-IPVS-LEAVING"
         yield "-m addrtype --dst-type LOCAL -j RETURN"
         yield "-j KPROXY-IPVS-UNALLOCATED"
         # Where others use our bit too, what would come to what listens on the node.
         steered = f"-m mark --mark {STEERED:#x}/{STEERED:#x}"
         yield f"{steered} {self._in(SetKind.STEERED_ADDRESSES, 'dst')} -g KPROXY-IPVS-REFUSE"
+
+    def leaving(self) -> Iterator[str]:
+        """Return what new connections get at an address that is ours for open ones alone."""
+        yield "-j KPROXY-IPVS-UNALLOCATED"
+        yield "-g KPROXY-IPVS-REFUSE"
 
     def unallocated(self) -> Iterator[str]:
         yield from unallocated(self._rules)
@@ -208,6 +214,7 @@ _CHAINS: Mapping[tuple[str, str], Callable[[_Words], Iterator[str]]] = {
     ("nat", "KEEP"): _Words.keep,
     ("nat", "POSTROUTING"): _Words.postrouting,
     ("filter", "FILTER"): _Words.filter,
+    ("filter", "LEAVING"): _Words.leaving,
     ("filter", "UNALLOCATED"): _Words.unallocated,
     ("filter", "REFUSE"): _Words.refuse,
     ("filter", "HEALTH"): _Words.health,

@@ -32,7 +32,8 @@ class SetKind(enum.Enum):
 
     Every frontend of ours is in exactly one of the first three, and every virtual server but those
     of a mark is at one: so each is known as ours after a crash too. Those whose frontend is gone
-    are in LEAVING until their last connection has ended; no rule asks it.
+    are in LEAVING until their last connection has ended, and so long their addresses may have to
+    stay on our link: those are in LEAVING_ADDRESSES.
     """
 
     CLUSTER_IP = Shape("cluster-ip", "hash:ip,port")
@@ -46,6 +47,7 @@ class SetKind(enum.Enum):
     STEERED_ADDRESSES = Shape("steered-addresses", "hash:ip")
     HEALTH = Shape("health", "bitmap:port")
     LEAVING = Shape("leaving", "hash:ip,port", rendered=False)
+    LEAVING_ADDRESSES = Shape("leaving-addresses", "hash:ip", rendered=False)
 
     __hash__ = object.__hash__  # an Enum's own is written in Python
 

@@ -24,10 +24,7 @@ FAMILIES = pytest.mark.parametrize("family", Family, ids=lambda family: family.v
 NODE = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}
 OTHER = {Family.IPV4: "198.51.100.1", Family.IPV6: "2001:db8:7::1"}
 ROUTER = {Family.IPV4: "198.51.100.254", Family.IPV6: "2001:db8:7::fe"}
-VIPS = {
-    Family.IPV4: ("172.30.0.1", "172.30.0.2"),
-    Family.IPV6: ("fd00:30::1", "fd00:30::2"),
-}
+VIPS = {Family.IPV4: ("172.30.0.1", "172.30.0.2"), Family.IPV6: ("fd00:30::1", "fd00:30::2")}
 LOAD_BALANCER = {Family.IPV4: "203.0.113.9", Family.IPV6: "2001:db8:9::9"}
 RULE = f"fwmark {STEERED:#x}/{STEERED:#x} lookup {TABLE}"
 MORE_THAN_ANY_BUFFER_HOLDS = 20_000
@@ -115,6 +112,20 @@ def filled(link, family):
 def other_than(family):
     """The other family."""
     return next(each for each in Family if each is not family)
+
+
+@FAMILIES
+def test_what_open_connections_need_stays_until_they_have_ended(family, service_link):
+    link = service_link(family)
+    filled(link, family)
+    needed = {packed(VIPS[family][0]), packed(LOAD_BALANCER[family])}
+    link.drop(Changes({}, frozenset(wanted(family))), but=needed)
+    assert (link.observe(), link.leaving()) == ({}, {packed(VIPS[family][0])})
+    assert (len(routes(family)), len(rules_to_table(family))) == (2, 1)
+    again = {address_key(VIPS[family][0]): packed(NODE[family])}
+    link.put(Changes(again, frozenset()))
+    link.release(but=())
+    assert (link.observe(), len(routes(family))) == (again, 1)
 
 
 @FAMILIES

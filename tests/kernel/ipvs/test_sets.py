@@ -9,6 +9,7 @@ from backends.ipvs.render.entries import (
     Place,
     marked_bytes,
     member_key,
+    packed,
     place_bytes,
     split_member,
 )
@@ -112,11 +113,11 @@ def test_virtual_servers_are_ours_at_frontends_and_while_they_leave(family):
     assert found.owns(marked_bytes(FIRST_MARK))
     assert not found.owns(marked_bytes(1))
 
-    found.keep_leaving([gone, marked_bytes(FIRST_MARK)])
+    found.keep(SetKind.LEAVING, [gone])
     for known in (found, Sets(family)):
         assert known.observe() == want, "the table knows nothing of it"
         assert known.owns(gone)
-    found.keep_leaving([])
+    found.keep(SetKind.LEAVING, [])
     assert not found.owns(gone)
     found.observe()
     assert not found.owns(gone)
@@ -127,7 +128,8 @@ def test_virtual_servers_are_ours_at_frontends_and_while_they_leave(family):
 def test_it_shows_when_others_take_an_element_or_a_set(family, kind):
     found = Sets(family)
     found.put(Changes(everything(family), frozenset()))
-    found.keep_leaving([place_bytes(Place(LOAD_BALANCER[family], Protocol.TCP, 443))])
+    found.keep(SetKind.LEAVING, [place_bytes(Place(LOAD_BALANCER[family], Protocol.TCP, 443))])
+    found.keep(SetKind.LEAVING_ADDRESSES, [packed(LOAD_BALANCER[family])])
     assert not found.disturbed()
     name = set_name(family, kind)
     run(f"ipset flush {name}")
