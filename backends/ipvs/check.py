@@ -9,7 +9,7 @@ from backends.ipvs.driver.ours import OURS
 from backends.ipvs.driver.settings import TRACKING
 from backends.ipvs.options import IpvsOptions
 from backends.ipvs.render.service_port import HASHING
-from backends.kernel import dummy_links, node
+from backends.kernel import dummy_links, node, routing_rules
 from backends.kernel.virtual_servers import NoIpvs, VirtualServers
 from backends.kernel.xtables import findings
 from backends.kernel.xtables.findings import Needs
@@ -30,7 +30,7 @@ def check(family: Family, options: IpvsOptions) -> list[Finding]:
     except NoIpvs as error:
         return [Finding("ip_vs", False, error.REASON, error.REMEDY)]
     try:
-        found += _kernel(options)
+        found += _kernel(family, options)
     except BackendError as error:
         found.append(Finding("ipvs", False, str(error), _AS_ROOT))
     needs = Needs(OURS, parts.parts(family), parts.make_trial_set, consequences={})
@@ -43,7 +43,7 @@ def check(family: Family, options: IpvsOptions) -> list[Finding]:
     ]
 
 
-def _kernel(options: IpvsOptions) -> Iterator[Finding]:
+def _kernel(family: Family, options: IpvsOptions) -> Iterator[Finding]:
     yield _scheduler(options.scheduler, "")
     if options.scheduler != HASHING:
         consequence = (
@@ -52,7 +52,8 @@ def _kernel(options: IpvsOptions) -> Iterator[Finding]:
         )
         yield _scheduler(HASHING, consequence)
     yield _tracking()
-    yield _dummy()
+    yield _possible("dummy links", dummy_links.are_possible(), dummy_links.REMEDY)
+    yield _possible("routing rules", routing_rules.are_possible(family), routing_rules.REMEDY)
 
 
 def _scheduler(name: str, consequence: str) -> Finding:
@@ -73,7 +74,5 @@ def _tracking() -> Finding:
     return Finding(subject, False, detail, "boot a kernel that has it")
 
 
-def _dummy() -> Finding:
-    if dummy_links.are_possible():
-        return Finding("dummy links", True, "usable")
-    return Finding("dummy links", False, "the kernel has none", dummy_links.REMEDY)
+def _possible(subject: str, possible: bool, remedy: str) -> Finding:
+    return Finding(subject, possible, "usable" if possible else "the kernel has none", remedy)

@@ -8,9 +8,19 @@ import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from backends.kernel.netlink import AF, CREATE, EXCLUSIVE, attribute, attributes
+from backends.kernel.netlink import (
+    AF,
+    CREATE,
+    EXCLUSIVE,
+    NetlinkRefusal,
+    attribute,
+    attributes,
+)
 from backends.kernel.route_netlink import Event, Kind, RouteWriter, listed
 from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
+
+REMEDY = "boot a kernel with CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES"
 
 _NEW, _DELETE, _GET = 32, 33, 34  # RTM_*RULE
 _HEADER = struct.Struct("=8BI")  # struct fib_rule_hdr; two of its bytes are unused
@@ -21,6 +31,7 @@ _PRIORITY, _MARK, _TABLE, _MASK, _PROTOCOL = 6, 10, 15, 16, 21  # FRA_*
 _SUPPRESSED_LENGTH = 14  # FRA_SUPPRESS_PREFIXLEN, which the kernel tells of every rule
 _USUAL = {_PRIORITY, _MARK, _MASK, _TABLE, _PROTOCOL, _SUPPRESSED_LENGTH}
 _NOT_THERE = errno.ENOENT
+_IMPOSSIBLE = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # for this family, for any
 
 
 class Rule(NamedTuple):
@@ -31,6 +42,24 @@ class Rule(NamedTuple):
     mask: int
     table: int
     rest: bytes = b""
+
+
+def are_possible(family: Family) -> bool:
+    """Say whether the kernel chooses a routing table by rules. Raises BackendError."""
+    try:
+        rules_to(family, 0)
+    except NetlinkRefusal as refused:
+        if refused.number not in _IMPOSSIBLE:
+            raise
+        return False
+    return True
+
+
+def require(family: Family) -> None:
+    """Raise BackendError, with what helps, if the kernel knows no such rules."""
+    if not are_possible(family):
+        doing = f"asking for {family.value} routing rules"
+        raise BackendError(doing, f"the kernel has none; {REMEDY}", transient=False)
 
 
 def rules_to(family: Family, table: int) -> list[Rule]:

@@ -19,10 +19,7 @@ from kproxy.proxy.data_paths import DATA_PATHS, data_path
 from kproxy.proxy.failures import FAILED
 from kproxy.proxy.logs import escape
 
-_FEATURES = {
-    Mode.IPVS: host_features.ipvs,
-    Mode.NFTABLES: host_features.nftables,
-}
+_FEATURES = {Mode.NFTABLES: host_features.nftables}
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
 

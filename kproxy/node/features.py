@@ -69,15 +69,6 @@ def families(host: HostFeatures) -> Finding:
     return Finding("IP families", ok=True, detail=names)
 
 
-def ipvs(host: HostFeatures) -> list[Finding]:
-    """Return what the ipvs data path needs."""
-    return [
-        _feature(host, "ip_vs", function="ip_vs_conn_new"),
-        _feature(host, "ip_set", function="ip_set_add"),
-        _feature(host, "dummy", function="dummy_setup"),
-    ]
-
-
 def nftables(host: HostFeatures) -> list[Finding]:
     """Return what the nftables data path needs."""
     return [

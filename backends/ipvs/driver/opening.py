@@ -15,6 +15,7 @@ from backends.ipvs.driver.settings import NodeSettings
 from backends.ipvs.options import IpvsOptions
 from backends.ipvs.render.renderer import Renderer
 from backends.ipvs.render.service_port import HASHING, Options
+from backends.kernel import routing_rules
 from backends.kernel.transactions import Transactions
 from backends.kernel.xtables import variant
 from backends.kernel.xtables.own_rules import OwnRules
@@ -40,6 +41,7 @@ def open_backend(
     """
     schedulers.require(options.scheduler)
     parts.require(family, chosen)
+    routing_rules.require(family)
     hashes = options.scheduler == HASHING or not schedulers.missing(HASHING)
     renderer = Renderer(family, Options(options.scheduler, hashes))
     sets = Sets(family)

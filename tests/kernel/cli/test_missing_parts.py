@@ -6,6 +6,7 @@ import pytest
 
 from kproxy.core.addresses import Family
 from tests.support import kube_proxy
+from tests.support.ipvs.without import ON_A_KERNEL_WITHOUT_IPVS
 
 pytestmark = pytest.mark.kernel
 
@@ -79,3 +80,18 @@ def test_check_says_what_goes_without_a_part(kproxy, node, hide):
     assert code == 0, "it works all the same"
     assert "no Service has sessionAffinity" in stdout
     assert "each endpoint that may choose itself takes a rule of its own" in stdout
+
+
+@ON_A_KERNEL_WITHOUT_IPVS
+def test_on_a_kernel_without_ipvs_its_mode_is_refused_with_a_remedy(kproxy, manifests):
+    remedy = "load the kernel module: modprobe ip_vs"
+    code, stdout, stderr = kproxy("check", "--proxy-mode", "ipvs")
+    assert (code, stderr) == (1, "")
+    _, *said = stdout.split("ipvs, ")
+    missed = f"MISS ip_vs: the kernel has no ip_vs\n       {remedy}\n"
+    assert said == [f"{family.value}:\n  {missed}" for family in Family]
+    code, _, stderr = kproxy("run", "--manifests", manifests, *NODE, "--proxy-mode", "ipvs")
+    assert code == 1
+    last = stderr.splitlines()[-1]
+    assert last.startswith("kproxy: no IP family can be served: ")
+    assert last.endswith(f"the kernel has no ip_vs; {remedy}")

@@ -3,7 +3,6 @@
 import json
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,13 +10,7 @@ import time
 
 import pytest
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(
-        os.geteuid() != 0 or shutil.which("iptables-nft-save") is None,
-        reason="needs root and iptables",
-    ),
-]
+pytestmark = pytest.mark.kernel
 
 NODE = ("--node-name", "node-1")
 DEADLINE_S = 60

@@ -18,10 +18,7 @@ from kproxy.ports.data_path import BackendError
 from tests.kernel.flows.node import Node
 from tests.support.flows import change, rules, service_port
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces"),
-]
+pytestmark = pytest.mark.kernel
 
 NODE_PORT = 30053
 

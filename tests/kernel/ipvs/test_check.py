@@ -24,7 +24,7 @@ def test_each_miss_is_told_with_what_helps_and_looking_changes_nothing():
     assert "available: rr, " in told.detail
     assert told.remedy == "choose another scheduler"
     assert {each.subject for each in found} >= {
-        *("ip_vs", "scheduler mh", "net.ipv4.vs.conntrack", "dummy links"),
+        *("ip_vs", "scheduler mh", "net.ipv4.vs.conntrack", "dummy links", "routing rules"),
         *("table mangle", "nft ipvs", "nft set", "nft connlabel", "nft bpf"),
     }
     assert run("nft list ruleset") == ""

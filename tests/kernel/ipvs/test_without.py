@@ -10,8 +10,9 @@ from backends.kube_proxy import ipvs_leftovers
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 from tests.support.ipvs.options import PLAIN
+from tests.support.ipvs.without import ON_A_KERNEL_WITHOUT_IPVS
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, ON_A_KERNEL_WITHOUT_IPVS]
 
 
 @pytest.mark.parametrize("family", Family, ids=lambda family: family.value)

@@ -8,7 +8,6 @@ from kproxy.node.features import (
     families,
     has_net_admin,
     ip_families,
-    ipvs,
     nftables,
 )
 
@@ -52,28 +51,27 @@ def test_a_family_that_the_kernel_turned_off_is_not_served(host, tmp_path, files
 
 def test_a_bare_host_lacks_everything_and_each_miss_has_a_remedy(host):
     bare = host(release="4.19.0")
-    assert len(missing(ipvs(bare))) == 3
     assert len(missing(nftables(bare))) == 3
 
 
 @pytest.mark.parametrize(
     "files",
     [
-        {"proc/kallsyms": "0000000000000000 T ip_vs_conn_new\n"},
-        {"proc/kallsyms": "0000000000000000 T ip_vs_conn_new\t[ip_vs]\n"},
-        {"lib/modules/6.1.0-9-amd64/modules.dep": "kernel/net/netfilter/ipvs/ip_vs.ko.xz: a.ko\n"},
+        {"proc/kallsyms": "0000000000000000 T nft_do_chain\n"},
+        {"proc/kallsyms": "0000000000000000 T nft_do_chain\t[nf_tables]\n"},
+        {"lib/modules/6.1.0-9-amd64/modules.dep": "kernel/net/netfilter/nf_tables.ko.xz: a.ko\n"},
     ],
 )
-def test_ip_vs_is_found_built_in_or_as_a_module(host, files):
-    assert "kernel feature ip_vs" not in missing(ipvs(host(files)))
+def test_a_feature_is_found_built_in_or_as_a_module(host, files):
+    assert "kernel feature nf_tables" not in missing(nftables(host(files)))
 
 
 def test_another_module_s_name_is_not_taken_for_it(host):
     files = {
-        "proc/kallsyms": "0 T my_ip_vs_conn_new\n0 T ip_vs_conn_newer\n",
-        "lib/modules/6.1.0-9-amd64/modules.dep": "kernel/ipvs/ip_vs_rr.ko: kernel/a/not_ip_vs.ko\n",
+        "proc/kallsyms": "0 T my_nft_do_chain\n0 T nft_do_chain_inet\n",
+        "lib/modules/6.1.0-9-amd64/modules.dep": "net/nf_tables_set.ko: net/not_nf_tables.ko\n",
     }
-    assert "kernel feature ip_vs" in missing(ipvs(host(files)))
+    assert "kernel feature nf_tables" in missing(nftables(host(files)))
 
 
 def test_nftables_needs_its_tool_and_a_newer_kernel(host):
