@@ -21,7 +21,12 @@ from kproxy.config.fields import Configuration, LogOptions, Mode, Section
 from kproxy.config.gates import EXTERNAL_IPS, enabled_gates, idle_gates
 from kproxy.config.reading import Mistake, Reading, read_configuration
 from kproxy.config.values import plain_node_name
-from kproxy.core.addresses import Network, canonical_address, canonical_network
+from kproxy.core.addresses import (
+    Network,
+    canonical_address,
+    canonical_network,
+    is_loopback,
+)
 from kproxy.core.settings import (
     DetectLocalMode,
     ListensAt,
@@ -68,7 +73,17 @@ _EFFECTIVE = frozenset(
     }
 )
 _OF_MODE = {Mode.IPVS: "ipvs.", Mode.NFTABLES: "nftables.", Mode.EBPF: "kproxy.ebpf."}
-_IDLE_IN_MODE = {Mode.EBPF: frozenset({"iptables.minSyncPeriod"})}
+_IDLE_IN_MODE = {
+    Mode.IPVS: frozenset(
+        {
+            "iptables.masqueradeBit",
+            "iptables.localhostNodePorts",
+            "iptables.syncPeriod",
+            "iptables.minSyncPeriod",
+        }
+    ),
+    Mode.EBPF: frozenset({"iptables.minSyncPeriod"}),
+}
 
 
 class ConfigurationError(Exception):
@@ -209,9 +224,14 @@ def _servers(configuration: Configuration) -> Iterator[ListensAt]:
 
 
 def _localhost_ipv4(configuration: Configuration) -> LocalhostNodePorts:
-    """Return when NodePorts answer on 127.0.0.1: upstream has a switch for it in iptables alone."""
+    """Return when NodePorts answer on 127.0.0.1: upstream has a switch for it in iptables alone.
+
+    It never serves them there in ipvs.
+    """
     match configuration.mode:
-        case Mode.IPVS | Mode.NFTABLES:
+        case Mode.IPVS:
+            return LocalhostNodePorts.NEVER
+        case Mode.NFTABLES:
             return LocalhostNodePorts.LISTED
         case Mode.IPTABLES | Mode.EBPF:
             on = configuration.iptables.localhost_node_ports
@@ -219,8 +239,8 @@ def _localhost_ipv4(configuration: Configuration) -> LocalhostNodePorts:
 
 
 def _localhost_ipv6(mode: Mode) -> LocalhostNodePorts:
-    """Return when NodePorts answer on ::1: iptables cannot, the kernel routes no IPv6 loopback."""
-    never = mode is Mode.IPTABLES
+    """Return when NodePorts answer on ::1: rules cannot, as the kernel routes no IPv6 loopback."""
+    never = mode in (Mode.IPTABLES, Mode.IPVS)
     return LocalhostNodePorts.NEVER if never else LocalhostNodePorts.LISTED
 
 
@@ -250,6 +270,13 @@ def _node_port_address(text: str) -> Network | NodePortKeyword:
     return canonical_network(text)
 
 
+def _is_loopback(node_port_address: str) -> bool:
+    meant = _node_port_address(node_port_address)
+    if isinstance(meant, NodePortKeyword):
+        return meant is NodePortKeyword.LOCALHOST
+    return is_loopback(str(meant.network_address))
+
+
 def _own_address(bind_address: str) -> str:
     """Return the address that stands for the Node's, "" where the Node object has the say."""
     address = canonical_address(bind_address)
@@ -270,6 +297,12 @@ def _without_effect(configuration: Configuration) -> Iterator[str]:
     idle = sorted(path for path in changed if not _is_effective(path, configuration.mode))
     if idle:
         yield f"accepted, without effect in kproxy: {', '.join(idle)}"
+    on_loopback = [each for each in configuration.node_port_addresses or () if _is_loopback(each)]
+    if configuration.mode is Mode.IPVS and on_loopback:
+        yield (
+            "nodePortAddresses: NodePorts answer on no loopback address in mode ipvs, so without "
+            f"effect: {', '.join(on_loopback)}"
+        )
     gates = idle_gates(configuration.feature_gates)
     if gates:
         yield f"feature gates, accepted, without effect in kproxy: {', '.join(gates)}"

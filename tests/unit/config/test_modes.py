@@ -5,6 +5,7 @@ import pytest
 from kproxy.config.fields import Mode
 from kproxy.config.loading import to_settings
 from kproxy.core.settings import LocalhostNodePorts, NodePortKeyword
+from kproxy.proxy.assembly import loop_settings
 
 COVERED, LISTED, NEVER = (
     LocalhostNodePorts.COVERED,
@@ -17,8 +18,8 @@ LOCALHOST_OF_MODES = [
     ("iptables", False, NEVER, NEVER),
     ("ebpf", True, COVERED, LISTED),
     ("ebpf", False, NEVER, LISTED),
-    ("ipvs", True, LISTED, LISTED),
-    ("ipvs", False, LISTED, LISTED),
+    ("ipvs", True, NEVER, NEVER),
+    ("ipvs", False, NEVER, NEVER),
     ("nftables", True, LISTED, LISTED),
     ("nftables", False, LISTED, LISTED),
 ]
@@ -51,3 +52,52 @@ def test_masquerade_all_comes_from_the_section_of_the_mode(load, mode, expected)
     assert to_settings(loaded.configuration, "n").masquerade_all is expected
     loaded = load({"mode": mode, "nftables": {"masqueradeAll": True}})
     assert to_settings(loaded.configuration, "n").masquerade_all is not expected
+
+
+SAID = "NodePorts answer on no loopback address in mode ipvs, so without effect: "
+
+
+@pytest.mark.parametrize(
+    ("addresses", "named"),
+    [
+        (["localhost", "primary", "127.0.2.0/28"], ["localhost", "127.0.2.0/28"]),
+        (["127.0.0.0/8", "::1/128", "192.0.2.0/24"], ["127.0.0.0/8", "::1/128"]),
+        (["::ffff:127.0.0.1/128"], ["::ffff:127.0.0.1/128"]),
+        (["all"], []),
+        (["0.0.0.0/0", "2001:db8::/32"], []),
+    ],
+)
+def test_in_ipvs_it_is_said_that_no_node_port_answers_on_loopback(load, addresses, named):
+    said = load({"mode": "ipvs", "nodePortAddresses": addresses}).without_effect
+    assert [line.partition(SAID)[2].split(", ") for line in said] == ([named] if named else [])
+    assert load({"nodePortAddresses": addresses}).without_effect == ()
+
+
+def test_in_ipvs_every_field_of_its_section_counts_and_of_iptables_masquerade_all(load):
+    ipvs = {
+        "syncPeriod": "7s",
+        "minSyncPeriod": "3s",
+        "scheduler": "wrr",
+        "excludeCIDRs": ["192.0.2.0/24"],
+        "strictARP": True,
+        "tcpTimeout": "1s",
+        "tcpFinTimeout": "1s",
+        "udpTimeout": "1s",
+    }
+    iptables = {
+        "syncPeriod": "9s",
+        "minSyncPeriod": "2s",
+        "masqueradeBit": 15,
+        "masqueradeAll": True,
+        "localhostNodePorts": False,
+    }
+    loaded = load({"mode": "ipvs", "ipvs": ipvs, "iptables": iptables})
+    settings = loop_settings(loaded.configuration)
+    assert (settings.min_interval_s, settings.sync_period_s) == (3, 7)
+    (line,) = loaded.without_effect
+    assert line.partition("without effect in kproxy: ")[2].split(", ") == [
+        "iptables.localhostNodePorts",
+        "iptables.masqueradeBit",
+        "iptables.minSyncPeriod",
+        "iptables.syncPeriod",
+    ]
