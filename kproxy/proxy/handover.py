@@ -93,7 +93,7 @@ class Handover:
         self._waiting[family].remove(each)
         if removed:
             log.info(
-                "%s: removed %d objects of %s, which kproxy used before",
+                "%s: removed %d objects of %s, which served before",
                 family.value,
                 removed,
                 each.name,

@@ -53,7 +53,7 @@ def test_what_nobody_needs_goes_at_once(caplog):
     old, never = Old(), Old("never used", objects=0)
     handover(old, never).begin(V4)
     assert (old.asked, old.objects) == (1, 0)
-    assert caplog.messages == ["IPv4: removed 7 objects of old, which kproxy used before"]
+    assert caplog.messages == ["IPv4: removed 7 objects of old, which served before"]
 
 
 def test_what_is_needed_is_asked_time_and_again_and_goes_in_the_end(caplog):
@@ -68,7 +68,7 @@ def test_what_is_needed_is_asked_time_and_again_and_goes_in_the_end(caplog):
     assert (old.asked, old.objects) == (4, 0)
     assert caplog.messages == [
         "IPv4: old takes no new connections; a running kproxy removes it when open ones end",
-        "IPv4: removed 7 objects of old, which kproxy used before",
+        "IPv4: removed 7 objects of old, which served before",
     ]
 
 
