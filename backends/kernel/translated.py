@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 from array import array
 from collections.abc import Callable, Collection, Generator
+from pathlib import Path
 
 from backends.kernel.netlink import (
     AF,
@@ -24,10 +25,15 @@ from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
 _GET = 0x101  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET
-_ORIGINAL, _STATUS, _ID, _STATUS_MASK = 1, 3, 12, 26
-_TUPLE_IP = 1
+_ORIGINAL, _REPLY, _STATUS, _ID, _STATUS_MASK = 1, 2, 3, 12, 26
+_TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
+_SOURCE_PORT, _DESTINATION_PORT = 2, 3
+_SOURCE = {Family.IPV4: 1, Family.IPV6: 3}
 _DESTINATION = {Family.IPV4: 2, Family.IPV6: 4}
 _DESTINATION_TRANSLATED = 1 << 5  # IPS_DST_NAT
+
+# The file exists only where the kernel's ipvs does.
+_IP_VS = Path("/proc/thread-self/net/ip_vs")
 
 AT_ONCE = 5000  # entries in a look: 25 ms
 
@@ -63,6 +69,25 @@ def translated(family: Family) -> Generator[int | None, None, bool]:
         netlink.send(netfilter(_GET, REQUEST | DUMP, AF[family], wanted))
         for data, start, end in netlink.parts():
             yield _translated(data, start, end)
+        return netlink.interrupted
+
+
+def served_elsewhere(family: Family) -> Generator[int | None, None, bool]:
+    """Yield the entries whose destination is translated by rules or by ipvs, whoever made those.
+
+    What ipvs translates has no status that says so: another address answers than was asked.
+    """
+    if not _IP_VS.exists():
+        return (yield from translated(family))
+    with Netlink("listing translated connections") as netlink:
+        netlink.send(netfilter(_GET, REQUEST | DUMP, AF[family]))
+        for data, start, end in netlink.parts():
+            found = attributes(data[start:end])
+            asked = _end(found[_ORIGINAL], _DESTINATION[family], _DESTINATION_PORT)
+            elsewhere = asked != _end(found[_REPLY], _SOURCE[family], _SOURCE_PORT)
+            status = int.from_bytes(found.get(_STATUS, b""), "big")
+            counts = elsewhere or status & _DESTINATION_TRANSLATED
+            yield int.from_bytes(found[_ID], "big") if counts else None
         return netlink.interrupted
 
 
@@ -122,3 +147,10 @@ def _translated(data: bytes, start: int, end: int) -> int | None:
         elif kind == _ID:
             entry = int.from_bytes(data[first:last], "big")
     return entry if status & _DESTINATION_TRANSLATED else None
+
+
+def _end(of: bytes, address: int, port: int) -> tuple[bytes | None, bytes | None]:
+    """Return address and port at one end of a tuple, None for what it does not have."""
+    parts = attributes(of)
+    place, protocol = (attributes(parts.get(each, b"")) for each in (_TUPLE_IP, _TUPLE_PROTOCOL))
+    return place.get(address), protocol.get(port)

@@ -15,7 +15,7 @@ from backends.ebpf.driver.device_layout import HostFlag
 from backends.ebpf.driver.flows import Flows
 from backends.ebpf.driver.host import HostSettings
 from backends.kernel import conntrack
-from backends.kernel.translated import Departing
+from backends.kernel.translated import Departing, served_elsewhere
 from kproxy.core.addresses import Family
 from kproxy.core.flows import Destinations, Flow
 
@@ -40,7 +40,7 @@ class HandOver:
         self._host = host
         self._flows = flows
         self._clock = clock
-        self._departing = Departing(family)
+        self._departing = Departing(family, served_elsewhere)
         self._next_s = clock()
 
     @property
@@ -52,7 +52,7 @@ class HandOver:
         """Note what there is, before the programs take new connections."""
         self._host.set(HostFlag.HAND_OVER, on=True)
         self._flows.leave_alone(self._translated(_EVERYTHING[self._family]))
-        self._departing = Departing(self._family)
+        self._departing = Departing(self._family, served_elsewhere)
         self._next_s = self._clock()
 
     def tend(self) -> None:

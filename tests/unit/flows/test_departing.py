@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from backends.kernel import translated
-from backends.kernel.translated import Departing
+from backends.kernel.translated import Departing, served_elsewhere
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 from tests.support.netlink import DONE, ERROR, INTERRUPTED, SOCKET, Script, attribute, message
@@ -84,3 +84,49 @@ def test_after_a_refusal_it_begins_anew(play):
     assert not departing.ended()
     play(END)
     assert departing.ended()
+
+
+@pytest.fixture
+def ipvs(monkeypatch, tmp_path):
+    """Let the kernel have ipvs."""
+    monkeypatch.setattr(translated, "_IP_VS", tmp_path)
+
+
+def asked_and_answering(number: int, asked: int, answering: int, *, place: bytes) -> bytes:
+    """Return an entry that no rule translates; the ports are the server's, there and back."""
+
+    def ends(address: int, server: bytes, kind: int, port: int) -> bytes:
+        of = attribute(1, attribute(address, server))
+        return of + attribute(2, attribute(kind, struct.pack(">H", port)))
+
+    body = (
+        attribute(1, ends(2, b"\x0a\x60\0\x14", 3, asked))
+        + attribute(2, ends(1, place, 2, answering))
+        + attribute(3, struct.pack(">I", PLAIN))
+        + attribute(12, struct.pack(">I", number))
+    )
+    return struct.pack("=IHHIIBBH", 20 + len(body), 0x100, 0, 1, 0, 2, 0, 0) + body
+
+
+@pytest.mark.parametrize(
+    ("answering", "place", "ended"),
+    [
+        (80, b"\x0a\x60\0\x14", True),
+        (80, b"\x0a\x01\0\x0b", False),
+        (8080, b"\x0a\x60\0\x14", False),
+    ],
+    ids=["itself", "another address", "another port"],
+)
+def test_what_ipvs_translates_has_no_status_and_is_told_by_who_answers(
+    play, ipvs, answering, place, ended
+):
+    play(asked_and_answering(1, 80, answering, place=place), END)
+    assert Departing(Family.IPV4, served_elsewhere).ended() is ended
+
+
+def test_where_there_is_no_ipvs_the_kernel_tells_those_that_rules_translate(
+    play, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(translated, "_IP_VS", tmp_path / "missing")
+    play(entry(1), END)
+    assert not Departing(Family.IPV4, served_elsewhere).ended()
