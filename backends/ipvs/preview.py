@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from backends.ipvs.driver.link import LINK, STEERING_RULE, TABLE
-from backends.ipvs.driver.settings import node_settings
+from backends.ipvs.driver.link import LINK, PRIORITY, PROTOCOL, STEERING_RULE, TABLE
+from backends.ipvs.driver.settings import ConnectionTimeouts, node_settings
 from backends.ipvs.options import IpvsOptions
 from backends.ipvs.render.entries import (
     Address,
@@ -24,6 +24,7 @@ from backends.ipvs.render.rules import TABLES
 from backends.ipvs.render.service_port import HASH_PORTS_TOO, Options
 from backends.ipvs.render.sets import SetKind, set_name
 from backends.kernel.ipset_elements import MOST_ELEMENTS
+from backends.kernel.sysctls import NodeSetting
 from backends.kernel.xtables.restore import RestoreInput, whole_edit
 from kproxy.core.addresses import Family, endpoint_text
 from kproxy.core.image import Changes, Key
@@ -45,7 +46,7 @@ def preview(table: ForwardingTable, options: IpvsOptions) -> str:
     image = renderer.update(table.everything(), Surroundings())
     wanted = {key: value for key, value in image.items() if value is not None}
     settings = node_settings(family, options, _KERNEL)
-    lines = [f"# sysctl -w {each.name}={each.value}" for each in settings]
+    lines = ["# modprobe ip_vs", *(f"# {_setting(each)}" for each in settings)]
     lines += [f"# {command}" for command in _commands(family, wanted)]
     named = Changes(
         {key: value for key, value in wanted.items() if isinstance(key, str)}, frozenset()
@@ -69,6 +70,13 @@ def _commands(family: Family, wanted: Mapping[Key, bytes]) -> Iterator[str]:
                 yield _command(family, each, wanted[key])
 
 
+def _setting(setting: NodeSetting) -> str:
+    if isinstance(setting, ConnectionTimeouts):
+        wanted = setting.wanted  # 0 leaves one as it is, there too
+        return f"ipvsadm --set {wanted.tcp_s} {wanted.tcp_fin_s} {wanted.udp_s}"
+    return f"sysctl -w {setting.name}={setting.value}"
+
+
 def _shape(family: Family, kind: SetKind) -> str:
     if kind.value.type.startswith("bitmap:"):
         return f"{kind.value.type} range 0-65535"
@@ -89,13 +97,17 @@ def _command(family: Family, of: Entry, value: bytes) -> str:
             behind = endpoint_text(address, port)
             return f"ipvsadm -a {_server(family, server)} -r {behind} -m -w {value.decode()}"
         case Address(address):
-            return f"{ip} route add local {address} dev {LINK} table local"
+            return f"{ip} {_route(address, 'local')}"
         case Steered(address):
-            return f"{ip} route add local {address} dev {LINK} table {TABLE}"
+            return f"{ip} {_route(address, str(TABLE))}"
         case Steering():
             rule = STEERING_RULE
             mark = f"{rule.mark:#x}/{rule.mask:#x}"
             return f"{ip} rule add pref {rule.priority} fwmark {mark} lookup {rule.table}"
+
+
+def _route(address: str, table: str) -> str:
+    return f"route add local {address} dev {LINK} table {table} proto {PROTOCOL} metric {PRIORITY}"
 
 
 def _server(family: Family, server: Place | MarkedServer) -> str:

@@ -43,8 +43,8 @@ TABLE = 0x6B70
 STEERING_RULE = Rule(priority=107, mark=STEERED, mask=STEERED, table=TABLE)
 
 # A route of ours stands behind one that the kernel makes for an address, and never replaces it.
-_PRIORITY = 0x6B70
-_PROTOCOL = 0x6B  # of those that are anybody's (linux/rtnetlink.h)
+PRIORITY = 0x6B70
+PROTOCOL = 0x6B  # of those that are anybody's (linux/rtnetlink.h)
 
 _ALTERED = b"altered"
 _GROUPS = {
@@ -134,7 +134,7 @@ class ServiceLink:
         if STEERING in changes.put:
             writer = self._routes.writer
             routing_rules.delete(writer, self._family, self._rules)
-            routing_rules.put(writer, self._family, STEERING_RULE, protocol=_PROTOCOL)
+            routing_rules.put(writer, self._family, STEERING_RULE, protocol=PROTOCOL)
             self._rules = [STEERING_RULE]
 
     def drop(self, changes: Changes, but: Collection[bytes] = ()) -> None:
@@ -233,7 +233,7 @@ class ServiceLink:
 
 
 def _route(address: bytes, source: bytes, table: int) -> HostRoute:
-    return HostRoute(address, source, _PRIORITY, _PROTOCOL, table)
+    return HostRoute(address, source, PRIORITY, PROTOCOL, table)
 
 
 def _routes(values: Mapping[Key, bytes]) -> Iterator[HostRoute]:

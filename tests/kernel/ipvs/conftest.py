@@ -11,8 +11,9 @@ from tests.support.iptables.applied import run
 from tests.support.net.namespace import Namespace
 
 _HERE = Path(__file__)
-_NEEDING = ("test_check.py", "test_servers.py", "test_settings.py", "test_steering.py")
+_ANYWHERE = ("test_link.py", "test_sets.py")
 _WITHOUT = ("test_without.py",)
+_IS_HERE = Path("/proc/net/ip_vs").exists()
 
 
 @pytest.fixture
@@ -30,8 +31,12 @@ def namespace() -> Iterator[Namespace]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what this kernel cannot do: `tests/vm` selects it."""
-    names = _WITHOUT if Path("/proc/net/ip_vs").exists() else _NEEDING
-    impossible = {_HERE.with_name(name) for name in names}
-    left_out = [item for item in items if item.path in impossible]
-    items[:] = [item for item in items if item.path not in impossible]
+    left_out = list(filter(_is_impossible, items))
+    items[:] = [item for item in items if not _is_impossible(item)]
     config.hook.pytest_deselected(items=left_out)
+
+
+def _is_impossible(item: pytest.Item) -> bool:
+    if item.path.parent != _HERE.parent or item.path.name in _ANYWHERE:
+        return False
+    return _IS_HERE is (item.path.name in _WITHOUT)
