@@ -14,7 +14,7 @@ ROOT_ENV := $(if $(AS_ROOT),$(AS_ROOT) env CI=$(CI) PYTHONDONTWRITEBYTECODE=1 \
 	HYPOTHESIS_STORAGE_DIRECTORY=/tmp/kproxy-hypothesis,)
 ROOT_PYTEST := $(if $(AS_ROOT),-p no:cacheprovider,)
 VENV := .venv/bin
-# The data path of `make demo`: iptables or ebpf.
+# The data path of `make demo`: iptables, ipvs or ebpf.
 MODE := iptables
 # Of pytest. Each makes its own API server and namespaces, and half of the time is waiting.
 PROCESSES := 2
@@ -35,7 +35,7 @@ PACKAGES := iproute2 iptables ipset nftables conntrack procps \
 help: ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: setup ## a shop on two nodes, a rollout, and where each request went (20 s; MODE=ebpf)
+demo: setup ## a shop on two nodes, a rollout, and where each request went (20 s; MODE=ipvs, MODE=ebpf)
 	@$(ROOT_ENV) $(VENV)/python -m examples.demo --mode $(MODE)
 
 test: lint programs ## everything: linters, types, layers, all tests (with root)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from examples.demo.plan import CALLERS, Expected
+from examples.demo.plan import Caller, Expected
 from examples.demo.traffic import Sample
 
 _RECENT_S = 1.0
@@ -44,8 +44,9 @@ class Step:
 class Board:
     """Takes samples in, and knows how often, how fast and where to."""
 
-    def __init__(self) -> None:
-        self.tallies = [Tally() for _ in CALLERS]
+    def __init__(self, callers: Sequence[Caller]) -> None:
+        self.callers = callers
+        self.tallies = [Tally() for _ in callers]
         self.states: dict[str, str] = {}  # of the pods in the rollout
         self.steps: list[Step] = []
         self.failures: list[Sample] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,14 @@ class Caller:
 _ON_NODE_A = NODE_ADDRESSES[NODE_A][0]
 _CUSTOMER = OUTSIDE_ADDRESSES[0]
 
-CALLERS = (
+_BY_LOOPBACK = Caller("node-a itself", NODE_A, "web", "localhost", "127.0.0.1", 30080, 20)
+_BY_ITS_ADDRESS = replace(_BY_LOOPBACK, via="NodePort", address=_ON_NODE_A)
+
+_CALLERS = (
     Caller("customer", OUTSIDE, "web", "NodePort", _ON_NODE_A, 30080, 80),
     Caller("pod", "storefront-1", "web", "clusterIP", "10.96.10.1", 80, 80, seen_as="10.244.1.21"),
     Caller("pod of node-b", "payments-2", "web", "NodePort", _ON_NODE_A, 30080, 20),
-    Caller("node-a itself", NODE_A, "web", "localhost", "127.0.0.1", 30080, 20),
+    _BY_LOOPBACK,
     Caller(
         "customer",
         OUTSIDE,
@@ -106,6 +109,16 @@ CALLERS = (
         expected=Expected.REFUSAL,
     ),
 )
+
+
+def callers(mode: str, fewer: float = 1.0) -> tuple[Caller, ...]:
+    """Return who asks in a mode; each at a rate so many times lower than written above.
+
+    In ipvs no NodePort answers on loopback, as with kube-proxy.
+    """
+    others = {_BY_LOOPBACK: _BY_ITS_ADDRESS} if mode == "ipvs" else {}
+    every = (others.get(each, each) for each in _CALLERS)
+    return tuple(replace(each, rate=each.rate / fewer) for each in every)
 
 
 def documents(file: Path) -> list[dict[str, Any]]:

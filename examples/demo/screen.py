@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from examples.demo.board import Board, Step, Tally, quantile_ms
-from examples.demo.plan import CALLERS, OUTSIDE, OUTSIDE_ADDRESSES, Caller, Expected, Pod
+from examples.demo.plan import OUTSIDE, OUTSIDE_ADDRESSES, Caller, Expected, Pod
 from examples.demo.rollout import DRAINING, GONE, READY, STARTING, Event
 
 _FRAMES_PER_S = 5
@@ -103,7 +103,7 @@ class Screen:
             table.add_column(name, justify="right", min_width=len(name), no_wrap=True)
         table.add_column("pod sees", min_width=len("pod sees"), no_wrap=True)
         table.add_column("went to", overflow="ellipsis", no_wrap=True, ratio=1)
-        for caller, tally in zip(CALLERS, self._board.tallies, strict=True):
+        for caller, tally in zip(self._board.callers, self._board.tallies, strict=True):
             table.add_row(
                 caller.title,
                 caller.service,
@@ -147,7 +147,7 @@ class Screen:
         for line in summary(self._board):
             self._console.print(line)
         for sample in self._board.failures[:5]:
-            caller = CALLERS[sample.caller]
+            caller = self._board.callers[sample.caller]
             self._console.print(
                 f"  failed: {caller.title} -> {caller.service}, {caller.via}: "
                 f"{sample.outcome.value} after {1000 * sample.took_s:.0f} ms "
@@ -174,7 +174,7 @@ def summary(board: Board) -> Iterator[Text]:
     """Return the last lines."""
     answered = [
         seconds
-        for caller, tally in zip(CALLERS, board.tallies, strict=True)
+        for caller, tally in zip(board.callers, board.tallies, strict=True)
         if caller.expected is Expected.ANSWER
         for seconds in tally.took_s
     ]

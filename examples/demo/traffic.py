@@ -11,39 +11,34 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
-from examples.demo.plan import CALLERS, Caller, Expected, Pod
+from examples.demo.plan import Caller, Expected, Pod
 from tests.support.net.namespace import Namespace
 
 _REPORT_EVERY_S = 0.05
-_ANSWER_WITHIN_S = 1.0
 _REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # nothing lingers: ports are free for the next request
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request: who asked (an index of CALLERS), when by the monotonic clock, what came of it.
+    """One request: who asked (by the number), when by the monotonic clock, what came of it.
 
-    `pod` answered and saw the request come from `seen`; both are empty without an answer.
+    `pod` answered and saw the request come from `seen`; both are empty without an answer. `good`:
+    this is what had to happen.
     """
 
     caller: int
     at_s: float
     took_s: float
     outcome: Expected
-    pod: str = ""
-    seen: str = ""
-
-    @property
-    def good(self) -> bool:
-        """Whether this is what had to happen."""
-        caller = CALLERS[self.caller]
-        return self.outcome is caller.expected and caller.seen_as in ("", self.seen)
+    good: bool
+    pod: str
+    seen: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +68,25 @@ class End:
 Order = Start | Stop | Ask | End
 
 
-def run(machines: dict[str, Namespace], boss: Connection) -> None:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Who asks, and how long each of them waits for an answer."""
+
+    callers: Sequence[Caller]
+    answer_within_s: float
+
+
+def run(machines: dict[str, Namespace], plan: Plan, boss: Connection) -> None:
     """Follow the orders that come by `boss`, and report lists of Samples to it."""
     # The terminal's Ctrl-C reaches the whole group; the parent decides what follows.
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_Traffic(machines, boss).serve())
+        asyncio.run(_Traffic(machines, plan, boss).serve())
 
 
 class _Traffic:
-    def __init__(self, machines: dict[str, Namespace], boss: Connection) -> None:
+    def __init__(self, machines: dict[str, Namespace], plan: Plan, boss: Connection) -> None:
         self._machines = machines
+        self._plan = plan
         self._boss = boss
         self._samples: list[Sample] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,7 +121,7 @@ class _Traffic:
                 for each in self._closers.pop(pod.name, []):
                     each.close()
             case Ask():
-                for index, caller in enumerate(CALLERS):
+                for index, caller in enumerate(self._plan.callers):
                     self._begin(self._keep_asking(index, caller))
             case End():
                 self._ended.set()
@@ -157,7 +161,7 @@ class _Traffic:
         try:
             with self._socket(caller.machine, caller.address, caller.protocol) as sock:
                 at_s = time.monotonic()
-                async with asyncio.timeout(_ANSWER_WITHIN_S):
+                async with asyncio.timeout(self._plan.answer_within_s):
                     pod, seen = await _exchange(sock, caller)
             outcome = Expected.ANSWER
         except ConnectionRefusedError:
@@ -165,7 +169,8 @@ class _Traffic:
         except (TimeoutError, OSError):
             outcome = Expected.SILENCE
         took_s = time.monotonic() - at_s
-        self._samples.append(Sample(index, at_s, took_s, outcome, pod, seen))
+        good = outcome is caller.expected and caller.seen_as in ("", seen)
+        self._samples.append(Sample(index, at_s, took_s, outcome, good, pod, seen))
 
 
 async def _exchange(sock: socket.socket, caller: Caller) -> tuple[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from examples.demo.plan import CALLERS, CONFIG, NODE_A, SHOP, Caller, Expected, read_pods
+from examples.demo.plan import CONFIG, NODE_A, SHOP, Caller, Expected, callers, read_pods
+from kproxy.config.fields import Mode
 from kproxy.config.loading import load_configuration, to_settings
 from kproxy.core.addresses import Family, canonical_address, family_of
 from kproxy.core.compile import Compiler
@@ -17,9 +18,16 @@ SOURCES = {"outside": "192.0.2.100", "node-a": "127.0.0.1"}
 VERDICTS = {Expected.ANSWER: Forward, Expected.REFUSAL: Reject, Expected.SILENCE: Drop}
 
 
+MODES = (Mode.IPTABLES, Mode.IPVS, Mode.EBPF)
+
+
 @pytest.fixture(scope="module")
-def shop() -> Compiler:
-    compiler = Compiler(to_settings(load_configuration(CONFIG, None).configuration, NODE_A))
+def shops() -> dict[Mode, Compiler]:
+    return {mode: compiled(mode) for mode in MODES}
+
+
+def compiled(mode: Mode) -> Compiler:
+    compiler = Compiler(to_settings(load_configuration(CONFIG, mode).configuration, NODE_A))
     compiler.apply(load(SHOP).changes())
     return compiler
 
@@ -35,11 +43,18 @@ def test_a_dozen_services_or_more():
     assert sum(each.not_proxied is not None for each in services) == 2
 
 
-@pytest.mark.parametrize("caller", CALLERS, ids=lambda caller: f"{caller.title}-{caller.service}")
-def test_the_demo_expects_of_the_kernel_what_the_core_decides(shop: Compiler, caller: Caller):
+@pytest.mark.parametrize(
+    ("mode", "caller"),
+    [
+        pytest.param(mode, caller, id=f"{mode.value}-{caller.title}-{caller.service}")
+        for mode in MODES
+        for caller in callers(mode.value)
+    ],
+)
+def test_the_demo_expects_of_the_kernel_what_the_core_decides(shops, mode: Mode, caller: Caller):
     source = caller.source or SOURCES.get(caller.machine) or _pod_address(caller)
     packet = Packet(source, caller.address, caller.port, Protocol(caller.protocol))
-    verdict = resolve(shop.tables[family_of(caller.address)], packet, NODE_ADDRESSES)
+    verdict = resolve(shops[mode].tables[family_of(caller.address)], packet, NODE_ADDRESSES)
 
     assert isinstance(verdict, VERDICTS[caller.expected])
     assert verdict.service is not None
@@ -49,8 +64,15 @@ def test_the_demo_expects_of_the_kernel_what_the_core_decides(shop: Compiler, ca
         assert not verdict.masquerade
 
 
-def test_both_families_have_frontends(shop: Compiler):
-    assert all(shop.tables[family].vips for family in Family)
+def test_both_families_have_frontends(shops):
+    assert all(shop.tables[family].vips for shop in shops.values() for family in Family)
+
+
+def test_in_every_mode_as_many_ask_as_often_and_fewer_where_the_machine_does_less():
+    every = [callers(mode.value) for mode in MODES]
+    assert {sum(each.rate for each in one) for one in every} == {422}
+    assert {each.machine for each in every[1]} == {each.machine for each in every[0]}
+    assert sum(each.rate for each in callers("ipvs", 8)) == pytest.approx(422 / 8)
 
 
 def _pod_address(caller: Caller) -> str:
