@@ -27,8 +27,9 @@ KUBEADM_PATCH = DEPLOY / "kubeadm/patches/kubeproxydaemonset+strategic.yaml"
 ALERTS = DEPLOY / "monitoring/alerts.yaml"
 DASHBOARD = DEPLOY / "monitoring/dashboard.json"
 PAGE = DEPLOY / "README.md"
+IPVS_PAGE = DEPLOY / "ipvs.md"
 EBPF_PAGE = DEPLOY / "ebpf.md"
-PAGES = (PAGE, EBPF_PAGE)
+PAGES = (PAGE, IPVS_PAGE, EBPF_PAGE)
 KUBEADM = Path(__file__).with_name("kubeadm")
 
 # What the chart must be told; the same as in the base.
@@ -49,11 +50,9 @@ def kustomized_for(mode: str, hooks: str = "all") -> list[Object]:
 
     `hooks` are the `socketHooks` of mode ebpf.
     """
-    if mode == "iptables":
-        return kustomized(BASE)
-    component, own = "ebpf", ""
+    components, own = ("../ebpf",) if mode == "ebpf" else (), ""
     if hooks != "all":
-        component, own = "ebpf-host", f"kproxy: {{ebpf: {{socketHooks: {hooks}}}}}\n"
+        components, own = ("../ebpf-host",), f"kproxy: {{ebpf: {{socketHooks: {hooks}}}}}\n"
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "kustomize")
         shutil.copytree(BASE.parent, tree)
@@ -62,7 +61,7 @@ def kustomized_for(mode: str, hooks: str = "all") -> list[Object]:
         cluster = tree / "cluster"
         cluster.mkdir()
         (cluster / "kustomization.yaml").write_text(
-            f"resources: [../base]\ncomponents: [../{component}]\n"
+            f"resources: [../base]\ncomponents: [{', '.join(components)}]\n"
         )
         return kustomized(cluster)
 

@@ -46,7 +46,7 @@ DAEMON_SET = {
         (("apiServer=https://Kubernetes.default",), "without Services"),
         ((API_SERVER, "image.tag=latest"), "tag"),
         ((API_SERVER, "image.digest=sha256:12"), "digest"),
-        ((API_SERVER, "config.mode=ipvs"), "mode"),
+        ((API_SERVER, "config.mode=nftables"), "mode"),
         ((API_SERVER, "config.healthzBindAddress=192.0.2.1:10256"), "healthzBindAddress"),
         ((API_SERVER, "config.healthzBindAddress=0.0.0.0:0"), "healthzBindAddress"),
         ((API_SERVER, "config.metricsBindAddress=0.0.0.0:65536"), "metricsBindAddress.*65535"),
@@ -111,6 +111,7 @@ def test_the_chart_hands_every_value_on():
     ("settings", "capabilities", "host_pid"),
     [
         (("config.mode=iptables",), {"NET_ADMIN", "NET_RAW"}, False),
+        (("config.mode=ipvs",), {"NET_ADMIN", "NET_RAW"}, False),
         (("config.mode=ebpf",), {"NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"}, True),
         (
             ("config.mode=iptables", "keepEbpf=true"),

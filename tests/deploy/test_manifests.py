@@ -30,11 +30,11 @@ from tests.deploy.shipped import (
 pytestmark = pytest.mark.cluster
 
 FIELDS = {"spec.nodeName": "node-a"}
-IN_EBPF_MODE = "config.mode=ebpf"
+IN_IPVS_MODE, IN_EBPF_MODE = "config.mode=ipvs", "config.mode=ebpf"
 HOST_ALONE = (IN_EBPF_MODE, "config.kproxy.ebpf.socketHooks=host")
-IPTABLES = frozenset({"NET_ADMIN", "NET_RAW"})
-EBPF = IPTABLES | {"SYS_ADMIN", "SYS_PTRACE"}
-EBPF_OF_THE_HOST_ALONE = IPTABLES | {"BPF", "PERFMON"}
+RULES = frozenset({"NET_ADMIN", "NET_RAW"})  # all that the modes iptables and ipvs take
+EBPF = RULES | {"SYS_ADMIN", "SYS_PTRACE"}
+EBPF_OF_THE_HOST_ALONE = RULES | {"BPF", "PERFMON"}
 BPFFS = HostPath("/sys/fs/bpf", "Directory")
 CGROUP = HostPath("/sys/fs/cgroup", "Directory")
 XTABLES_LOCK = HostPath("/run/xtables.lock", "FileOrCreate")
@@ -45,13 +45,20 @@ COMMAND = (
 )
 
 
+def in_chart(mode: str) -> list[Object]:
+    """Return what the chart makes in a mode."""
+    return templated(API_SERVER, f"config.mode={mode}")
+
+
 @pytest.fixture(
     params=[
         "base",
+        "base in ipvs mode",
         "base in ebpf mode",
         "base in ebpf mode, host alone",
         "example",
         "chart",
+        "chart in ipvs mode",
         "chart in ebpf mode",
         "kubeadm patch",
     ]
@@ -59,10 +66,14 @@ COMMAND = (
 def workload(request: pytest.FixtureRequest) -> Object:
     """Every DaemonSet of ours that runs kproxy."""
     match request.param:
+        case "base in ipvs mode":
+            return of_kind(kustomized_for("ipvs"), "DaemonSet")
         case "base in ebpf mode":
             return of_kind(kustomized_for("ebpf"), "DaemonSet")
         case "base in ebpf mode, host alone":
             return of_kind(kustomized_for("ebpf", hooks="host"), "DaemonSet")
+        case "chart in ipvs mode":
+            return of_kind(templated(API_SERVER, IN_IPVS_MODE), "DaemonSet")
         case "chart in ebpf mode":
             return of_kind(templated(API_SERVER, IN_EBPF_MODE), "DaemonSet")
         case "base":
@@ -81,7 +92,7 @@ def test_the_proxy_has_no_privilege_beyond_its_data_path(workload):
     assert not proxy.may_gain_privileges
     assert proxy.read_only_root
     into_pods = EBPF if pod_template(workload, FIELDS).host_pid else EBPF_OF_THE_HOST_ALONE
-    assert proxy.capabilities == (into_pods if is_ebpf(workload) else IPTABLES)
+    assert proxy.capabilities == (into_pods if is_ebpf(workload) else RULES)
     assert security(workload, "containers")["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
@@ -148,14 +159,25 @@ def test_a_restart_takes_minutes_of_trouble_and_unreadiness_seconds(workload):
     ("settings", "base"),
     [
         ((), ("iptables",)),
+        ((IN_IPVS_MODE,), ("ipvs",)),
         ((IN_EBPF_MODE,), ("ebpf",)),
         (HOST_ALONE, ("ebpf", "host")),
     ],
-    ids=["iptables", "ebpf", "ebpf, host alone"],
+    ids=["iptables", "ipvs", "ebpf", "ebpf, host alone"],
 )
 def test_the_chart_makes_what_the_base_makes(settings, base):
     chart = templated(API_SERVER, *settings)
     assert comparable(chart) == comparable(kustomized_for(*base))
+
+
+@pytest.mark.parametrize("render", [kustomized_for, in_chart], ids=["base", "chart"])
+def test_mode_ipvs_takes_another_configuration_and_nothing_else(render):
+    plain, ipvs = comparable(render("iptables")), comparable(render("ipvs"))
+    config = ("ConfigMap", "kproxy-DIGEST")
+
+    assert plain.pop(config)["data"]["config.conf"].pop("mode") == "iptables"
+    assert ipvs.pop(config)["data"]["config.conf"].pop("mode") == "ipvs"
+    assert plain == ipvs
 
 
 def test_only_who_looks_into_pods_sees_the_nodes_processes(workload):
@@ -201,16 +223,19 @@ def test_a_changed_configuration_is_a_rolling_update(tool, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["base", "ebpf", "ebpf, host alone", "example", "chart", "chart, ebpf"]
+    "name",
+    ["base", "ipvs", "ebpf", "ebpf, host alone", "example", "chart", "chart, ipvs", "chart, ebpf"],
 )
 def test_kproxy_reads_the_shipped_configuration_without_a_remark(name, tmp_path):
     match name:
-        case "ebpf":
-            objects = kustomized_for("ebpf")
+        case "ipvs" | "ebpf":
+            objects = kustomized_for(name)
         case "ebpf, host alone":
             objects = kustomized_for("ebpf", hooks="host")
         case "chart":
             objects = templated(API_SERVER)
+        case "chart, ipvs":
+            objects = templated(API_SERVER, IN_IPVS_MODE)
         case "chart, ebpf":
             objects = templated(API_SERVER, IN_EBPF_MODE)
         case _:
@@ -220,7 +245,7 @@ def test_kproxy_reads_the_shipped_configuration_without_a_remark(name, tmp_path)
 
     loaded = load_configuration(tmp_path / "config.conf", None)
 
-    assert loaded.warnings == ()
+    assert (loaded.warnings, loaded.without_effect) == ((), ())
     kubeconfig = loaded.configuration.client_connection.kubeconfig
     assert kubeconfig == "/var/lib/kube-proxy/kubeconfig.conf"
     server = one(yaml.safe_load(files["kubeconfig.conf"])["clusters"])["cluster"]["server"]

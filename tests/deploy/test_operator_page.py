@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.shipped import DEPLOY, EBPF_PAGE, PAGE, PAGES
+from tests.deploy.shipped import DEPLOY, EBPF_PAGE, IPVS_PAGE, PAGE, PAGES
 
-_LINK = re.compile(r"\]\((README\.md|ebpf\.md)?#([^)]+)\)")
+_LINK = re.compile(r"\]\((\w+\.md)?#([^)]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _PATH = re.compile(r"\bdeploy/[\w./+-]+")
 
@@ -50,6 +50,14 @@ def test_every_file_that_it_lists_is_there():
         (PAGE, "not available yet in this version"),
         (PAGE, "the kernel has not answered for"),
         (PAGE, "network namespace; waiting"),
+        (IPVS_PAGE, "the kernel has no ip_vs"),
+        (IPVS_PAGE, "the kernel has no scheduler"),
+        (IPVS_PAGE, "the kernel lacks the"),
+        (IPVS_PAGE, "rules that name ipsets need CAP_NET_RAW"),
+        (IPVS_PAGE, "is somebody else's, and stays so"),
+        (IPVS_PAGE, "has this name"),
+        (IPVS_PAGE, "objects that kube-proxy left"),
+        (IPVS_PAGE, "which served before"),
         (EBPF_PAGE, "it is no BPF file system"),
         (EBPF_PAGE, "mounting a BPF file system"),
         (EBPF_PAGE, "looking for the control group"),
