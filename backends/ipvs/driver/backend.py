@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from backends.ipvs.driver.counters import Counters
 from backends.ipvs.driver.link import ServiceLink
 from backends.ipvs.driver.ours import DIVERTING, OURS
 from backends.ipvs.driver.servers import Servers
@@ -38,6 +39,7 @@ class Parts:
     link: ServiceLink
     servers: Servers
     rules: OwnRules
+    counters: Counters
 
 
 class IpvsBackend:
@@ -120,8 +122,8 @@ class IpvsBackend:
         return conntrack.delete(self.family, flows)
 
     def counters(self) -> Iterator[Sample]:
-        """Return nothing yet counted."""
-        return iter(())
+        """Return what the driver keeps in the kernel."""
+        return self._parts.counters.samples()
 
     def fileno(self) -> int | None:
         """Return the descriptor that is readable when the node's addresses or our link change."""

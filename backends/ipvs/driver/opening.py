@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from backends.ipvs.driver import parts, schedulers
 from backends.ipvs.driver.backend import IpvsBackend, Parts
+from backends.ipvs.driver.counters import Counters
 from backends.ipvs.driver.link import ServiceLink, SharedLink
 from backends.ipvs.driver.ours import OURS
 from backends.ipvs.driver.servers import Servers
@@ -45,6 +46,12 @@ def open_backend(
     hashes = options.scheduler == HASHING or not schedulers.missing(HASHING)
     renderer = Renderer(family, Options(options.scheduler, hashes))
     sets = Sets(family)
+    servers = Servers(
+        family,
+        sets.owns,
+        adopting=_adopting(family, options),
+        excluded=options.excluded,
+    )
     return IpvsBackend(
         family,
         Parts(
@@ -52,12 +59,7 @@ def open_backend(
             settings=NodeSettings(family, options),
             sets=sets,
             link=ServiceLink(family, link),
-            servers=Servers(
-                family,
-                sets.owns,
-                adopting=_adopting(family, options),
-                excluded=options.excluded,
-            ),
+            servers=servers,
             rules=OwnRules(
                 family=family,
                 variant=chosen,
@@ -65,6 +67,7 @@ def open_backend(
                 source=renderer,
                 transactions=transactions,
             ),
+            counters=Counters(chosen, servers, sets),
         ),
     )
 

@@ -149,6 +149,14 @@ class Servers:
         """Return those at an address that are there for open connections alone, by their bytes."""
         return frozenset(raw_server(each) for each in self._leaving if not each.mark)
 
+    def count(self) -> int:
+        """Return how many virtual servers are ours."""
+        return len(self._ours)
+
+    def draining(self) -> int:
+        """Return how many destinations are there for open connections alone."""
+        return len(self._draining)
+
     def disturbed(self) -> bool:
         """Say whether others may have changed virtual servers of ours. Raises BackendError."""
         return self._watch.disturbed(self._ours)

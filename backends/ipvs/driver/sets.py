@@ -65,6 +65,10 @@ class Sets:
         self._add({key: value for key, value in wanted.items() if key not in had})
         self._remove(had - wanted.keys())
 
+    def counts(self) -> Mapping[SetKind, int]:
+        """Return how many elements each of our sets has."""
+        return {kind: len(members) for kind, members in self._members.items()}
+
     def disturbed(self) -> bool:
         """Say whether others made sets of ours have more elements or fewer. Raises BackendError.
 

@@ -6,6 +6,7 @@ import asyncio
 
 from backends.ebpf.driver import counters as of_ebpf
 from backends.iptables.driver import counters
+from backends.ipvs.driver import counters as of_ipvs
 from kproxy.config.fields import Mode
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import Sample
@@ -38,6 +39,13 @@ def _told_by(mode):
     if mode is Mode.EBPF:
         labelled = (of_ebpf.OUTCOMES, of_ebpf.ENTRIES, of_ebpf.MOST)
         plain = (of_ebpf.FLOWS, of_ebpf.EXPIRED)
+        return (
+            *(Sample(metric, ("some",), 1.0) for metric in labelled),
+            *(Sample(metric, (), 1.0) for metric in plain),
+        )
+    if mode is Mode.IPVS:
+        labelled = (of_ipvs.VARIANT, of_ipvs.ELEMENTS)
+        plain = (of_ipvs.SERVERS, of_ipvs.DRAINING)
         return (
             *(Sample(metric, ("some",), 1.0) for metric in labelled),
             *(Sample(metric, (), 1.0) for metric in plain),
