@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from backends.ebpf.driver import counters as of_ebpf
 from backends.ebpf.driver.reasons import REASONS
 from backends.iptables.driver.counters import RuleCounts
+from backends.ipvs.driver import counters as of_ipvs
 from backends.kernel.xtables.tools import Variant
 from kproxy.config.fields import Configuration
 from kproxy.core.addresses import Family
@@ -71,7 +72,7 @@ EXPRESSIONS = {**{each["alert"]: each["expr"] for each in alerts()}, **queries()
 
 @pytest.fixture(scope="module")
 def told() -> dict[str, set[str]]:
-    """The labels of every series that kproxy tells in the modes iptables and ebpf, by its name."""
+    """The labels of every series that kproxy tells in its modes, by its name."""
     metrics = metrics_of(Configuration(), FAMILIES)
     metrics.watch(
         Readers(
@@ -84,7 +85,7 @@ def told() -> dict[str, set[str]]:
     )
     metrics.request("GET", 200, "192.0.2.1:6443", 0.1)
     metrics.took({}, 0.1)
-    samples = (*RuleCounts(Variant.NF_TABLES).samples(), *of_programs())
+    samples = (*RuleCounts(Variant.NF_TABLES).samples(), *of_virtual_servers(), *of_programs())
     for family in FAMILIES:
         job = Job(TableChanges(family), look=True, takes=True)
         metrics.began(family, job)
@@ -103,6 +104,12 @@ def told() -> dict[str, set[str]]:
         for sample in metric.samples:
             labels.setdefault(sample.name, set()).update(sample.labels)
     return labels
+
+
+def of_virtual_servers() -> Iterator[Sample]:
+    """Yield a sample of each metric of the ipvs data path."""
+    for metric in (of_ipvs.VARIANT, of_ipvs.SERVERS, of_ipvs.DRAINING, of_ipvs.ELEMENTS):
+        yield Sample(metric, metric.labels, 1.0)
 
 
 def of_programs() -> Iterator[Sample]:
