@@ -50,6 +50,8 @@ def test_every_file_that_it_lists_is_there():
         (PAGE, "not available yet in this version"),
         (PAGE, "the kernel has not answered for"),
         (PAGE, "network namespace; waiting"),
+        (PAGE, "is somebody else's, and stays so"),
+        (PAGE, "sessionAffinity of local pods and the node itself is"),
         (IPVS_PAGE, "the kernel has no ip_vs"),
         (IPVS_PAGE, "the kernel has no scheduler"),
         (IPVS_PAGE, "the kernel lacks the"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from examples.demo import machine
+from examples.demo.__main__ import main
 from examples.demo.plan import CONFIG, NODE_A, SHOP, Caller, Expected, callers, read_pods
 from kproxy.config.fields import Mode
 from kproxy.config.loading import load_configuration, to_settings
@@ -73,6 +75,12 @@ def test_in_every_mode_as_many_ask_as_often_and_fewer_where_the_machine_does_les
     assert {sum(each.rate for each in one) for one in every} == {422}
     assert {each.machine for each in every[1]} == {each.machine for each in every[0]}
     assert sum(each.rate for each in callers("ipvs", 8)) == pytest.approx(422 / 8)
+
+
+def test_in_the_machine_the_demo_is_told_what_it_understands():
+    told = main.make_context("demo", ["--mode", "ipvs", *machine.ARGUMENTS]).params
+    assert told["slower"] > 1
+    assert told["fewer"] > told["slower"]
 
 
 def _pod_address(caller: Caller) -> str:
