@@ -40,7 +40,8 @@ Known = Callable[[bytes], bool]
 class Servers:
     """One family's virtual servers, each known by its key's bytes.
 
-    `owns` says whether one is ours. `adopting` looks at the node and returns what says whether one
+    `owns` says whether one is ours; those that were stay so, whatever becomes of what it knows.
+    `adopting` looks at the node and returns what says whether one
     that is not ours shall be, which holds for none in an excluded network.
     """
 
@@ -66,7 +67,7 @@ class Servers:
         """Read back our virtual servers and those destinations that take connections."""
         image: dict[Key, bytes] = {}
         self._foreign.clear()
-        self._ours.clear()
+        ours: set[bytes] = set()
         self._watch.reading()
         adopts = self._adopting()
         draining: dict[Pair, float] = {}
@@ -77,10 +78,10 @@ class Servers:
                 if server.family is not self._family:
                     continue
                 adopted = adopts(server) and not server.is_in(self._excluded)
-                if not (adopted or self._owns(raw)):
+                if not (adopted or raw in self._ours or self._owns(raw)):
                     self._foreign.add(raw)
                     continue
-                self._ours.add(raw)
+                ours.add(raw)
                 found = kernel.destinations(server)
                 for destination, load in found:
                     if load.weight:
@@ -93,7 +94,7 @@ class Servers:
                     leaving.add(server)
                 else:
                     image[server_key(raw)] = _value(settings)
-        self._draining, self._leaving = draining, leaving
+        self._draining, self._leaving, self._ours = draining, leaving, ours
         return image
 
     def check(self, changes: Changes) -> None:

@@ -128,6 +128,18 @@ def test_what_kube_proxy_left_is_adopted_but_in_no_excluded_network(family):
 
 
 @FAMILIES
+def test_what_was_ours_stays_so_when_nobody_else_remembers(family):
+    want = everything(family)
+    servers = servers_of(family, nobodys)
+    servers.put(Changes(want, frozenset()))
+    assert servers.observe() == want
+    servers.drop(Changes({}, frozenset(want)))
+    with VirtualServers("making others'") as others:
+        others.put_servers(foreign(family))
+    assert servers.observe() == {}
+
+
+@FAMILIES
 def test_the_other_familys_servers_are_no_matter_of_ours(family):
     want = everything(family)
     servers = servers_of(family, lambda raw: True)
