@@ -46,7 +46,8 @@ class ServersWatch:
     def disturbed(self, ours: Collection[bytes]) -> bool:
         """Say whether others changed any of ours since the last look; looks every few seconds.
 
-        What we changed ourselves meanwhile is left out.
+        What we changed ourselves meanwhile is left out, and with it whatever others did to the
+        same servers in these seconds: the next full reading finds that.
         """
         if self._clock() < self._next_at:
             return False
@@ -80,4 +81,6 @@ def _parsed(family: Family, printed: bytes) -> Iterator[tuple[bytes, int]]:
             v6 = place.startswith(b"[")
             server = bytes([_NUMBERS[kind]]) + bytes.fromhex(place.translate(None, b"[]:").decode())
         if v6 is (family is Family.IPV6):
-            yield server, hash(_CONNECTIONS.sub(b"", rest))
+            # The first line may end in two numbers too: those of its persistence.
+            own, _, behind = rest.partition(b"\n")
+            yield server, hash((own, _CONNECTIONS.sub(b"", behind)))

@@ -1,0 +1,169 @@
+"""Changes that others make to virtual servers are noticed in what the kernel prints of them."""
+
+import pytest
+
+from backends.ipvs.driver import servers_watch
+from backends.ipvs.driver.servers_watch import ServersWatch
+from backends.ipvs.render.entries import Place, marked_bytes, place_bytes
+from backends.ipvs.render.marks import FIRST_MARK
+from kproxy.core.addresses import Family
+from kproxy.core.objects import Protocol
+from kproxy.ports.data_path import BackendError
+from tests.support.ipvs.printed import PRINTED
+
+ADDRESS = {Family.IPV4: "10.96.0.{}", Family.IPV6: "fd00:96::{}"}
+OURS = {
+    family: [
+        place_bytes(Place(address.format(1), Protocol.TCP, 80)),
+        place_bytes(Place(address.format(2), Protocol.UDP, 53)),
+        place_bytes(Place(address.format(3), Protocol.SCTP, 2905)),
+        marked_bytes(FIRST_MARK + 7),
+    ]
+    for family, address in ADDRESS.items()
+}
+TCP = {family: ours[0] for family, ours in OURS.items()}
+EVERY_S = 2.5
+
+
+class Kernel:
+    """What the kernel prints, and a clock."""
+
+    def __init__(self, file):
+        self._file = file
+        self.now_s = 100.0
+        self.prints(PRINTED)
+
+    def prints(self, text):
+        self._file.write_text(text)
+
+    def prints_no_more(self):
+        self._file.unlink()
+
+    def replaces(self, old, new):
+        """Print one thing where there was another."""
+        text = self._file.read_text()
+        assert old in text
+        self.prints(text.replace(old, new))
+
+    def clock(self):
+        return self.now_s
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    monkeypatch.setattr(servers_watch, "_PRINTED", tmp_path / "ip_vs")
+    return Kernel(tmp_path / "ip_vs")
+
+
+@pytest.fixture(params=Family, ids=lambda family: family.value)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def watch(kernel, family):
+    """A watch that has read what there is, a while ago."""
+    made = ServersWatch(family, kernel.clock)
+    made.reading()
+    kernel.now_s += EVERY_S
+    return made
+
+
+TCP_1, SCTP_3 = "TCP  {vip1}:0050 rr {more}\n", "SCTP  {vip3}:0B59 wlc {more}\n"
+UDP_2 = "UDP  {vip2}:0035 rr {more}"
+BEHIND = "  -> {pod2}:1F90      Masq    1      0          0         \n"
+CHANGES = {
+    "another weight": (BEHIND, BEHIND.replace("Masq    1", "Masq    0")),
+    "another endpoint": (TCP_1 + BEHIND, TCP_1 + BEHIND.replace("pod2", "pod9")),
+    "an endpoint less": (TCP_1 + BEHIND, TCP_1),
+    "an endpoint more": (SCTP_3, SCTP_3 + BEHIND),
+    "another scheduler": (SCTP_3, SCTP_3.replace("wlc", "lc")),
+    "a shorter affinity": (UDP_2 + "persistent 2700000", UDP_2 + "persistent 15000"),
+    "a server less": (SCTP_3, ""),
+    "another mark": ("FWM  C0000007 mh \n" + BEHIND, "FWM  C0000008 mh \n" + BEHIND),
+    "nothing behind a mark": ("FWM  C0000007 mh \n" + BEHIND, "FWM  C0000007 mh \n"),
+}  # fmt: skip
+WORDS = {
+    Family.IPV4: {
+        "more": " ",
+        **{f"vip{n}": f"0A60000{n}" for n in (1, 2, 3)},
+        **{f"pod{n}": f"0A01000{n}" for n in (2, 9)},
+    },
+    Family.IPV6: {
+        "more": "",
+        **{f"vip{n}": f"[fd00:0096:0000:0000:0000:0000:0000:000{n}]" for n in (1, 2, 3)},
+        **{f"pod{n}": f"[fd00:0001:0000:0000:0000:0000:0000:000{n}]" for n in (2, 9)},
+    },
+}
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES.values(), ids=CHANGES)
+def test_a_change_of_others_is_noticed_once_by_the_family_it_concerns(
+    kernel, watch, family, before, after
+):
+    other = next(each for each in Family if each is not family)
+    others = ServersWatch(other, kernel.clock)
+    others.reading()
+    kernel.now_s += EVERY_S
+    kernel.replaces(before.format(**WORDS[family]), after.format(**WORDS[family]))
+
+    assert watch.disturbed(OURS[family])
+    assert not others.disturbed(OURS[other])
+    kernel.now_s += EVERY_S
+    assert not watch.disturbed(OURS[family])
+
+
+def test_connections_that_come_and_go_are_no_change(kernel, watch, family):
+    kernel.replaces("Masq    1      0          0        ", "Masq    1      7          12345678 ")
+    assert not watch.disturbed(OURS[family])
+
+
+def test_it_looks_every_few_seconds_alone(kernel, watch, family):
+    assert not watch.disturbed(OURS[family])
+    kernel.prints("")
+    kernel.now_s += EVERY_S - 0.1
+    assert not watch.disturbed(OURS[family])
+    kernel.now_s += 0.1
+    assert watch.disturbed(OURS[family])
+
+
+def test_what_we_change_ourselves_is_left_out_until_the_next_look(kernel, watch, family):
+    watch.touched([TCP[family]])
+    tcp = WORDS[family]["vip1"]
+    kernel.replaces(f"TCP  {tcp}:0050 rr", f"TCP  {tcp}:0050 sh")
+    assert not watch.disturbed(OURS[family])
+
+    kernel.replaces(f"TCP  {tcp}:0050 sh", f"TCP  {tcp}:0050 rr")
+    kernel.now_s += EVERY_S
+    assert watch.disturbed(OURS[family])
+
+
+def test_what_others_change_beside_what_we_change_is_noticed(kernel, watch, family):
+    watch.touched([TCP[family]])
+    udp = WORDS[family]["vip2"]
+    kernel.replaces(f"UDP  {udp}:0035 rr", f"UDP  {udp}:0035 sh")
+    assert watch.disturbed(OURS[family])
+
+
+def test_a_reading_takes_what_it_finds_for_right(kernel, watch, family):
+    kernel.prints("")
+    watch.reading()
+    kernel.now_s += EVERY_S
+    assert not watch.disturbed(OURS[family])
+
+
+def test_servers_of_others_may_change(kernel, watch, family):
+    ours = [each for each in OURS[family] if each != TCP[family]]
+    kernel.replaces(f"TCP  {WORDS[family]['vip1']}:0050 rr", "TCP  C0000201:0050 sh")
+    assert not watch.disturbed(ours)
+    kernel.now_s += EVERY_S
+    kernel.prints(PRINTED)
+    assert watch.disturbed(OURS[family])
+
+
+def test_a_kernel_that_prints_nothing_any_more_is_a_refusal(kernel, watch, family):
+    kernel.prints_no_more()
+    with pytest.raises(BackendError, match="ip_vs: No such file"):
+        watch.disturbed(OURS[family])
+    with pytest.raises(BackendError, match="ip_vs: No such file"):
+        watch.reading()
