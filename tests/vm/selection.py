@@ -74,5 +74,6 @@ DEBIAN_12 = (
     "tests/kernel/ipvs/test_servers.py",
     "tests/kernel/ipvs/test_settings.py",
     "tests/kernel/ipvs/test_steering.py",
+    "tests/deploy/test_ipvs_privileges.py",
     f"{_IPTABLES}/test_takeover.py::test_the_ipvs_mode_leaves_nothing_and_others_lose_nothing",
 )
