@@ -7,7 +7,7 @@ import logging
 from backends.ipvs import check, cleanup, prepare
 from backends.ipvs.driver.link import SharedLink
 from backends.ipvs.driver.opening import choose_variant, open_backend
-from backends.ipvs.kube_proxys_link import KubeProxysLink
+from backends.ipvs.kube_proxys_rest import KubeProxysForwarding, KubeProxysLink
 from backends.ipvs.options import IpvsOptions
 from backends.ipvs.preview import preview
 from backends.ipvs.withdrawal import FormerRules, FormerServers
@@ -57,14 +57,15 @@ class IpvsPath:
     def former(self, family: Family) -> list[Former]:
         """Return what this process does not write to: all, or rules in the other variant.
 
-        The link of kube-proxy, whose virtual servers this data path goes on with, is among it.
+        What open connections need of kube-proxy, whose virtual servers this data path goes on with,
+        is among it.
         """
         chosen = self._chosen.get(family)
         if chosen is None:
             return [FormerServers(family)]
         former: list[Former] = [FormerRules(family, each) for each in Variant if each is not chosen]
         if self._take_over:
-            former.append(KubeProxysLink(family))
+            former += [KubeProxysForwarding(family), KubeProxysLink(family)]
         return former
 
     def preview(self, table: ForwardingTable) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from backends.kernel import ipset, nft
 from backends.kernel.xtables import rulesets
@@ -24,13 +24,16 @@ _COMMENT = re.compile(r"kube(?:rnetes|-proxy) .*")
 
 _NFTABLES_TABLE = "kube-proxy"
 
+FORWARDING = "KUBE-FORWARD"
+"""The chain that lets open connections through, whatever the policy of FORWARD."""
+
 
 class TakeOver:
     """Removes what kube-proxy left, family by family, each when its new rules are in force.
 
     The families share a link. It goes with the last of them, so that none loses addresses before
-    it has rules. Each family may have a thread of its own. Where `ipvs_stays`, virtual servers and
-    the link are somebody else's care.
+    it has rules. Each family may have a thread of its own. Where `ipvs_stays`, virtual servers, the
+    link and what lets open connections through are somebody else's care.
     """
 
     def __init__(self, *, ipvs_stays: bool = False) -> None:
@@ -50,7 +53,7 @@ class TakeOver:
         Raises BackendError; to be called again then.
         """
         if self._ipvs_stays:
-            return remove_rules(family)
+            return remove_rules(family, but=(FORWARDING,))
         removed = remove_kube_proxy(family)
         with self._lock:
             self._in_force.add(family)
@@ -69,23 +72,30 @@ def remove_kube_proxy(family: Family) -> int:
     return removed + remove_rules(family)
 
 
-def remove_rules(family: Family) -> int:
+def lets_through(family: Family) -> bool:
+    """Say whether the chain for open connections is there. Raises BackendError."""
+    return any(FORWARDING in rulesets.chain_names(family, each, ("filter",)) for each in Variant)
+
+
+def remove_rules(family: Family, but: Collection[str] = ()) -> int:
     """Remove the rules and sets that kube-proxy made for a family; return how many objects.
 
     Kubelet's chains stay, and so does any chain that something foreign leads to, with whatever
-    that chain leads to. Raises BackendError.
+    that chain leads to; chains of kube-proxy's in `but` stay too. Raises BackendError.
     """
     removed = 0
     if nft.has_table(family, _NFTABLES_TABLE):
         nft.delete_table(family, _NFTABLES_TABLE)
         removed += 1
-    removed += rulesets.in_both(lambda variant: _remove_chains(family, variant))
+    removed += rulesets.in_both(lambda variant: _remove_chains(family, variant, but))
     return removed + ipset.destroy(sets.existing(family))
 
 
-def _remove_chains(family: Family, variant: Variant) -> int:
+def _remove_chains(family: Family, variant: Variant, but: Collection[str]) -> int:
     with rulesets.opened(family, variant) as tables:
-        return sum(_remove_from(family, variant, table) for table in _in_order(tables.values()))
+        return sum(
+            _remove_from(family, variant, table, but) for table in _in_order(tables.values())
+        )
 
 
 def _in_order(tables: Iterable[Table]) -> Iterable[Table]:
@@ -93,9 +103,10 @@ def _in_order(tables: Iterable[Table]) -> Iterable[Table]:
     return sorted(tables, key=lambda table: table.name, reverse=True)
 
 
-def _remove_from(family: Family, variant: Variant, table: Table) -> int:
-    known = {chain for chain in table.chains if is_kube_proxys(chain)}
-    jumps = [rule for rule in table.base_rules() if _made_by_kube_proxy(rule)]
+def _remove_from(family: Family, variant: Variant, table: Table, but: Collection[str]) -> int:
+    known = {chain for chain in table.chains if is_kube_proxys(chain) and chain not in but}
+    made = (rule for rule in table.base_rules() if _made_by_kube_proxy(rule))
+    jumps = [rule for rule in made if rule.step.chain not in but]
     gone = known - _held(table, known, jumps)
     if not gone and not jumps:
         return 0

@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from backends.ipvs.kube_proxys_rest import KubeProxysForwarding
 from backends.kernel.virtual_servers import Server
 from backends.kernel.xtables.tools import Variant
 from backends.kube_proxy.ipvs_leftovers import made_by_kube_proxy
-from backends.kube_proxy.takeover import TakeOver, remove_kube_proxy
+from backends.kube_proxy.takeover import FORWARDING, TakeOver, remove_kube_proxy
 from kproxy.core.addresses import Family
 from tests.support import kube_proxy
 from tests.support.iptables.applied import Applied, iptables, run, saved, shop
@@ -46,6 +47,17 @@ def test_the_ipvs_mode_leaves_nothing_and_others_lose_nothing(before, family, va
     assert saved(family, variant) == before
     assert run("ipset list -n") == "mine\n"
     assert remove_kube_proxy(family) == 0
+
+
+def test_what_lets_open_connections_through_stays_as_long_as_it_is_needed(before, family, variant):
+    load(family, variant, kube_proxy.iptables_mode(family))
+    assert TakeOver(ipvs_stays=True).in_force(family) == 19 + 11
+    left = set(saved(family, variant).splitlines()) - set(before.splitlines())
+    assert len([line for line in left if FORWARDING in line]) == len(left) == 1 + 1 + 3
+    rest = KubeProxysForwarding(family)
+    assert rest.withdraw(), "no connection is open"
+    assert rest.clean_up() == 1 + 1
+    assert saved(family, variant) == before
 
 
 VIPS = {Family.IPV4: "172.30.0.1/32", Family.IPV6: "fd00:30::1/128"}

@@ -1,4 +1,4 @@
-"""kube-proxy's link of service addresses, after this data path took over its virtual servers."""
+"""What open connections need of kube-proxy, after this data path took over its virtual servers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,41 @@ import contextlib
 from backends.ipvs.driver.link import LINK
 from backends.kernel.host_routes import routes_on
 from backends.kernel.links import link_named
-from backends.kernel.translated import Departing, to_any_of
-from backends.kube_proxy import ipvs_leftovers
+from backends.kernel.translated import Departing, served_elsewhere, to_any_of
+from backends.kube_proxy import ipvs_leftovers, takeover
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
+
+
+class KubeProxysForwarding:
+    """One family's chain that lets through FORWARD what is open, as its policy may be DROP.
+
+    Ours does so by a label, which the kernel has no room for in a connection of before our rules.
+    """
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._departing: Departing | None = None
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"kube-proxy's chain {takeover.FORWARDING}"
+
+    def withdraw(self) -> bool:
+        """Say whether no connection of before our rules is left.
+
+        The work after the first call is bounded, whatever the kernel tracks. Raises BackendError.
+        """
+        if self._departing is None:
+            if not takeover.lets_through(self._family):
+                return True
+            self._departing = Departing(self._family, served_elsewhere)
+        return self._departing.ended()
+
+    def clean_up(self) -> int:
+        """Remove it; return how many kernel objects. Raises BackendError."""
+        return takeover.remove_rules(self._family)
 
 
 class KubeProxysLink:
