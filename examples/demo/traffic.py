@@ -105,7 +105,7 @@ class _Traffic:
             task.cancel()
 
     def _report(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(ConnectionError):  # the parent is gone
             self._boss.send(self._samples)
         self._samples = []
 
