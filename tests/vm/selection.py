@@ -69,7 +69,6 @@ DEBIAN_12 = (
     f"{_IPTABLES}/test_contract.py::TestIptables::test_meddling_is_noticed_and_repaired[IPv6-legacy]",
     f"{_IPTABLES}/test_parts.py::test_the_kernel_tells_which_extensions_it_has",
     "tests/kernel/ipvs/test_check.py",
-    "tests/kernel/ipvs/test_contract.py::TestIpvs::test_a_restart_changes_only_what_differs[IPv6-legacy]",
     "tests/kernel/ipvs/test_drift.py::test_each_kind_of_object_is_watched[IPv4]",
     "tests/kernel/ipvs/test_leaving.py::"
     "test_it_goes_with_its_last_connection_whoever_was_killed_meanwhile",
