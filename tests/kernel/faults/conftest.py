@@ -13,20 +13,18 @@ from kproxy.core.objects import Protocol
 from tests.kernel.faults.flowing import Flowing
 from tests.support.ebpf.on_node import inhabited
 from tests.support.net.plan import CLIENT, FAR1, LOOPBACK, NODE, POD1, POD2, POD3, in_family
-from tests.support.node.node import DATA_PATHS, Node
+from tests.support.node.node import DATA_PATHS, IPVS, Node
 from tests.support.node.web import EVERY_FRONTEND, web_everywhere
 from tests.support.waiting import LONGEST_S, until
 
 PROTOCOLS = (Protocol.TCP, Protocol.UDP)
-EVERY_WAY = [
-    *itertools.product((CLIENT, POD3, NODE), EVERY_FRONTEND, PROTOCOLS, Family),
-    *((LOOPBACK, f"{LOOPBACK}:30020", each, Family.IPV4) for each in PROTOCOLS),
-]
+EVERY_WAY = list(itertools.product((CLIENT, POD3, NODE), EVERY_FRONTEND, PROTOCOLS, Family))
+BY_LOOPBACK = [(LOOPBACK, f"{LOOPBACK}:30020", each, Family.IPV4) for each in PROTOCOLS]
 
 
 @pytest.fixture(params=DATA_PATHS)
 def variant(request):
-    """A data path: a variant of iptables, or ebpf."""
+    """A data path: a variant of iptables, ebpf, or ipvs."""
     return request.param
 
 
@@ -50,10 +48,11 @@ def flowing_everywhere(node):
     """
     node.manifests.put("web", web_everywhere(POD1))
     node.ready()
+    ways = EVERY_WAY if node.data_path == IPVS else [*EVERY_WAY, *BY_LOOPBACK]
     with (
         inhabited(node.network.namespaces["pod3"]),
         node.place.joined(),
-        Flowing(node.network, (POD1, POD2, POD3, FAR1), EVERY_WAY, connected=False) as flowing,
+        Flowing(node.network, (POD1, POD2, POD3, FAR1), ways, connected=False) as flowing,
     ):
         until(lambda: known_to_hooks(node, POD3), within_s=LONGEST_S, what="hooks know the pod")
         yield flowing

@@ -10,14 +10,15 @@ from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from tests.support.net.network import Network
 from tests.support.node.conversations import Conversation, Conversations
-from tests.support.waiting import LONGEST_S
+from tests.support.waiting import LONGEST_S, SLOWER
 
 Way = tuple[str, str, Protocol, Family]
 """From which machine, to which frontend ("ip:port"), by what."""
 
-# Shorter than the second after which the kernel sends a lost SYN again: a loss has to show.
-_QUIET_S = 0.9
-_PAUSE_S = 0.005
+# Shorter than the second after which the kernel sends a lost SYN again: a loss has to show. On a
+# slow machine that cannot be told from an answer that takes its time.
+_QUIET_S = 0.9 * SLOWER
+_PAUSE_S = 0.005 * SLOWER**2  # an emulated processor has the proxy's work to do as well
 
 
 class Flowing:

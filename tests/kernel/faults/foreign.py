@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
+
+from backends.kernel.virtual_servers import Destination, Server, Settings, VirtualServers
 from kproxy.core.addresses import Family
+from tests.support.ipvs.on_node import FOREIGN, IS_HERE
+from tests.support.net.plan import in_family
 from tests.support.node.node import Node, is_ours
 
 # The discard port: nothing in these tests matches, so that the counters tell whether a rule is
@@ -53,6 +59,10 @@ def settle(node: Node) -> None:
     node.run("ipset create theirs hash:ip")
     node.run("ipset add theirs 192.0.2.77")
     node.run("tc -batch -", text=_FILTERS)
+    if IS_HERE:
+        with node.network.node.entered(), VirtualServers("meddling") as kernel:
+            kernel.put_servers((each, Settings("rr")) for each in map(_server, Family))
+            kernel.put_destinations(map(_behind, map(_server, Family)), weight=7)
 
 
 def seen(node: Node) -> list[str]:
@@ -71,9 +81,32 @@ def seen(node: Node) -> list[str]:
         *node.run("nft -a list ruleset inet").splitlines(),
         *node.run("ipset save theirs").splitlines(),
         *(line for side in SIDES for line in _filters(node, side)),
+        *(_virtual_servers(node) if IS_HERE else ()),
     ]
 
 
 def _filters(node: Node, side: str) -> list[str]:
     lines = node.run(f"tc filter show dev eth0 {side}").splitlines()
     return [line for line in lines if "bytecode" in line]
+
+
+def _server(family: Family) -> Server:
+    address, port = FOREIGN
+    return Server(family, socket.IPPROTO_TCP, _packed(address, family), port)
+
+
+def _behind(server: Server) -> tuple[Server, Destination]:
+    return server, Destination(_packed("192.0.2.78", server.family), server.port)
+
+
+def _packed(address: str, family: Family) -> bytes:
+    return ipaddress.ip_address(in_family(address, family)).packed
+
+
+def _virtual_servers(node: Node) -> list[str]:
+    with node.network.node.entered(), VirtualServers("looking") as kernel:
+        return [
+            f"{server} {settings} {kernel.destinations(server)}"
+            for server, settings in kernel.servers()
+            if server.port == FOREIGN[1]
+        ]

@@ -11,14 +11,14 @@ from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from tests.support.net.plan import FAR1, NODE, POD1, POD2
 from tests.support.node.conversations import Conversation, Conversations
-from tests.support.node.node import EBPF
+from tests.support.node.node import EBPF, WHERE_IPVS_IS
 from tests.support.node.web import EVERY_FRONTEND, web_everywhere
 from tests.support.packets.objects import draining
 from tests.support.waiting import LONGEST_S, until
 
 pytestmark = [
     pytest.mark.kernel,
-    pytest.mark.parametrize("variant", ["nft", EBPF], indirect=True),
+    pytest.mark.parametrize("variant", ["nft", EBPF, *WHERE_IPVS_IS], indirect=True),
 ]
 
 PROTOCOLS = (Protocol.TCP, Protocol.UDP)

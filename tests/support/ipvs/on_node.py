@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from backends.ipvs.driver.link import LINK, TABLE
 from backends.ipvs.path import IpvsPath
 from backends.kernel.virtual_servers import VirtualServers
 from backends.kernel.xtables.tools import Variant, program
@@ -21,6 +22,9 @@ from tests.support.waiting import LONGEST_S
 
 IS_HERE = Path("/proc/net/ip_vs").exists()
 """Whether this kernel has ipvs."""
+
+FOREIGN = ("192.0.2.77", 9)
+"""Where tests put the virtual servers that are somebody else's, as IPv4."""
 
 _CONNECTIONS = re.compile(r" +\d+ +\d+ *$", re.MULTILINE)
 
@@ -60,3 +64,41 @@ class IpvsNode:
 
     def close(self) -> None:
         """Do nothing: all of it goes with its namespace."""
+
+
+def objects_of_ipvs() -> list[str]:
+    """Return what our data path has besides rules in this thread's namespace, a line for each.
+
+    Virtual servers of others count too, but for those at `FOREIGN`.
+    """
+    with VirtualServers("looking at virtual servers") as kernel:
+        servers = [
+            line
+            for server, settings in kernel.servers()
+            if server.port != FOREIGN[1]
+            for line in (
+                f"{server} {settings}",
+                *(
+                    f"{server} {each} weight {load.weight}"
+                    for each, load in kernel.destinations(server)
+                ),
+            )
+        ]
+    sets = [line for line in _lines("ipset", "save") if " kproxy-" in line]
+    around = [
+        line
+        for family in ("-4", "-6")
+        for line in (
+            *(each for each in _lines("ip", family, "rule") if f"lookup {TABLE}" in each),
+            *(
+                each
+                for each in _lines("ip", family, "route", "show", "table", "all", "type", "local")
+                if f"dev {LINK}" in each
+            ),
+        )
+    ]
+    return sorted([*servers, *sets, *around])
+
+
+def _lines(*command: str) -> list[str]:
+    return output_of(*command, timeout_s=LONGEST_S).splitlines()

@@ -18,6 +18,7 @@ CONFIGURATION = {
     "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
     "kind": "KubeProxyConfiguration",
     "clusterCIDR": f"{plan.CLUSTER_CIDR},{in_family(plan.CLUSTER_CIDR, Family.IPV6)}",
+    "featureGates": {"KubeProxyIPVS": True},  # without it there is no mode ipvs
 }
 NODE = node(pod_cidrs=(plan.POD_CIDR, in_family(plan.POD_CIDR, Family.IPV6)))
 

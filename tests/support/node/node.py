@@ -16,6 +16,8 @@ from tests.support.commands import output_of
 from tests.support.ebpf.fixtures import bytecode_folder
 from tests.support.ebpf.on_node import objects_on_node
 from tests.support.ebpf.place import Place
+from tests.support.ipvs.on_node import IS_HERE as IPVS_IS_HERE
+from tests.support.ipvs.on_node import objects_of_ipvs
 from tests.support.net import plan
 from tests.support.net.network import Network
 from tests.support.net.observed import Answered, Failed, Left, Observed, Probe, Refused, Silent
@@ -33,8 +35,9 @@ _JUMP = re.compile(r"-[jg] KPROXY-\S+$")
 _PASSES_ON = '-A FORWARD -m comment --comment "kproxy ebpf'
 
 IPTABLES = ("nft", "legacy")
-EBPF = "ebpf"
-DATA_PATHS = (*IPTABLES, EBPF)
+EBPF, IPVS = "ebpf", "ipvs"
+WHERE_IPVS_IS = (IPVS,) if IPVS_IS_HERE else ()
+DATA_PATHS = (*IPTABLES, EBPF, *WHERE_IPVS_IS)
 REFUSED, SILENT, LEFT = "refused", "silent", "left"
 
 Word = str
@@ -44,8 +47,8 @@ Word = str
 class Node:
     """The network, the manifests, and the proxies that were started in the node's namespace.
 
-    `data_path` is what the next proxy is started with: a variant of iptables, or ebpf. Others on
-    the node use that variant, or nf_tables.
+    `data_path` is what the next proxy is started with: a variant of iptables, ebpf, or ipvs with
+    rules in nf_tables. Others on the node use that variant, or nf_tables.
     """
 
     def __init__(self, folder: Path, data_path: str) -> None:
@@ -66,7 +69,7 @@ class Node:
     @property
     def variant(self) -> str:
         """The variant of iptables that is written, by the proxy or by others alone."""
-        return "nft" if self.data_path == EBPF else self.data_path
+        return self.data_path if self.data_path in IPTABLES else "nft"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -87,10 +90,10 @@ class Node:
         """Start `kproxy run` on the manifests."""
         arguments = ["run", "--manifests", str(self.manifests.path), "--node-name", NODE_NAME]
         arguments += ["--config", str(self._configuration), *self.place.options]
-        if self.data_path == EBPF:
-            arguments += ["--proxy-mode", EBPF]
-        else:
-            arguments += ["--iptables-variant", self.data_path]
+        if self.data_path not in IPTABLES:
+            arguments += ["--proxy-mode", self.data_path]
+        if self.data_path != EBPF:
+            arguments += ["--iptables-variant", self.variant]
         return self.kproxy(*arguments, *options, prefix=prefix)
 
     def ready(self, *options: str) -> Proxy:
@@ -151,6 +154,9 @@ class Node:
         if self.data_path == EBPF:
             with self.network.node.entered():
                 return rules + objects_on_node(self.place)
+        if self.data_path == IPVS:
+            with self.network.node.entered():
+                return rules + objects_of_ipvs()
         sets = [f"set {name}" for name in self.run("ipset list -n").split() if "kproxy" in name]
         return rules + sorted(sets)
 

@@ -1,0 +1,1 @@
+"""Mode ipvs as a process on a node, under traffic."""
