@@ -11,6 +11,7 @@ import itertools
 
 _EBPF = "tests/kernel/ebpf"
 _IPTABLES = "tests/kernel/iptables"
+_IPVS_FAULTS = "tests/kernel/faults/ipvs"
 _FAMILIES = ("IPv4", "IPv6")
 
 # By data path: what of the packet table is asked there, in both families.
@@ -80,5 +81,7 @@ DEBIAN_12 = (
     "tests/kernel/ipvs/test_settings.py",
     "tests/kernel/ipvs/test_steering.py",
     "tests/deploy/test_ipvs_privileges.py",
+    f"{_IPVS_FAULTS}/test_change.py::test_there_and_back_open_ones_go_on_and_new_ones_begin[nft]",
+    f"{_IPVS_FAULTS}/test_port_reuse.py::test_its_first_packet_is_answered_by_the_new_endpoint",
     f"{_IPTABLES}/test_takeover.py::test_the_ipvs_mode_leaves_nothing_and_others_lose_nothing",
 )

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.support.commands import output_of
-from tests.support.waiting import LONGEST_S
+from tests.support.waiting import LONGEST_S, until
 
 # The shell is in the cgroup before it becomes the command, so nothing of that runs outside.
 _INSIDE = 'echo 0 >"$0" && exec "$@"'
@@ -47,7 +47,12 @@ class Place:
         """Take both away, and with them every program that is pinned or attached there."""
         output_of("umount", "--lazy", self.bpffs, timeout_s=LONGEST_S)
         self.bpffs.rmdir()
+        # A proxy that was killed there may have left a program to end by itself.
+        until(self._is_left, within_s=LONGEST_S, what=f"all processes have left {self.cgroup}")
         self.cgroup.rmdir()
+
+    def _is_left(self) -> bool:
+        return "populated 0" in (self.cgroup / "cgroup.events").read_text()
 
 
 def cgroup_root() -> Path:
