@@ -61,7 +61,7 @@ lint: setup
 	@$(VENV)/lint-imports
 
 bench: setup programs ## measure, then write bench/results/*.json and the table in README.md
-	@for each in core sync connections forwarding api pace; do \
+	@for each in core sync connections forwarding api pace ipvs; do \
 		$(ROOT_ENV) $(VENV)/python -m bench.$$each --date "$$(date -u +%F)"; \
 	done
 	@$(VENV)/python -m bench.table

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 
 from bench.cluster import ENDPOINT_PORT, SERVICE_PORT, Cluster
 from bench.stage import Agent, Stage
+from tests.support.waiting import SLOWER
 
-_READY_WITHIN_S = 300.0
+_READY_WITHIN_S = 300.0 * SLOWER
+_ANSWERED_WITHIN_S = 0.2 * SLOWER
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -33,7 +35,7 @@ def who_answers(stage: Stage, cluster_ip: str) -> str | None:
     with stage.client.entered():
         client = socket.socket()
     with client:
-        client.settimeout(0.2)
+        client.settimeout(_ANSWERED_WITHIN_S)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         try:
             client.connect((cluster_ip, SERVICE_PORT))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.cluster import Cluster, Document
-from bench.stage import IPTABLES, Stage, apply_once, built_stage, of_manifests, running_agent
+from bench.stage import IPTABLES, IPVS, Stage, apply_once, built_stage, of_manifests, running_agent
 
 # What sends and answers is not made to wait by whatever else this machine does.
 UNDISTURBED = ("chrt", "--fifo", "10")
@@ -21,7 +21,8 @@ _HERE = Path(__file__).parent
 def programmed(cluster: Cluster, data_path: str, more: Sequence[Document] = ()) -> Iterator[Stage]:
     """Yield a node that forwards for a cluster and more objects.
 
-    The rules of iptables stand without an agent; in ebpf mode it runs, as it has to learn of pods.
+    Rules of iptables and virtual servers stand without an agent; in ebpf mode it runs, as it has to
+    learn of pods.
     """
     with (
         tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch,
@@ -33,7 +34,7 @@ def programmed(cluster: Cluster, data_path: str, more: Sequence[Document] = ()) 
         (manifests / "more.json").write_text(
             json.dumps({"apiVersion": "v1", "kind": "List", "items": list(more)})
         )
-        if data_path in IPTABLES:
+        if data_path in (*IPTABLES, IPVS):
             apply_once(stage, of_manifests(manifests), data_path)
         else:
             agent = running_agent(stage, of_manifests(manifests), data_path)

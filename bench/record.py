@@ -19,7 +19,12 @@ Row = dict[str, Any]
 
 def record(name: str, *, date: str, parameters: Row, results: Sequence[Row]) -> None:
     """Write bench/results/NAME.json, and print it."""
-    document = {
+    write(measured(name, date=date, parameters=parameters, results=results))
+
+
+def measured(name: str, *, date: str, parameters: Row, results: Sequence[Row]) -> Row:
+    """Return results with what was measured where: all that their file holds."""
+    return {
         "bench": name,
         "date": date,
         "commit": _commit(),
@@ -31,9 +36,13 @@ def record(name: str, *, date: str, parameters: Row, results: Sequence[Row]) -> 
         "parameters": parameters,
         "results": list(results),
     }
+
+
+def write(document: Row) -> None:
+    """Write the file of a benchmark, and print it."""
     text = json.dumps(document, indent=2) + "\n"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(text)
+    (RESULTS / f"{document['bench']}.json").write_text(text)
     print(text, end="")
 
 

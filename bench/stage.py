@@ -30,6 +30,7 @@ from bench.links import forward_packets, ip, join, prepare
 from tests.support.ebpf.on_node import inhabited
 from tests.support.ebpf.place import Place
 from tests.support.net.namespace import Namespace
+from tests.support.waiting import SLOWER
 
 CLIENT = "10.254.0.2"
 OUTSIDE = "203.0.113.2"
@@ -39,17 +40,19 @@ _NODE_TO_FAR = "198.18.0.1"
 _NODE_TO_OUTSIDE = "203.0.113.1"
 IPTABLES = ("iptables-legacy", "iptables-nft")
 EBPF = "ebpf"
+IPVS = "ipvs"  # on a kernel that has it
 COMPILING = "ebpf-compiling"  # it finds no bytecode from an earlier start
 DATA_PATHS = (*IPTABLES, EBPF)
 _HIDDEN = f'mkdir -p {CACHE} && mount -t tmpfs tmpfs {CACHE} && exec "$@"'
 _WITHOUT_CACHE = ("unshare", "--mount", "sh", "-c", _HIDDEN, "sh")
 _SAMPLE_EVERY_S = 0.02
-_WITHIN_S = 120.0
+_WITHIN_S = 120.0 * SLOWER
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _CONFIG = f"""\
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 clusterCIDR: {POD_RANGE}
+featureGates: {{KubeProxyIPVS: true}}
 """
 
 
@@ -147,10 +150,10 @@ class Agent:
         """Return all that it has logged so far."""
         return self._log.read_text()
 
-    def wait_for(self, words: str) -> float:
-        """Wait until it has logged these words; return the seconds that it took."""
+    def wait_for(self, words: str, *, times: int = 1) -> float:
+        """Wait until it has logged these words so often; return the seconds that it took."""
         began_s = time.monotonic()
-        while words not in self.said():
+        while self.said().count(words) < times:
             self.check()
             if time.monotonic() - began_s > _WITHIN_S:
                 raise TimeoutError(f"never said {words!r}:\n{self.said()}")

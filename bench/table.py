@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.record import RESULTS, Row
+from bench.record import RESULTS, Row, ratio
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- numbers: `make numbers` writes what follows -->", "<!-- end of numbers -->"
+
+_REFERENCE = "iptables-nft"  # of mode ipvs
 
 _CORE = {
     "parse_s": ("read all objects", "s"),
@@ -41,6 +43,7 @@ def sections() -> Iterator[str]:
         "pace": _pace,
         "connections": _connections,
         "forwarding": _forwarding,
+        "ipvs": _ipvs,
         "programs": _programs,
         "core": _core,
     }
@@ -198,6 +201,77 @@ def _forwarding(document: Row) -> Iterator[str]:
         ],
     )
     yield from _source(document)
+
+
+def _ipvs(document: Row) -> Iterator[str]:
+    parameters = document["parameters"]
+    size = f"{parameters['services']:,} Services with {parameters['endpoints']} endpoints each"
+    where = ", in a virtual machine, which is emulated: only ratios mean something there"
+    yield f"Mode ipvs at {size}{where if 'host' in document else ''}:"
+    yield ""
+    yield from _table(("what", "ratio", "measured"), list(_ipvs_rows(document)))
+    yield from _source(document)
+
+
+def _ipvs_rows(document: Row) -> Iterator[tuple[str, str, str]]:
+    many = f"{document['parameters']['services']:,} Services"
+    for row in (each for each in document["results"] if each["what"] == "connections"):
+        if row["data_path"] == "ipvs" and row["ratios"]:
+            yield (
+                f"new connections/s, {row['path'].replace('many', many)}",
+                "; ".join(
+                    f"{value:.2f} of {_baseline(name, 'ipvs').replace('many', many)}"
+                    for name, value in row["ratios"].items()
+                ),
+                f"{row['per_second']['median']:,.0f}",
+            )
+    firsts = {each["who"]: each for each in document["results"] if each["what"] == "first sync"}
+    for name, unit in (("first_sync_s", "first sync"), ("cpu_s", "CPU of the first sync")):
+        if firsts:
+            ours, theirs = (firsts[who][name] for who in ("kproxy", "kube-proxy"))
+            yield (
+                f"{unit}, from a fake API server",
+                f"{ratio(ours, theirs):.2f} of kube-proxy in mode ipvs",
+                f"{_seconds(ours)}; kube-proxy {_seconds(theirs)}",
+            )
+    yield from _ipvs_change(document)
+
+
+def _seconds(values: Sequence[float]) -> str:
+    return f"{', '.join(f'{value:.1f}' for value in values)} s"
+
+
+def _ipvs_change(document: Row) -> Iterator[tuple[str, str, str]]:
+    sent = next((each for each in document["results"] if each["what"] == "sent"), None)
+    if sent:
+        yield (
+            "one change, to the kernel",
+            "",
+            f"{sent['messages']:.0f} netlink messages, {sent['bytes']:,.0f} bytes, "
+            f"{sent['programs']:.0f} programs started",
+        )
+    there = _costs(document)
+    here = _costs(document.get("host") or document)
+    if "ipvs" not in there:
+        return
+    for name, title in (("pure", "reading, compiling, rendering"), (_REFERENCE, "iptables mode")):
+        slower = there[name] / here[name]
+        yield (
+            f"CPU of one change, as this host's processor is faster at {title}",
+            f"{slower:.1f} times",
+            f"{there['ipvs'] / slower:.0f} ms ({there['ipvs']:.0f} ms there)",
+        )
+
+
+def _costs(document: Row) -> dict[str, float]:
+    """Return the milliseconds of CPU of one change by data path, and of what needs no kernel."""
+    costs = {}
+    for row in document["results"]:
+        if row["what"] == "one change":
+            costs[row["data_path"]] = row["cpu_per_change_ms"]
+        if row["what"] == "pure":
+            costs["pure"] = row["cpu_ms"]
+    return costs
 
 
 def _programs(document: Row) -> Iterator[str]:

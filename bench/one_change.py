@@ -1,0 +1,159 @@
+"""One endpoint's change in mode ipvs, part by part: what it costs without a kernel, what it sends.
+
+`pure` needs no kernel with ipvs, so it tells how much slower an emulated processor is.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from backends.ipvs.options import DEFAULT_SCHEDULER, IpvsOptions
+from backends.ipvs.path import IpvsPath
+from backends.ipvs.render.renderer import Renderer, Surroundings
+from backends.ipvs.render.service_port import Options
+from backends.kernel.netlink import Netlink
+from backends.kernel.virtual_servers import Timeouts
+from backends.kernel.xtables.tools import Variant
+from bench.cluster import NODE_ADDRESS, NODE_NAME, POD_RANGE, Cluster
+from bench.record import Row
+from bench.stage import built_stage
+from kproxy.core.addresses import Family, canonical_network
+from kproxy.core.compile import Compiler
+from kproxy.core.objects import KIND_OF, Kind
+from kproxy.core.parse import from_json, kind_of
+from kproxy.core.settings import Settings
+from kproxy.core.store import Replaced, Upserted
+from kproxy.run.loop.reconcile import Reconciler
+
+_HEADER_BYTES = 16  # of a netlink message, which begins with its length
+_OPTIONS = IpvsOptions(
+    scheduler=DEFAULT_SCHEDULER,
+    strict_arp=False,
+    timeouts=Timeouts(0, 0, 0),
+    excluded=(),
+    variant=Variant.NF_TABLES,
+    take_over=False,
+)
+
+
+@dataclass(slots=True)
+class Sent:
+    """What went to the kernel: netlink messages, their bytes, and programs that were started."""
+
+    messages: int = 0
+    bytes: int = 0
+    programs: int = 0
+
+
+def pure(cluster: Cluster, changes: int) -> float:
+    """Return the milliseconds of CPU of one change: read a slice, compile, render."""
+    compiler = _compiled(cluster)
+    renderer = Renderer(Family.IPV4, Options(DEFAULT_SCHEDULER, hashes=False))
+    around = Surroundings(frozenset({NODE_ADDRESS}), NODE_ADDRESS)
+    renderer.update(compiler.tables[Family.IPV4].everything(), around)
+    before_s = time.process_time()
+    for text in _moves(cluster, changes):
+        changed = compiler.apply((Upserted(from_json(Kind.ENDPOINT_SLICE, text)),))
+        renderer.update(changed[Family.IPV4], around)
+    return 1000 * (time.process_time() - before_s) / changes
+
+
+def sent(cluster: Cluster, changes: int) -> Row:
+    """Move endpoints of a cluster in the kernel; return what went there, and the CPU of it.
+
+    What is counted is from the moment when the table is compiled until all is written, the median
+    of the changes. Endpoints that drain are looked at later.
+    """
+    compiler = _compiled(cluster)
+    with built_stage() as stage, stage.node.entered():
+        backend = IpvsPath(_OPTIONS).backend(Family.IPV4)
+        try:
+            reconciler = Reconciler(backend, lambda: (NODE_ADDRESS,))
+            with _counting() as first:
+                reconciler.apply(compiler.tables[Family.IPV4].everything())
+            each, cpu_ms = [], []
+            for text in _moves(cluster, changes):
+                changed = compiler.apply((Upserted(from_json(Kind.ENDPOINT_SLICE, text)),))
+                before_s = time.process_time()
+                with _counting() as counted:
+                    reconciler.apply(changed[Family.IPV4])
+                cpu_ms.append(1000 * (time.process_time() - before_s))
+                each.append(counted)
+        finally:
+            backend.close()
+    return {
+        "what": "sent",
+        "messages": statistics.median(one.messages for one in each),
+        "bytes": statistics.median(one.bytes for one in each),
+        "programs": statistics.median(one.programs for one in each),
+        "write_cpu_ms": round(statistics.median(cpu_ms), 1),
+        "first_messages": first.messages,
+        "first_bytes": first.bytes,
+        "first_programs": first.programs,
+    }
+
+
+def _compiled(cluster: Cluster) -> Compiler:
+    compiler = Compiler(
+        Settings(NODE_NAME, cluster_cidrs=(canonical_network(POD_RANGE),)), (Family.IPV4,)
+    )
+    objects = []
+    for document in cluster.objects():
+        kind = kind_of(document)
+        assert kind is not None
+        objects.append(from_json(kind, json.dumps(document).encode()))
+    compiler.apply(
+        [
+            Replaced(kind, tuple(one for one in objects if KIND_OF[type(one)] is kind))
+            for kind in Kind
+        ]
+    )
+    return compiler
+
+
+def _moves(cluster: Cluster, changes: int) -> Iterator[bytes]:
+    """Return slices that have moved, each of another Service at random."""
+    chance = random.Random(4)
+    numbers = [chance.randrange(cluster.services) for _ in range(changes)]
+    return iter(
+        [
+            json.dumps(cluster.endpoint_slice(number, moved)).encode()
+            for moved, number in enumerate(numbers)
+        ]
+    )
+
+
+@contextmanager
+def _counting() -> Iterator[Sent]:
+    """Count what this process sends by netlink, and which programs it starts."""
+    counted = Sent()
+    send, start = Netlink.send, subprocess.Popen.__init__
+
+    def sending(self: Netlink, messages: bytes) -> None:
+        at = 0
+        while at < len(messages):
+            length = int.from_bytes(messages[at : at + 4], "little")
+            assert length >= _HEADER_BYTES
+            counted.messages += 1
+            at += length + 3 & ~3
+        counted.bytes += len(messages)
+        send(self, messages)
+
+    def starting(self: subprocess.Popen[bytes], *arguments: Any, **more: Any) -> None:
+        counted.programs += 1
+        start(self, *arguments, **more)
+
+    with (
+        patch.object(Netlink, "send", sending),
+        patch.object(subprocess.Popen, "__init__", starting),
+    ):
+        yield counted
