@@ -18,8 +18,6 @@ from tests.support.net.responders import FAMILIES, decode_answer
 _LARGEST_ANSWER = 4096
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
-_SILENCE = (errno.EPERM, errno.ENOBUFS, errno.ETIMEDOUT)
-
 Report = Callable[[Observed], None]
 
 
@@ -81,7 +79,9 @@ class Attempt:
         """
         if code == errno.ECONNREFUSED:
             self._end(Refused())
-        elif code not in (0, errno.EINPROGRESS, *_SILENCE):
+        elif code == errno.ETIMEDOUT:
+            self.give_up()
+        elif code not in (0, errno.EINPROGRESS, errno.EPERM, errno.ENOBUFS):
             self._end(Failed(os.strerror(code)))
 
     def _end(self, observed: Observed) -> None:
