@@ -170,7 +170,10 @@ class _Words:
         yield f"{_OURS} -j RETURN"
         yield f"{self._in(SetKind.CLUSTER_ADDRESSES, 'dst')} -g KPROXY-IPVS-REFUSE"
         yield f"{self._in(SetKind.LEAVING_ADDRESSES, 'dst')} -g KPROXY-IPVS-LEAVING"
-        yield "-m addrtype --dst-type LOCAL -j RETURN"
+        # The node's own, while it has to have them for connections of kube-proxy's time.
+        here = "-m addrtype --dst-type LOCAL"
+        yield f"{here} {self._in(SetKind.STEERED_ADDRESSES, 'dst')} -g KPROXY-IPVS-REFUSE"
+        yield f"{here} -j RETURN"
         yield "-j KPROXY-IPVS-UNALLOCATED"
         # Where others use our bit too, what would come to what listens on the node.
         steered = f"-m mark --mark {STEERED:#x}/{STEERED:#x}"

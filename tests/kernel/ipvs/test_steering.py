@@ -163,6 +163,29 @@ def test_frontends_are_served_and_other_ports_pass(network, family):
         assert {type(each) for each in others.values()} == {Left}, others
 
 
+@pytest.fixture
+def link_of_kube_proxy(network, family):
+    """The link on which the node has an external address, as kube-proxy leaves it."""
+    ip = f"ip -{4 if family is Family.IPV4 else 6}"
+    with network.node.entered():
+        run("ip link add kube-ipvs0 type dummy")
+        run(f"{ip} address add {in_family(ANYONES, family)}/{family.bits} dev kube-ipvs0 nodad")
+    yield
+    with network.node.entered():
+        run("ip link delete kube-ipvs0")
+
+
+@FAMILIES
+def test_what_listens_on_the_node_answers_at_no_external_address(
+    network, family, link_of_kube_proxy
+):
+    everyone = {in_family(f"{each}:{TARGET_PORT}", family) for each in ENDPOINTS}
+    assert places(asked(network, family, ANYONES, times=4)) == everyone
+    nodes = in_family(f"{plan.NODE}:{TARGET_PORT}", family)
+    assert places(asked(network, family, plan.NODE, TARGET_PORT)) == {nodes}
+    assert places(asked(network, family, ANYONES, TARGET_PORT)) == {Refused()}
+
+
 def client_socket(network, family, kind):
     """A socket of a client outside."""
     with network.machine(in_family(plan.CLIENT, family)).entered():
