@@ -23,11 +23,12 @@ CMD := uname --all
 
 # What the data paths and the tests call, what python-iptables and bench/ are compiled with, what the
 # C of the eBPF data path is compiled with, what builds and runs the image without a registry or a
-# container engine, and what boots another kernel.
+# container engine, what bench/ loads a node with, and what boots another kernel.
 PACKAGES := iproute2 iptables ipset nftables conntrack procps \
 	python3-venv python3-dev gcc libc6-dev \
 	python3-bpfcc linux-headers-$(shell dpkg --print-architecture) \
 	mmdebstrap buildah crun \
+	iperf3 \
 	qemu-system-x86 busybox-static kmod
 
 .PHONY: help demo test check lint kernel test-vm vm bench numbers image programs packages setup clean
@@ -60,11 +61,12 @@ lint: setup
 	@$(VENV)/mypy
 	@$(VENV)/lint-imports
 
-bench: setup programs ## measure, then write bench/results/*.json and the table in README.md
-	@for each in core sync connections forwarding api pace ipvs; do \
+bench: setup programs ## measure: bench/results/*.json, the table in README.md, then build/bench-*.jsonl
+	@for each in core sync connections api pace ipvs; do \
 		$(ROOT_ENV) $(VENV)/python -m bench.$$each --date "$$(date -u +%F)"; \
 	done
 	@$(VENV)/python -m bench.table
+	@$(ROOT_ENV) $(VENV)/python -m bench run
 
 numbers: setup ## write the table in README.md again from bench/results/*.json
 	@$(VENV)/python -m bench.table

@@ -54,6 +54,10 @@ class Cluster:
         """Return the clusterIP of a Service."""
         return str(ipaddress.IPv4Address(self._cluster_ips[number]))
 
+    def with_node_port(self) -> range:
+        """Return the numbers of the Services that have a NodePort."""
+        return range(0, self.services, _NODE_PORT_EVERY)
+
     @property
     def last_with_node_port(self) -> int:
         """The number of the last Service that has a NodePort."""

@@ -25,7 +25,8 @@ from pathlib import Path
 import click
 
 from bench.cluster import ENDPOINT_PORT, NODE_ADDRESS, SERVICE_PORT, Cluster, spare_address
-from bench.programmed import UNDISTURBED, compiled, programmed
+from bench.load.talk import UNDISTURBED
+from bench.programmed import compiled, programmed
 from bench.record import Row, ratio, record, spread
 from bench.stage import DATA_PATHS, IPTABLES, Stage, built_stage
 from tests.support.net.namespace import Namespace

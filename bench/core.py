@@ -104,6 +104,7 @@ def _one_change(cluster: Cluster, compiler: Compiler, renderer: Renderer) -> dic
 def _render(renderer: Renderer, changes: TableChanges) -> None:
     """Render the changed chains to text, as a commit does."""
     for key, value in renderer.update(changes).items():
+        assert isinstance(key, str)
         if value is not None and not key.startswith(("jump/", "set/")):
             renderer.chain(key)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import json
 import os
+import socket
+import struct
 import subprocess
 from collections.abc import Iterable
 from typing import Any
 
 from tests.support.net.namespace import Namespace
 
+_ETHTOOL, _SET_GRO = 0x8946, 0x2C  # SIOCETHTOOL, ETHTOOL_SGRO
 _SYSCTLS = {
     "net/ipv4/conf/all/rp_filter": 0,
     "net/ipv4/conf/default/rp_filter": 0,
@@ -65,5 +70,25 @@ def details(namespace: Namespace, link: str) -> dict[str, Any]:
     command = ["ip", "-json", "-stats", "link", "show", link]
     with namespace.entered():
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (only,) = json.loads(said)
-    return only
+    found: list[dict[str, Any]] = json.loads(said)
+    return found[0]
+
+
+def dropped(namespace: Namespace) -> int:
+    """Return how many packets the devices of a namespace have dropped."""
+    command = ["ip", "-json", "-stats", "link", "show"]
+    with namespace.entered():
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    each = (link["stats64"][way]["dropped"] for link in json.loads(said) for way in ("rx", "tx"))
+    return sum(each)
+
+
+def receive_by_polling(namespace: Namespace, link: str) -> None:
+    """Let a veth device collect what comes, as network cards do: so it takes XDP frames, too.
+
+    The other end's frames are dropped otherwise (`veth_xdp_xmit`, since Linux 5.13).
+    """
+    on = array.array("I", (_SET_GRO, 1))
+    request = struct.pack("=16sQ16x", link.encode(), on.buffer_info()[0])
+    with namespace.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _ETHTOOL, request)

@@ -12,8 +12,6 @@ from pathlib import Path
 from bench.cluster import Cluster, Document
 from bench.stage import IPTABLES, IPVS, Stage, apply_once, built_stage, of_manifests, running_agent
 
-# What sends and answers is not made to wait by whatever else this machine does.
-UNDISTURBED = ("chrt", "--fifo", "10")
 _HERE = Path(__file__).parent
 
 
@@ -45,6 +43,6 @@ def programmed(cluster: Cluster, data_path: str, more: Sequence[Document] = ()) 
 def compiled(name: str, folder: Path) -> Path:
     """Compile a file of this folder, and return the program."""
     program = folder / name.removesuffix(".c")
-    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, _HERE / name]
-    subprocess.run(command, check=True)
+    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program)]
+    subprocess.run([*command, str(_HERE / name)], check=True)
     return program

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from backends.ebpf.compiler import CACHE
 from bench.cluster import ENDPOINT_RANGE, NODE_ADDRESS, NODE_NAME, POD_RANGE
-from bench.links import forward_packets, ip, join, prepare
+from bench.links import forward_packets, ip, join, prepare, receive_by_polling
 from tests.support.ebpf.on_node import inhabited
 from tests.support.ebpf.place import Place
 from tests.support.net.namespace import Namespace
@@ -47,6 +47,7 @@ _HIDDEN = f'mkdir -p {CACHE} && mount -t tmpfs tmpfs {CACHE} && exec "$@"'
 _WITHOUT_CACHE = ("unshare", "--mount", "sh", "-c", _HIDDEN, "sh")
 _SAMPLE_EVERY_S = 0.02
 _WITHIN_S = 120.0 * SLOWER
+_ENDED_WITHIN_S = 30.0 * SLOWER
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _CONFIG = f"""\
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
@@ -77,8 +78,13 @@ def built_stage() -> Iterator[Stage]:
     """Make the namespaces and connect them; take all of it away at the end."""
     with contextlib.ExitStack() as closing:
         scratch = closing.enter_context(tempfile.TemporaryDirectory(prefix="kproxy-bench-"))
-        names = ("client", "outside", "node", "far")
-        stage = Stage(*map(Namespace, names), Place(Path(scratch)))
+        stage = Stage(
+            client=Namespace("client"),
+            outside=Namespace("outside"),
+            node=Namespace("node"),
+            far=Namespace("far"),
+            place=Place(Path(scratch)),
+        )
         closing.callback(stage.place.close)
         for each in stage.namespaces:
             closing.callback(each.close)
@@ -94,6 +100,7 @@ def _connect(stage: Stage) -> None:
     forward_packets(stage.node)
     for name in ("client", "outside", "far"):
         join(stage.node, name, getattr(stage, name))
+        receive_by_polling(stage.node, name)
     ip(
         stage.node,
         [
@@ -130,13 +137,16 @@ class Memory:
 
 
 class Agent:
-    """A running `kproxy run`, watched from outside through /proc."""
+    """A running proxy, looked at from outside through /proc.
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    Its peak of memory is known if it is `watched`, which costs CPU.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, *, watched: bool) -> None:
         self._process = process
         self._log = log
         self._most_kb = 0
-        self._watching = True
+        self._watching = watched
         self._watcher = threading.Thread(target=self._watch)
         self._watcher.start()
 
@@ -177,12 +187,27 @@ class Agent:
             _mb(self._most_kb),
         )
 
+    def is_running(self) -> bool:
+        """Say whether it has not ended."""
+        return self._process.poll() is None
+
     def stop(self) -> None:
-        """End it by SIGTERM."""
+        """End it by SIGTERM; by SIGKILL if it takes too long."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
         self._watching = False
         self._watcher.join()
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait()
+        self._process.send_signal(number)
+        try:
+            self._process.wait(_ENDED_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _watch(self) -> None:
         """Note the largest sum of resident memory, pages that several share counted once (PSS)."""
@@ -223,7 +248,7 @@ def running(command: Sequence[str], where: Namespace | None, scratch: str) -> It
             stdout=output,
             stderr=output,
         )
-    agent = Agent(process, log)
+    agent = Agent(process, log, watched=True)
     try:
         yield agent
     finally:

@@ -48,6 +48,7 @@ _INCLUDE = re.compile(r"#include <kproxy/([\w/]+\.h)>")
 _PROGRAM = re.compile(r"^int (\w+)\(struct (\w+) \*", re.MULTILINE)
 _CONTEXTS = {
     "__sk_buff": ProgramType.TC,
+    "xdp_md": ProgramType.XDP,
     "bpf_sock_addr": ProgramType.CGROUP_ADDRESS,
     "bpf_sock": ProgramType.CGROUP_SOCKET,
 }

@@ -40,6 +40,7 @@ class ProgramType(IntEnum):
     """enum bpf_prog_type: those that kproxy has a use for."""
 
     TC = 3
+    XDP = 6
     CGROUP_SOCKET = 9
     CGROUP_ADDRESS = 18
 

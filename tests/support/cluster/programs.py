@@ -42,6 +42,11 @@ def find(name: str) -> Path:
     raise Unavailable(f"{name} is not built yet: run `make programs`")
 
 
+def version() -> str:
+    """Return which release of Kubernetes they are."""
+    return _in_go_mod(r"k8s\.io/kubernetes v(\d+\.\d+\.\d+)")
+
+
 def build() -> None:
     """Build every program that is missing. Raises Unavailable.
 
@@ -84,10 +89,9 @@ def _cache() -> Path:
 
 def _link_flags() -> str:
     """Return the linker's flags: no debugging tables, and the version that a release tells."""
-    version = _in_go_mod(r"k8s\.io/kubernetes (v\d+\.\d+\.\d+)")
-    major, minor, _ = version.removeprefix("v").split(".")
+    major, minor, _ = version().split(".")
     stamp = {
-        "gitVersion": version,
+        "gitVersion": f"v{version()}",
         "gitMajor": major,
         "gitMinor": minor,
         "gitCommit": "0" * 40,

@@ -1,0 +1,1 @@
+"""What loads a node: packets, connections, requests and streams, and what tells of them."""

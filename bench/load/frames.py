@@ -1,0 +1,149 @@
+"""A stream of small UDP packets from one core, and the count of those that arrived.
+
+The kernel makes them by itself, many in one call (BPF_PROG_TEST_RUN with live frames): several
+millions a second, so that who forwards them is the limit. Each has its whole header written anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+
+from backends.ebpf.compiler import load_unit
+from backends.ebpf.driver.objects import Objects, private
+from backends.kernel.bpf import links
+from backends.kernel.bpf.links import Order
+from backends.kernel.bpf.programs import AttachType, Program
+from backends.kernel.bpf.syscall import Command, address, demand
+from bench.links import details
+from kproxy.core.addresses import Family
+from tests.support.ebpf.fixtures import bytecode_folder
+from tests.support.net.namespace import Namespace
+
+_SOURCE = Path(__file__).with_name("frames.bpf.c")
+_STREAM = struct.Struct("=42sHIII")
+_FIRST_PORT = 10_000
+MOST_FLOWS = 65_535 - _FIRST_PORT
+LEAST_BYTES, MOST_BYTES = 64, 1518
+"""Of an Ethernet frame, with its check sequence."""
+_HEADERS_BYTES = 42
+_CHECK_SEQUENCE_BYTES = 4
+_LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
+_AT_ONCE = 64  # frames between two looks at what they set off
+_REPEATED = 16_384
+_TEST_RUN = struct.Struct("=4I2Q4I2Q3I4x")
+_ZERO = bytes(4)
+_ON_THEIR_WAY_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """From whom to whom, in how many flows, of packets of which size on the wire."""
+
+    source: str
+    destination: str
+    port: int
+    flows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How many packets left and arrived in how many seconds."""
+
+    packets: int
+    arrived: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """How many arrived a second."""
+        return self.arrived / self.seconds
+
+
+class Frames:
+    """The programs of both ends, loaded once. A context manager."""
+
+    def __init__(self) -> None:
+        unit = load_unit(_SOURCE, Family.IPV4, cache=bytecode_folder())
+        self._objects: Objects = private([unit], {})
+
+    def __enter__(self) -> Frames:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._objects.close()
+
+    @contextlib.contextmanager
+    def counted(self, receiver: Namespace, device: str) -> Iterator[None]:
+        """Take all UDP away that comes in by a device, and count it, while the body runs."""
+        program, number = self._objects.programs["count"], details(receiver, device)["ifindex"]
+        with receiver.entered():
+            link = links.attach_to_device(program, number, AttachType.TCX_INGRESS, Order.BEFORE)
+        with link:
+            yield
+
+    def arrived(self) -> int:
+        """Return how many packets were counted since the programs were loaded."""
+        value = self._objects.maps["counts"].lookup(_ZERO)
+        assert value is not None
+        return sum(each for (each,) in struct.iter_unpack("=Q", value))
+
+    def send(
+        self, sender: Namespace, device: str, to_mac: str, stream: Stream, *, seconds: float
+    ) -> Sent:
+        """Open every flow, then send from one core until the time is up; count from then on."""
+        mine = details(sender, device)
+        frame = _frame(mine["address"], to_mac, stream)
+        head = frame[:_HEADERS_BYTES]
+        content = _STREAM.pack(head, _FIRST_PORT, mine["ifindex"], stream.flows, 0)
+        self._objects.maps["streams"].update(_ZERO, content)
+        program = self._objects.programs["send"]
+        with sender.entered(), _on_one_core():
+            for _ in range(-(-stream.flows // _REPEATED)):
+                _run_live(program, frame)
+            time.sleep(_ON_THEIR_WAY_S)
+            before, packets, began_s = self.arrived(), 0, time.monotonic()
+            while (took_s := time.monotonic() - began_s) < seconds:
+                _run_live(program, frame)
+                packets += _REPEATED
+        time.sleep(_ON_THEIR_WAY_S)
+        return Sent(packets, self.arrived() - before, took_s)
+
+
+def _frame(source_mac: str, to_mac: str, stream: Stream) -> bytes:
+    payload = bytes(stream.size_bytes - _HEADERS_BYTES - _CHECK_SEQUENCE_BYTES)
+    return bytes(
+        Ether(src=source_mac, dst=to_mac)
+        / IP(src=stream.source, dst=stream.destination)
+        / UDP(sport=_FIRST_PORT, dport=stream.port, chksum=0)
+        / payload
+    )
+
+
+@contextlib.contextmanager
+def _on_one_core() -> Iterator[None]:
+    """Keep this thread where it is, and with it all that it sets off."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _run_live(program: Program, frame: bytes) -> None:
+    """Let a program see a frame many times, and do with it what it says. Raises KernelRefusal."""
+    attributes = _TEST_RUN.pack(
+        *(program.fileno(), 0, len(frame), 0, address(frame), 0, _REPEATED, 0, 0, 0),
+        *(0, 0, _LIVE_FRAMES, 0, _AT_ONCE),
+    )
+    demand(Command.PROG_TEST_RUN, bytearray(attributes), "sending frames")

@@ -1,0 +1,116 @@
+"""A node with what makes it forward: kproxy, or a peer."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.answers import who_answers
+from bench.api_server import ApiServer
+from bench.cluster import Cluster
+from bench.peers.peer import Home, Peer
+from bench.stage import Agent, built_stage
+from tests.support.cluster.relay import Relay
+from tests.support.waiting import LONGEST_S
+
+API_PORT = 6443
+_READY_WITHIN_S = 5 * LONGEST_S
+_PAUSE_S = 0.005
+_NEVER_ALONE = ("setpriv", "--pdeathsig", "KILL")  # it ends with us, also if we are killed
+
+
+class PeerFailed(Exception):
+    """A peer did not do its work; the text says which, and the end of its log."""
+
+
+class Node:
+    """One node of its own; the process of its peer runs between `start` and `stop`."""
+
+    def __init__(self, peer: Peer, home: Home, cluster: Cluster) -> None:
+        self.peer = peer
+        self.stage = home.stage
+        self.cluster = cluster
+        self._home = home
+        self._log = home.folder / "log"
+        self._agent: Agent | None = None
+
+    @property
+    def agent(self) -> Agent | None:
+        """The process, None where there is none."""
+        return self._agent
+
+    def start(self, *, watched: bool = False) -> None:
+        """Start the process, if the peer has one; `watched` as in `Agent`."""
+        command = self.peer.command(self._home)
+        if not command:
+            return
+        with self._log.open("wb") as output, self.stage.node.entered():
+            process = subprocess.Popen(
+                [*_NEVER_ALONE, *command],
+                env=self.peer.environment(self._home),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self._agent = Agent(process, self._log, watched=watched)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the first, the middle and the last Service answer. Raises PeerFailed."""
+        if not self.peer.translates:
+            return
+        for number in sorted({0, self.cluster.services // 2, self.cluster.services - 1}):
+            self.wait_for_answer(number)
+
+    def wait_for_answer(self, number: int, *, by: str | None = None) -> None:
+        """Wait until a Service answers, if that matters by one endpoint. Raises PeerFailed."""
+        deadline_s = time.monotonic() + _READY_WITHIN_S
+        while True:
+            answered = who_answers(self.stage, self.cluster.cluster_ip(number))
+            if answered is not None and by in (None, answered):
+                return
+            self.check()
+            if time.monotonic() > deadline_s:
+                raise PeerFailed(
+                    f"{self.peer.name}: Service {number} does not answer: {self._end()}"
+                )
+            time.sleep(_PAUSE_S)
+
+    def check(self) -> None:
+        """Raise PeerFailed if the process has ended by itself."""
+        if self._agent is not None and not self._agent.is_running():
+            raise PeerFailed(f"{self.peer.name} has ended: {self._end()}")
+
+    def stop(self) -> None:
+        """End the process by SIGTERM, as kubelet does."""
+        if self._agent is not None:
+            self._agent.stop()
+            self._agent = None
+
+    def kill(self) -> None:
+        """End the process by SIGKILL."""
+        if self._agent is not None:
+            self._agent.kill()
+            self._agent = None
+
+    def _end(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        return " / ".join(lines[-3:])
+
+
+@contextlib.contextmanager
+def built_node(peer: Peer, cluster: Cluster, api: ApiServer, folder: Path) -> Iterator[Node]:
+    """Make a node whose API server is within reach; nothing runs on it yet."""
+    folder.mkdir(parents=True)
+    with (
+        built_stage() as stage,
+        Relay(api.port, port=API_PORT, entered=stage.node.entered),
+    ):
+        node = Node(peer, Home(stage, api.kubeconfig(API_PORT), folder), cluster)
+        try:
+            yield node
+        finally:
+            node.stop()

@@ -1,0 +1,110 @@
+"""How many TCP connections a second a client opens through a node, and how long a request takes.
+
+- *new connections*: one after the other, as fast as one thread can, closed by a reset.
+- *request latency*: each request is a connection, a byte and its answer, begun at an even pace and
+  timed from when it was due, so that a slow one delays the figures of none (no coordinated
+  omission).
+
+Clients call Services from the whole of the cluster in turn: a list of rules finds one sooner than
+another. The client alone is measured as "plain routing", where nobody translates or tracks.
+
+Traps: source ports are taken one after the other and each once in a visit, and connections are
+closed by a reset, so there is no TIME_WAIT and no collision; connection tracking is emptied before
+each visit, so it is never full, and no port is still known there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+
+from bench.bed import Bed
+from bench.load.quantiles import quantiles
+from bench.load.talk import FIRST_PORT, LAST_PORT
+from bench.load.tracking import forget, refused
+from bench.node import Node
+from bench.part import Finding, Found, Limited, Measure, Part, Spread, Visit, circumstances
+from bench.traffic import Way, ends, many_targets
+
+OPENED = Measure("new connections", "1/s", "more")
+LATENCY = Measure("request latency", "ms", "less")
+UNANSWERED = Measure("requests without an answer", "%", "less")
+
+
+class Connections(Part):
+    """New connections, one after the other."""
+
+    name = "connections"
+    about = "new TCP connections a second, by one client without a pause"
+    measures = (OPENED,)
+
+    @contextlib.contextmanager
+    def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
+        """Serve at all endpoints, and let each way be called."""
+        with _serving(bed):
+            yield [self._visit(bed, node, way) for node in bed.nodes for way in bed.ways]
+
+    @staticmethod
+    def _visit(bed: Bed, node: Node, way: Way) -> Visit:
+        targets = many_targets(way, bed.cluster, translated=node.peer.translates)
+
+        def go() -> Iterable[Finding]:
+            forget(node.stage.node)
+            before = refused(node.stage.node)
+            opened = bed.talk.connect(
+                node.stage, ends(way, node.stage).sender, targets, seconds=bed.parameters.seconds
+            )
+            yield Found(OPENED, opened.connections / opened.seconds)
+            if opened.connections == LAST_PORT - FIRST_PORT + 1:
+                yield Limited("a visit ended early, as all source ports were used")
+            if full := refused(node.stage.node) - before:
+                yield Limited(f"connection tracking refused {full} packets")
+
+        return Visit(node.peer.name, _where(bed, way), go)
+
+
+class Requests(Part):
+    """How long a request takes that is a connection of its own."""
+
+    name = "requests"
+    about = "latency of requests at an even pace, each a connection: p50, p99, p99.9"
+    measures = (LATENCY, UNANSWERED)
+
+    @contextlib.contextmanager
+    def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
+        """Serve at all endpoints, and let each way be asked."""
+        with _serving(bed):
+            yield [self._visit(bed, node, way) for node in bed.nodes for way in bed.ways]
+
+    @staticmethod
+    def _visit(bed: Bed, node: Node, way: Way) -> Visit:
+        targets = many_targets(way, bed.cluster, translated=node.peer.translates)
+        per_s = bed.parameters.requests_per_s
+
+        def go() -> Iterable[Finding]:
+            forget(node.stage.node)
+            asked = bed.talk.ask(
+                node.stage,
+                ends(way, node.stage).sender,
+                targets,
+                per_s=per_s,
+                seconds=bed.parameters.seconds,
+            )
+            total = len(asked.answered_s) + sum(asked.unanswered.values())
+            yield Found(UNANSWERED, 100 * sum(asked.unanswered.values()) / total)
+            for why, times in asked.unanswered.items():
+                yield Limited(f"no answer to {times} of {total} requests: {why}")
+            if asked.answered_s:
+                yield Spread(LATENCY, quantiles([1000 * each for each in asked.answered_s]))
+
+        return Visit(node.peer.name, _where(bed, way) | {"requests_per_s": per_s}, go)
+
+
+def _serving(bed: Bed) -> contextlib.AbstractContextManager[None]:
+    stages = [node.stage for node in bed.nodes]
+    everywhere = [where for stage in stages for where in (stage.far, stage.client)]
+    return bed.talk.serving(*everywhere)
+
+
+def _where(bed: Bed, way: Way) -> dict[str, str | int | float]:
+    return circumstances(bed.size, path=way.value, protocol="TCP")

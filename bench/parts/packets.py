@@ -1,0 +1,105 @@
+"""How many small packets a second a node forwards: UDP, from a sender that keeps one core busy.
+
+The sender and the node share that core, as the kernel forwards where a packet comes in: it is one
+queue of a network card. What arrives in a second is counted behind the node. The sender alone is
+measured beside, where the node takes all away at its device: no proxy can be faster.
+
+Traps: one flow stays in the processor's caches, so there are thousands; a flow that is opened costs
+more than its next packet, so all are opened before a visit is timed; a table of connections that is
+full refuses the rest, and what did not arrive has to be counted as dropped somewhere: both is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+
+from bench.bed import Bed
+from bench.links import details, dropped
+from bench.load.frames import Sent, Stream
+from bench.load.tracking import refused
+from bench.node import Node
+from bench.part import Finding, Found, Limited, Measure, Part, Visit, circumstances
+from bench.stage import Stage, built_stage
+from bench.traffic import Kind, Way, ends, target
+
+FORWARDED = Measure("packets forwarded", "1/s", "more")
+LOST = Measure("packets lost", "%", "less")
+ALONE = "the generator alone"
+_NEARLY = 0.9  # of what the generator makes alone: then it was the limit
+_NOWHERE = "192.0.2.99"
+
+
+class Packets(Part):
+    """Packets that a node forwards in a second."""
+
+    name = "packets"
+    about = "small UDP packets a second through one core, and how many are lost"
+    measures = (FORWARDED, LOST)
+
+    @contextlib.contextmanager
+    def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
+        """Count at the receiving ends of all nodes."""
+        with contextlib.ExitStack() as closing:
+            alone = closing.enter_context(built_stage())
+            closing.enter_context(bed.frames.counted(alone.node, "outside"))
+            for node in bed.nodes:
+                for receiver in (node.stage.far, node.stage.client):
+                    closing.enter_context(bed.frames.counted(receiver, "eth0"))
+            generator = _Generator(bed)
+            yield [
+                generator.alone(alone),
+                *(generator.visit(node, way) for node in bed.nodes for way in bed.ways),
+            ]
+
+
+class _Generator:
+    """Sends along the ways, and knows how much it makes where nobody forwards."""
+
+    def __init__(self, bed: Bed) -> None:
+        self._bed = bed
+        self._alone = 0.0
+
+    def alone(self, stage: Stage) -> Visit:
+        """Return the visit that measures the generator itself."""
+
+        def go() -> Iterable[Finding]:
+            sent = self._send(stage, Way.NODE_PORT, _NOWHERE, Kind.PACKETS.endpoint_port)
+            self._alone = max(self._alone, sent.rate)
+            yield Found(FORWARDED, sent.rate)
+
+        return Visit(ALONE, self._where(), go)
+
+    def visit(self, node: Node, way: Way) -> Visit:
+        """Return the visit of a way through a node."""
+        there = target(way, Kind.PACKETS, translated=node.peer.translates)
+
+        def go() -> Iterable[Finding]:
+            unfit, drops = refused(node.stage.node), dropped(node.stage.node)
+            sent = self._send(node.stage, way, there.address, there.port)
+            unfit, drops = refused(node.stage.node) - unfit, dropped(node.stage.node) - drops
+            lost = sent.packets - sent.arrived
+            yield Found(FORWARDED, sent.rate)
+            yield Found(LOST, 100 * lost / sent.packets)
+            if sent.rate > _NEARLY * self._alone > 0:
+                made = f"{self._alone / 1e6:.2f} million a second"
+                yield Limited(f"the generator was the limit: alone it makes {made}")
+            if unfit:
+                yield Limited(f"the table of connections was full: it refused {unfit} packets")
+            if lost > unfit + drops:
+                yield Limited(
+                    f"{lost} packets of {sent.packets} were lost, {drops} of them counted"
+                )
+
+        return Visit(node.peer.name, self._where() | {"path": way.value, "protocol": "UDP"}, go)
+
+    def _send(self, stage: Stage, way: Way, address: str, port: int) -> Sent:
+        chosen = self._bed.parameters
+        between = ends(way, stage)
+        stream = Stream(between.source, address, port, chosen.flows, chosen.packet_size)
+        mac = details(stage.node, between.enters_by)["address"]
+        return self._bed.frames.send(between.sender, "eth0", mac, stream, seconds=chosen.seconds)
+
+    def _where(self) -> dict[str, str | int | float]:
+        chosen = self._bed.parameters
+        return circumstances(self._bed.size, flows=chosen.flows, packet_bytes=chosen.packet_size)

@@ -1,0 +1,56 @@
+"""kproxy, by one of its data paths."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+from backends.kernel.virtual_servers import NoIpvs, VirtualServers
+from bench.cluster import NODE_NAME, POD_RANGE
+from bench.peers.peer import Home, Peer
+
+_CONFIG = f"""\
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clusterCIDR: {POD_RANGE}
+featureGates: {{KubeProxyIPVS: true}}
+"""
+DATA_PATHS = ("iptables-legacy", "iptables-nft", "ipvs", "ebpf")
+
+
+class Kproxy(Peer):
+    """`kproxy run`, with the default periods."""
+
+    def __init__(self, data_path: str) -> None:
+        self._mode, _, self._variant = data_path.partition("-")
+        self.name = f"kproxy {data_path}"
+
+    @property
+    def version(self) -> str:
+        """The version of this tree."""
+        return importlib.metadata.version("kproxy")
+
+    def lacks(self) -> str:
+        """Return the module of the kernel that is not there."""
+        return no_ipvs() if self._mode == "ipvs" else ""
+
+    def command(self, home: Home) -> Sequence[str]:
+        """Return the command line, with a configuration beside it."""
+        config = home.folder / "config.yaml"
+        config.write_text(_CONFIG)
+        variant = ("--iptables-variant", self._variant) if self._variant else ()
+        return [
+            *(sys.executable, "-m", "kproxy", "run", "--proxy-mode", self._mode, *variant),
+            *("--kubeconfig", str(home.kubeconfig), "--config", str(config)),
+            *("--node-name", NODE_NAME, *(home.stage.place.options if not variant else ())),
+        ]
+
+
+def no_ipvs() -> str:
+    """Return why there can be no mode ipvs here, "" if there can."""
+    try:
+        with VirtualServers("looking for ipvs"):
+            return ""
+    except NoIpvs:
+        return "this kernel has no ip_vs"

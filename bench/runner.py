@@ -1,0 +1,142 @@
+"""Makes the visits of all parts, round by round, and writes down what they find.
+
+Whoever is measured is visited in every round, each round in another order, so that a noisy machine
+disturbs all alike. A visit that fails costs its own figures: why is written down, and it is not
+made again.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.bed import FAILURES, Bed
+from bench.load.frames import Frames
+from bench.model import Distribution, Limit, Sample, Value, Writer
+from bench.parameters import Parameters, Size
+from bench.part import Finding, Found, Limited, Part, Spread, Visit
+from bench.progress import Progress
+
+_SEED = 12
+
+
+class Run:
+    """One run: its parts at each size, after each other."""
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        parameters: Parameters,
+        *,
+        writer: Writer,
+        progress: Progress,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._parts = parts
+        self._parameters = parameters
+        self._writer = writer
+        self._progress = progress
+        self._clock = clock
+        self._chance = random.Random(_SEED)
+        self._limits: set[tuple[str, str, str]] = set()
+        self.failed = 0
+
+    def measure(self) -> None:
+        """Measure all. Ends with everything taken away again, also by KeyboardInterrupt."""
+        try:
+            with Frames() as frames:
+                for size in self._sizes():
+                    self._measure_at(size, frames)
+        except BaseException:
+            self._writer.end(datetime.now(UTC), complete=False)
+            raise
+        self._writer.end(datetime.now(UTC), complete=True)
+
+    def _sizes(self) -> list[Size]:
+        wanted = (size for part in self._parts for size in part.sizes(self._parameters))
+        return sorted(set(wanted))
+
+    def _measure_at(self, size: Size, frames: Frames) -> None:
+        parts = [part for part in self._parts if size in part.sizes(self._parameters)]
+
+        def limit(who: str, text: str) -> None:
+            self.failed += 1
+            for part in parts:
+                self._limit(part, who, {"services": size.services}, text)
+
+        with (
+            tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch,
+            Bed(self._parameters, size, folder=Path(scratch), limit=limit, frames=frames) as bed,
+        ):
+            for part in parts:
+                self._progress.title = f"{part.name}, {size.services:,} x {size.endpoints}"
+                self._measure_part(part, bed)
+
+    def _measure_part(self, part: Part, bed: Bed) -> None:
+        rounds = part.repeats(self._parameters)
+        with part.visits(bed) as visits:
+            protocols = self._parameters.protocols
+            left = [each for each in visits if each.where.get("protocol") in (None, *protocols)]
+            self._progress.begin(len(left), rounds + part.warms_up)
+            for number in range(-1 if part.warms_up else 0, rounds):
+                for visit in self._chance.sample(left, len(left)):
+                    began_s = self._clock()
+                    if not self._made(part, visit, number):
+                        left.remove(visit)
+                    self._progress.made(self._clock() - began_s, left=len(left))
+
+    def _made(self, part: Part, visit: Visit, number: int) -> bool:
+        """Make one visit; return whether it is worth another one."""
+        try:
+            for finding in visit.go():
+                if number >= 0:
+                    self._note(part, visit, number, finding)
+        except FAILURES as error:
+            self.failed += 1
+            self._limit(part, visit.who, visit.where, f"it could not be measured: {error}")
+            return False
+        return True
+
+    def _note(self, part: Part, visit: Visit, number: int, finding: Finding) -> None:
+        if isinstance(finding, Limited):
+            self._limit(part, visit.who, visit.where, finding.text)
+            return
+        match finding:
+            case Found(measure, value):
+                self._writer.add(
+                    Sample(
+                        part=part.name,
+                        measure=measure.name,
+                        unit=measure.unit,
+                        better=measure.better,
+                        who=visit.who,
+                        where=visit.where,
+                        round=number,
+                        value=value,
+                    )
+                )
+            case Spread(measure, quantiles):
+                self._writer.add(
+                    Distribution(
+                        part=part.name,
+                        measure=measure.name,
+                        unit=measure.unit,
+                        who=visit.who,
+                        where=visit.where,
+                        round=number,
+                        quantiles=quantiles,
+                    )
+                )
+            case Limited(text):
+                self._limit(part, visit.who, visit.where, text)
+
+    def _limit(self, part: Part, who: str, where: Mapping[str, Value], text: str) -> None:
+        said = (part.name, who, f"{sorted(where.items())} {text}")
+        if said not in self._limits:
+            self._limits.add(said)
+            self._writer.add(Limit(part=part.name, who=who, where=where, text=text))
+            self._progress.say(f"{part.name}, {who}: {text}")

@@ -1,0 +1,177 @@
+"""The ways through a node, and the Services that traffic goes through.
+
+Beside those of the cluster stand two Services of all ports that the load needs: `remote`, whose
+endpoints are behind the node, and `local`, whose endpoint is the pod of the node.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from bench.cluster import (
+    ENDPOINT_PORT,
+    NODE_ADDRESS,
+    NODE_NAME,
+    SERVICE_PORT,
+    Cluster,
+    Document,
+    spare_address,
+)
+from bench.stage import CLIENT, OUTSIDE, Stage
+from tests.support.net.namespace import Namespace
+
+BULK_PORT = 5201
+_FIRST_SPARE = 60_000  # of the addresses that endpoints move to: nobody moves here
+_REMOTE_ENDPOINTS = 10
+_NOBODYS = spare_address(_FIRST_SPARE - 1)
+_REMOTE_IP, _LOCAL_IP = "10.112.0.1", "10.112.0.2"  # beside those of the cluster
+_REMOTE_NODE_PORTS, _LOCAL_NODE_PORTS = 31_000, 31_010  # the first of each
+_MANY = 100
+
+
+class Way(enum.Enum):
+    """From whom to whom, as results name it."""
+
+    CLUSTER_IP = "clusterIP, from a pod"
+    NODE_PORT = "NodePort, from outside, to another node's pod"
+    NODE_PORT_LOCAL = "NodePort, from outside, to a pod of the node"
+    NO_SERVICE = "no Service's, from a pod"
+
+
+WAYS = {
+    "clusterip": Way.CLUSTER_IP,
+    "nodeport": Way.NODE_PORT,
+    "nodeport-local": Way.NODE_PORT_LOCAL,
+    "no-service": Way.NO_SERVICE,
+}
+"""Ways as options name them."""
+
+
+class Kind(enum.Enum):
+    """What is sent: the name of a port, its protocol, its number, and that of endpoints."""
+
+    CONNECTIONS = ("tcp", "TCP", SERVICE_PORT, ENDPOINT_PORT)
+    PACKETS = ("udp", "UDP", SERVICE_PORT, ENDPOINT_PORT)
+    BULK = ("bulk", "TCP", BULK_PORT, BULK_PORT)
+
+    def __init__(self, title: str, protocol: str, port: int, endpoint_port: int) -> None:
+        self.title = title
+        self.protocol = protocol
+        self.port = port
+        self.endpoint_port = endpoint_port
+
+    def node_port(self, first: int) -> int:
+        """Return its own of a Service's NodePorts."""
+        return first + list(Kind).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An address that clients call."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Who sends, through which of the node's devices, and who receives; with their addresses."""
+
+    sender: Namespace
+    source: str
+    enters_by: str
+    receiver: Namespace
+
+
+def ends(way: Way, stage: Stage) -> Ends:
+    """Return both ends of a way. The device of an end is called eth0."""
+    receiver = stage.client if way is Way.NODE_PORT_LOCAL else stage.far
+    if way in (Way.CLUSTER_IP, Way.NO_SERVICE):
+        return Ends(stage.client, CLIENT, "client", receiver)
+    return Ends(stage.outside, OUTSIDE, "outside", receiver)
+
+
+def target(way: Way, kind: Kind, *, translated: bool) -> Target:
+    """Return whom to call; without translation, the endpoint."""
+    if way is Way.NO_SERVICE:
+        return Target(_NOBODYS, kind.endpoint_port)
+    if not translated:
+        address = CLIENT if way is Way.NODE_PORT_LOCAL else spare_address(_FIRST_SPARE)
+        return Target(address, kind.endpoint_port)
+    if way is Way.CLUSTER_IP:
+        return Target(_REMOTE_IP, kind.port)
+    first = _LOCAL_NODE_PORTS if way is Way.NODE_PORT_LOCAL else _REMOTE_NODE_PORTS
+    return Target(NODE_ADDRESS, kind.node_port(first))
+
+
+def many_targets(way: Way, cluster: Cluster, *, translated: bool) -> list[Target]:
+    """Return whom new connections call in turn: Services from the whole of a cluster.
+
+    Who looks through a list of rules finds one Service sooner than another.
+    """
+    if not translated or way in (Way.NO_SERVICE, Way.NODE_PORT_LOCAL):
+        return [target(way, Kind.CONNECTIONS, translated=translated)]
+    if way is Way.CLUSTER_IP:
+        every = max(1, cluster.services // _MANY)
+        numbers = range(0, cluster.services, every)
+        return [Target(cluster.cluster_ip(number), SERVICE_PORT) for number in numbers]
+    numbers = cluster.with_node_port()
+    some = numbers[:: max(1, len(numbers) // _MANY)]
+    return [Target(NODE_ADDRESS, cluster.node_port(number)) for number in some]
+
+
+def services() -> list[Document]:
+    """Return the Services that the load goes through, with their slices."""
+    remote = [spare_address(_FIRST_SPARE + n) for n in range(_REMOTE_ENDPOINTS)]
+    return [
+        *_service(
+            "load-remote", _REMOTE_IP, _REMOTE_NODE_PORTS, {each: "node-far" for each in remote}
+        ),
+        *_service("load-local", _LOCAL_IP, _LOCAL_NODE_PORTS, {CLIENT: NODE_NAME}),
+    ]
+
+
+def _service(name: str, address: str, first_node_port: int, pods: dict[str, str]) -> list[Document]:
+    meta = {"namespace": "bench", "name": name}
+    ports: list[Document] = [
+        {
+            "name": kind.title,
+            "protocol": kind.protocol,
+            "port": kind.port,
+            "targetPort": kind.endpoint_port,
+            "nodePort": kind.node_port(first_node_port),
+        }
+        for kind in Kind
+    ]
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": meta,
+            "spec": {
+                "type": "NodePort",
+                "clusterIP": address,
+                "clusterIPs": [address],
+                "ports": ports,
+            },
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {**meta, "labels": {"kubernetes.io/service-name": name}},
+            "addressType": "IPv4",
+            "ports": [
+                {"name": kind.title, "protocol": kind.protocol, "port": kind.endpoint_port}
+                for kind in Kind
+            ],
+            "endpoints": [
+                {
+                    "addresses": [pod],
+                    "nodeName": node,
+                    "conditions": {"ready": True, "serving": True, "terminating": False},
+                }
+                for pod, node in pods.items()
+            ],
+        },
+    ]

@@ -1,0 +1,48 @@
+"""The bench itself: everybody forwards every way, and what was sent arrives. Nothing is timed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from bench.bed import chosen
+from bench.model import read
+from bench.parameters import PRESETS
+from bench.parts.connections import OPENED, UNANSWERED
+from bench.parts.packets import ALONE, FORWARDED, LOST
+from bench.traffic import WAYS
+
+pytestmark = [pytest.mark.kernel, pytest.mark.cluster]
+
+_SMALL = ("--sizes", "20x3", "--repeats", "1", "--seconds", "0.05", "--flows", "1000")
+
+
+def run(to, *arguments):
+    command = [sys.executable, "-m", "bench", "run", *_SMALL, *arguments, "--to", str(to)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return read(to)
+
+
+def test_everybody_forwards_every_way_and_loses_nothing(tmp_path):
+    results = run(tmp_path / "results.jsonl", "--parts", "packets,connections,requests,bulk")
+    assert results.complete
+    values = {
+        (figure.measure, figure.who, dict(figure.where).get("path")): rounds.values[0]
+        for figure, rounds in results.figures().items()
+    }
+    timed = {(each.who, each.where["path"]) for each in results.distributions}
+    unexplained = [each.text for each in results.limits if "generator" not in each.text]
+    assert unexplained == []
+    for peer in chosen(PRESETS["quick"]):
+        for way in () if peer.lacks() else WAYS.values():
+            about = (peer.name, way.value)
+            assert values[(FORWARDED.name, *about)] > 0, about
+            assert values[(LOST.name, *about)] == 0, about
+            assert values[(OPENED.name, *about)] > 0, about
+            assert values[(UNANSWERED.name, *about)] == 0, about
+            assert values[("bulk TCP", *about)] > 0, about
+            assert about in timed
+    assert values[(FORWARDED.name, ALONE, None)] > 0

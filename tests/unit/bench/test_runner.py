@@ -1,0 +1,151 @@
+"""Rounds, failures and interruptions of a run, with parts that measure nothing real."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from bench import runner
+from bench.model import Machine, Writer, read
+from bench.model import Run as Head
+from bench.node import PeerFailed
+from bench.parameters import PRESETS, Size
+from bench.part import Found, Limited, Measure, Part, Spread, Visit
+
+RATE = Measure("rate", "1/s", "more")
+DELAY = Measure("delay", "ms", "less")
+PARAMETERS = replace(PRESETS["quick"], sizes=(Size(2, 1),), repeats=3)
+
+
+class Counting(Part):
+    """Finds how often each was visited; `happens` may do something instead."""
+
+    name = "counting"
+    measures = (RATE,)
+
+    def __init__(self, *names, happens=lambda _name, _times: None):
+        self.made = []
+        self.closed = False
+        self._names = names
+        self._happens = happens
+
+    @contextlib.contextmanager
+    def visits(self, bed):
+        try:
+            yield [
+                Visit(name, {"protocol": "TCP"}, lambda name=name: self._go(name))
+                for name in self._names
+            ]
+        finally:
+            self.closed = True
+
+    def _go(self, name):
+        self.made.append(name)
+        self._happens(name, self.made.count(name))
+        yield Found(RATE, float(self.made.count(name)))
+
+
+class Silent:
+    title = ""
+
+    def begin(self, visits, rounds):
+        pass
+
+    def made(self, took_s, *, left):
+        pass
+
+    def say(self, text):
+        pass
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Run parts and return the results, and who was interrupted by what."""
+    monkeypatch.setattr(runner, "Frames", contextlib.nullcontext)
+
+    def run(*parts, parameters=PARAMETERS, raises=None):
+        head = Head(
+            started=datetime.now(UTC),
+            commit="none",
+            dirty=False,
+            preset="quick",
+            parameters={},
+            machine=Machine(cpu="none", cores=1, memory_gb=1.0),
+            kernel="none",
+            versions={},
+        )
+        file = tmp_path / "results.jsonl"
+        with Writer(file, head) as writer:
+            made = runner.Run(parts, parameters, writer=writer, progress=Silent())
+            with pytest.raises(raises) if raises else contextlib.nullcontext():
+                made.measure()
+        return read(file), made
+
+    return run
+
+
+def test_all_are_visited_once_a_round_and_once_before(measured):
+    part = Counting("a", "b", "c")
+    results, _ = measured(part)
+    assert results.complete
+    assert part.closed
+    assert [sorted(part.made[n : n + 3]) for n in range(0, 12, 3)] == [["a", "b", "c"]] * 4
+    for figure, rounds in results.figures().items():
+        assert rounds.values == {0: 2.0, 1: 3.0, 2: 4.0}, figure
+
+
+def test_the_order_of_a_round_is_another_one_each_time(measured):
+    part = Counting(*"abcdefgh")
+    measured(part)
+    assert len({tuple(part.made[n : n + 8]) for n in range(0, 32, 8)}) == 4
+
+
+def test_who_fails_costs_its_own_figures(measured):
+    def happens(name, times):
+        if name == "a" and times == 3:
+            raise PeerFailed("a has ended")
+
+    results, made = measured(Counting("a", "b", happens=happens))
+    assert made.failed == 1
+    assert results.complete
+    assert {figure.who: len(rounds.values) for figure, rounds in results.figures().items()} == {
+        "a": 1,
+        "b": 3,
+    }
+    assert [(limit.who, limit.text) for limit in results.limits] == [
+        ("a", "it could not be measured: a has ended")
+    ]
+
+
+def test_an_interruption_keeps_what_was_measured_and_takes_all_away(measured):
+    def happens(_, times):
+        if times == 3:
+            raise KeyboardInterrupt
+
+    part = Counting("a", happens=happens)
+    results, _ = measured(part, raises=KeyboardInterrupt)
+    assert part.closed
+    assert results.end is not None
+    assert not results.complete
+    assert [sample.value for sample in results.samples] == [2.0]
+
+
+def test_a_limit_is_said_once(measured):
+    class Slow(Counting):
+        def _go(self, name):
+            yield Limited("the generator was the limit")
+            yield Spread(DELAY, ((0.5, 1.0), (0.99, 2.0)))
+
+    results, _ = measured(Slow("a"))
+    assert [limit.text for limit in results.limits] == ["the generator was the limit"]
+    assert [each.round for each in results.distributions] == [0, 1, 2]
+
+
+def test_only_the_protocols_that_were_asked_for_are_visited(measured):
+    part = Counting("a")
+    results, _ = measured(part, parameters=replace(PARAMETERS, protocols=("UDP",)))
+    assert results.samples == ()
+    assert part.made == []
