@@ -62,7 +62,7 @@ lint: setup
 	@$(VENV)/lint-imports
 
 bench: setup programs ## measure: bench/results/*.json, the table in README.md, then build/bench-*.jsonl
-	@for each in core sync connections api pace ipvs; do \
+	@for each in core sync connections ipvs; do \
 		$(ROOT_ENV) $(VENV)/python -m bench.$$each --date "$$(date -u +%F)"; \
 	done
 	@$(VENV)/python -m bench.table

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,10 @@ class ApiServer:
         """Create objects, or replace them; return when they were stored, by the monotonic clock."""
         return float(self._ask({"do": "put", "documents": documents})["stored_s"])
 
-    def begin_storm(self, moves: range, *, per_s: int) -> None:
-        """Let an endpoint of one Service after the other move, so many a second."""
-        self._ask({"do": "storm", "moves": [moves.start, moves.stop], "per_s": per_s})
+    def begin_storm(self, moves: range, *, per_s: int, among: int) -> None:
+        """Let endpoints of the first so many Services move in turn, so many a second."""
+        asked = {"moves": [moves.start, moves.stop], "per_s": per_s, "among": among}
+        self._ask({"do": "storm", **asked})
 
     def end_storm(self) -> float:
         """Wait until all have moved; return how many a second it became."""
@@ -102,20 +104,26 @@ def main(arguments: Sequence[str]) -> None:
                     _put(api, command["documents"])
                     _say({"stored_s": time.monotonic()})
                 case "storm":
-                    moves = range(*command["moves"])
-                    storms.append(beside.submit(_storm, api, cluster, moves, command["per_s"]))
+                    storm = _Storm(range(*command["moves"]), command["per_s"], command["among"])
+                    storms.append(beside.submit(storm.blow, api, cluster))
                     _say({})
                 case "end storm":
                     _say({"per_s": storms.pop().result()})
 
 
-def _storm(api: FakeApi, cluster: Cluster, moves: range, per_s: int) -> float:
-    """Move endpoints at an even pace; return how many a second it became."""
-    began_s = time.monotonic()
-    for n, moved in enumerate(moves):
-        time.sleep(max(0.0, began_s + n / per_s - time.monotonic()))
-        _put(api, [cluster.endpoint_slice(n % cluster.services, moved)])
-    return len(moves) / (time.monotonic() - began_s)
+@dataclass(frozen=True, slots=True)
+class _Storm:
+    moves: range
+    per_s: int
+    among: int
+
+    def blow(self, api: FakeApi, cluster: Cluster) -> float:
+        """Move endpoints at an even pace; return how many a second it became."""
+        began_s = time.monotonic()
+        for n, moved in enumerate(self.moves):
+            time.sleep(max(0.0, began_s + n / self.per_s - time.monotonic()))
+            _put(api, [cluster.endpoint_slice(n % self.among, moved)])
+        return len(self.moves) / (time.monotonic() - began_s)
 
 
 def _put(api: FakeApi, documents: Sequence[Document]) -> None:

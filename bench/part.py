@@ -84,6 +84,11 @@ class Part(ABC):
         """Make what is needed, hand out the visits, and take all of it away."""
 
 
+def largest(parameters: Parameters) -> Sequence[Size]:
+    """Return the size that a part is measured at if another one would not change its figures."""
+    return (max(parameters.sizes),)
+
+
 def circumstances(size: Size, **more: Value) -> dict[str, Value]:
     """Return the circumstances of a figure at a size of cluster."""
     return {"services": size.services, "endpoints": size.endpoints, **more}

@@ -159,7 +159,7 @@ def _measured(preset: str, parameters: Parameters, file: Path) -> int:
     signal.signal(signal.SIGTERM, _interrupted)
     console = Console(stderr=True)
     peers = chosen(parameters)
-    parts = [PARTS[name] for name in parameters.parts]
+    parts = [part for name, part in PARTS.items() if name in parameters.parts]
     count = sum(len(part.sizes(parameters)) for part in parts)
     with (
         Writer(file, described(preset, parameters, peers)) as writer,

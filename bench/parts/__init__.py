@@ -5,8 +5,10 @@ from __future__ import annotations
 from bench.part import Part
 from bench.parts.bulk import Bulk
 from bench.parts.connections import Connections, Requests
+from bench.parts.control import Changes, Start
 from bench.parts.packets import Packets
 
 PARTS: dict[str, Part] = {
-    part.name: part for part in (Packets(), Connections(), Requests(), Bulk())
+    part.name: part for part in (Start(), Changes(), Packets(), Connections(), Requests(), Bulk())
 }
+"""In the order in which they are measured: first those that let no other proxy run beside."""

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from bench.bed import Bed
 from bench.load.talk import UNDISTURBED
 from bench.node import Node
-from bench.part import Finding, Found, Measure, Part, Visit, circumstances
+from bench.parameters import Parameters, Size
+from bench.part import Finding, Found, Measure, Part, Visit, circumstances, largest
 from bench.traffic import BULK_PORT, Kind, Way, ends, target
 from tests.support.net.namespace import Namespace
 from tests.support.waiting import LONGEST_S, until
@@ -30,6 +31,10 @@ class Bulk(Part):
     about = "Mbit/s of one TCP stream, by iperf3"
     measures = (CARRIED,)
     warms_up = False
+
+    def sizes(self, parameters: Parameters) -> Sequence[Size]:
+        """Return one: a packet of an open connection is looked up among connections."""
+        return largest(parameters)
 
     @contextlib.contextmanager
     def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:

@@ -23,7 +23,8 @@ from bench.load.quantiles import quantiles
 from bench.load.talk import FIRST_PORT, LAST_PORT
 from bench.load.tracking import forget, refused
 from bench.node import Node
-from bench.part import Finding, Found, Limited, Measure, Part, Spread, Visit, circumstances
+from bench.parameters import Parameters, Size
+from bench.part import Finding, Found, Limited, Measure, Part, Spread, Visit, circumstances, largest
 from bench.traffic import Way, ends, many_targets
 
 OPENED = Measure("new connections", "1/s", "more")
@@ -69,6 +70,10 @@ class Requests(Part):
     name = "requests"
     about = "latency of requests at an even pace, each a connection: p50, p99, p99.9"
     measures = (LATENCY, UNANSWERED)
+
+    def sizes(self, parameters: Parameters) -> Sequence[Size]:
+        """Return one: `connections` tells how it grows."""
+        return largest(parameters)
 
     @contextlib.contextmanager
     def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:

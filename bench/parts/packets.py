@@ -19,7 +19,8 @@ from bench.links import details, dropped
 from bench.load.frames import Sent, Stream
 from bench.load.tracking import refused
 from bench.node import Node
-from bench.part import Finding, Found, Limited, Measure, Part, Visit, circumstances
+from bench.parameters import Parameters, Size
+from bench.part import Finding, Found, Limited, Measure, Part, Visit, circumstances, largest
 from bench.stage import Stage, built_stage
 from bench.traffic import Kind, Way, ends, target
 
@@ -36,6 +37,10 @@ class Packets(Part):
     name = "packets"
     about = "small UDP packets a second through one core, and how many are lost"
     measures = (FORWARDED, LOST)
+
+    def sizes(self, parameters: Parameters) -> Sequence[Size]:
+        """Return one: a packet of an open connection is looked up among connections."""
+        return largest(parameters)
 
     @contextlib.contextmanager
     def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:

@@ -1,0 +1,157 @@
+"""What a proxy costs its node, and how soon packets follow the API.
+
+Each visit starts a proxy on a fresh node, and no other one runs meanwhile. The API server is a
+process of its own, and its objects are the same for all.
+
+- *start*: from the start of the process until clients reach the first, the middle and the last
+  Service; the CPU of that; the memory then, and at its peak together with all children, pages that
+  several share counted once (PSS).
+- *changes*: from the moment when the API server has stored a moved endpoint until a client's
+  packets reach it. First alone, each some time after the last at random, so that what a proxy
+  pauses after a write shows; then while 100 others a second move, whose CPU is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from bench.answers import answering
+from bench.bed import Bed
+from bench.cluster import spare_address
+from bench.load.quantiles import quantiles
+from bench.node import Node
+from bench.parameters import Parameters, Size
+from bench.part import Finding, Found, Measure, Part, Spread, Visit, circumstances
+from bench.peers.peer import Peer
+from bench.stage import Agent
+
+STARTED = Measure("start to the last Service answering", "s", "less")
+START_CPU = Measure("CPU of the start", "s", "less")
+STEADY = Measure("memory", "MB", "less")
+PEAK = Measure("memory at its peak, with children", "MB", "less")
+ALONE = Measure("change to packets following, alone", "ms", "less")
+IN_STORM = Measure("change to packets following, at 100 changes/s", "ms", "less")
+STORM_CPU = Measure("CPU for 1,000 changes", "s", "less")
+_FEWEST_SERVICES = 20  # with less there is no cluster to follow
+_PER_S = 100
+_STORM_S = 5
+_ALONE_S, _IN_STORM_S = (0.2, 1.0), (0.05, 0.2)  # between two changes
+_SETTLED_S = 1.0
+_MOST_IN_STORM = 200
+_SEED = 5
+_Measuring = Callable[[Bed, Node], Iterator[Finding]]
+
+
+class Start(Part):
+    """The start of a proxy."""
+
+    name = "start"
+    about = "a proxy's start until the last Service answers, with its CPU and memory"
+    measures = (STARTED, START_CPU, STEADY, PEAK)
+    warms_up = False
+
+    def sizes(self, parameters: Parameters) -> Sequence[Size]:
+        """Return those that are a cluster."""
+        return _clusters(parameters)
+
+    def repeats(self, parameters: Parameters) -> int:
+        """Return how many starts there are."""
+        return parameters.starts
+
+    @contextlib.contextmanager
+    def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
+        """Start each proxy in turn."""
+        yield _visits(bed, _start)
+
+
+class Changes(Part):
+    """How soon packets follow changes."""
+
+    name = "changes"
+    about = "how soon packets follow a change, alone and at 100 a second, and the CPU of it"
+    measures = (ALONE, IN_STORM, STORM_CPU)
+    warms_up = False
+
+    def sizes(self, parameters: Parameters) -> Sequence[Size]:
+        """Return those that are a cluster."""
+        return _clusters(parameters)
+
+    def repeats(self, parameters: Parameters) -> int:
+        """Return how many starts there are, each followed by changes."""
+        return parameters.starts
+
+    @contextlib.contextmanager
+    def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
+        """Change endpoints under each proxy in turn."""
+        yield _visits(bed, _change)
+
+
+def _clusters(parameters: Parameters) -> Sequence[Size]:
+    return [size for size in parameters.sizes if size.services >= _FEWEST_SERVICES]
+
+
+def _visits(bed: Bed, measure: _Measuring) -> list[Visit]:
+    def visit(peer: Peer) -> Visit:
+        def go() -> Iterable[Finding]:
+            with bed.node(peer) as node, answering(node.stage), node.stage.place.joined():
+                yield from measure(bed, node)
+
+        return Visit(peer.name, circumstances(bed.size), go)
+
+    return [visit(peer) for peer in bed.peers if peer.translates]
+
+
+def _start(bed: Bed, node: Node) -> Iterator[Finding]:
+    began_s = time.monotonic()
+    agent = _started(node)
+    node.wait_until_ready()
+    yield Found(STARTED, time.monotonic() - began_s)
+    yield Found(START_CPU, agent.cpu_s())
+    time.sleep(_SETTLED_S)
+    memory = agent.memory()
+    yield Found(STEADY, memory.steady_pss_mb)
+    yield Found(PEAK, memory.peak_with_children_pss_mb)
+
+
+def _change(bed: Bed, node: Node) -> Iterator[Finding]:
+    agent = _started(node, watched=False)
+    node.wait_until_ready()
+    time.sleep(_SETTLED_S)
+    middle = bed.size.services // 2
+    alone = bed.moves(bed.parameters.changes)
+    yield Spread(ALONE, quantiles(list(_delays_ms(bed, node, alone, between_s=_ALONE_S))))
+    time.sleep(_SETTLED_S)
+    before_s = agent.cpu_s()
+    many = bed.moves(_PER_S * _STORM_S)
+    bed.api.begin_storm(many, per_s=_PER_S, among=middle)
+    over_s = time.monotonic() + _STORM_S
+    some = itertools.takewhile(lambda _: time.monotonic() < over_s, bed.moves(_MOST_IN_STORM))
+    in_storm = list(_delays_ms(bed, node, some, between_s=_IN_STORM_S))
+    bed.api.end_storm()
+    time.sleep(_SETTLED_S)
+    changes = len(many) + len(in_storm)
+    yield Spread(IN_STORM, quantiles(in_storm))
+    yield Found(STORM_CPU, 1000 * (agent.cpu_s() - before_s) / changes)
+
+
+def _started(node: Node, *, watched: bool = True) -> Agent:
+    node.start(watched=watched)
+    assert node.agent is not None, "who translates has a process"
+    return node.agent
+
+
+def _delays_ms(
+    bed: Bed, node: Node, moves: Iterable[int], *, between_s: tuple[float, float]
+) -> Iterator[float]:
+    """Move endpoints of the cluster's second half; return how long packets took to follow."""
+    chance = random.Random(_SEED)
+    for moved in moves:
+        number = chance.randrange(bed.size.services // 2, bed.size.services)
+        stored_s = bed.api.put(bed.cluster.endpoint_slice(number, moved))
+        node.wait_for_answer(number, by=spare_address(moved))
+        yield 1000 * (time.monotonic() - stored_s)
+        time.sleep(chance.uniform(*between_s))
