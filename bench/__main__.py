@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from bench.compare import compare
 from bench.run import run
 
 
@@ -16,6 +17,7 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(compare)
 
 if __name__ == "__main__":
     main(prog_name="python -m bench")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,8 @@ Value = str | int | float
 Where = Mapping[str, Value]
 Quantile = tuple[Annotated[float, msgspec.Meta(ge=0, le=1)], float]
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+QUANTILES = {0.5: "p50", 0.99: "p99", 0.999: "p99.9"}  # which figures are made of distributions
 
 _PLACE = re.compile(r" - at `\$(.*)`$")
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
@@ -139,11 +141,19 @@ class Results:
         return self.end is not None and self.end.complete
 
     def figures(self) -> dict[Figure, Rounds]:
-        """Return the samples of each figure, figures in the order of the file."""
+        """Return the samples of each figure, figures in the order of the file.
+
+        The usual quantiles of a distribution are figures too, named as in "latency, p99".
+        """
         found: dict[Figure, Rounds] = {}
         for sample in self.samples:
             rounds = found.setdefault(sample.figure, Rounds(sample.better))
             rounds.values[sample.round] = sample.value
+        for each in self.distributions:
+            for quantile, value in each.quantiles:
+                if name := QUANTILES.get(quantile):
+                    figure = replace(each.figure, measure=f"{each.measure}, {name}")
+                    found.setdefault(figure, Rounds("less")).values[each.round] = value
         return found
 
 

@@ -124,6 +124,16 @@ def test_the_samples_of_a_figure_stand_by_their_rounds(path):
     assert figures[SAMPLE.figure].better == "more"
 
 
+def test_the_usual_quantiles_of_a_distribution_are_figures_too(path):
+    figures = read(written(path, DISTRIBUTION)).figures()
+
+    assert {figure.measure: rounds.values for figure, rounds in figures.items()} == {
+        "latency, p50": {1: 0.12},
+        "latency, p99": {1: 0.8},
+    }
+    assert {rounds.better for rounds in figures.values()} == {"less"}
+
+
 def test_the_order_of_where_makes_no_other_figure(path):
     turned = dict(reversed(WHERE.items()))
     again = Sample(
