@@ -8,7 +8,6 @@ it is counted whether that is so.
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,14 +18,12 @@ from backends.kernel.virtual_servers import VirtualServers
 from bench.cluster import NODE_NAME, POD_RANGE, Cluster
 from bench.record import Row
 from bench.stage import IPVS, Agent, Stage, built_stage, of_cluster, running, running_agent
-from tests.support.cluster import programs
-from tests.support.fake_api.resources import RESOURCES
-from tests.support.fake_api.server import FakeApi
+from kproxy.core.addresses import Family
+from tests.support.cluster import original
+from tests.support.cluster.fake_cluster import FakeCluster
 
 KPROXY, KUBE_PROXY = "kproxy", "kube-proxy"
-_RESOURCES = {resource.kind: name for name, resource in RESOURCES.items()}
 _READY = "ready: "
-_SYNC_ENDED = "yncProxyRules complete"  # of one family, at --v=4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +41,11 @@ def first_sync(cluster: Cluster, which: str) -> Started:
     with (
         built_stage() as stage,
         tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch,
-        _served(cluster, stage, Path(scratch)) as kubeconfig,
+        FakeCluster(stage.node, Path(scratch)) as followed,
     ):
+        followed.apply(cluster.objects())
         began_s = time.monotonic()
-        with _proxy(stage, which, kubeconfig, scratch) as (proxy, words, times):
+        with _proxy(stage, which, followed, Path(scratch)) as (proxy, words, times):
             proxy.wait_for(words, times=times)
             took_s = time.monotonic() - began_s
             cpu_s = proxy.cpu_s()
@@ -70,50 +68,18 @@ def row_of(which: str, seen: list[Started]) -> Row:
 
 
 @contextlib.contextmanager
-def _served(cluster: Cluster, stage: Stage, scratch: Path) -> Iterator[Path]:
-    """Serve the cluster on the node's own loopback; yield the kubeconfig."""
-    with stage.node.entered():
-        api = FakeApi()
-    with api:
-        for each in cluster.objects():
-            api.put(_RESOURCES[each["kind"]], each)
-        yield api.write_kubeconfig(scratch / "kubeconfig")
-
-
-@contextlib.contextmanager
 def _proxy(
-    stage: Stage, which: str, kubeconfig: Path, scratch: str
+    stage: Stage, which: str, followed: FakeCluster, scratch: Path
 ) -> Iterator[tuple[Agent, str, int]]:
     """Run one of them; yield it, and which words it says how often when all is in the kernel."""
     if which == KPROXY:
-        with running_agent(stage, of_cluster(kubeconfig), IPVS) as agent:
+        with running_agent(stage, of_cluster(followed.kubeconfig), IPVS) as agent:
             yield agent, _READY, 1
         return
-    config = Path(scratch) / "config.json"
-    config.write_text(json.dumps(_configuration(kubeconfig)))
-    command = [
-        *(str(programs.find("kube-proxy")), f"--config={config}"),
-        *(f"--hostname-override={NODE_NAME}", "--v=4"),
-    ]
-    with running(command, stage.node, scratch) as agent:
-        yield agent, _SYNC_ENDED, 2
-
-
-def _configuration(kubeconfig: Path) -> Row:
-    return {
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-        "kind": "KubeProxyConfiguration",
-        "mode": "ipvs",
-        "featureGates": {"KubeProxyIPVS": True},
-        "clusterCIDR": POD_RANGE,
-        "conntrack": {"maxPerCore": 0},
-        "clientConnection": {
-            "kubeconfig": str(kubeconfig),
-            # The fake server speaks nothing else.
-            "contentType": "application/json",
-            "acceptContentTypes": "application/json",
-        },
-    }
+    document = original.configuration(followed.kubeconfig, mode="ipvs", clusterCIDR=POD_RANGE)
+    command = [*original.command(document, scratch, NODE_NAME), original.VERBOSE]
+    with running(command, stage.node, str(scratch)) as agent:
+        yield agent, original.SYNC_ENDED, len(Family)
 
 
 def _in_kernel(stage: Stage) -> tuple[int, int]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import partial
 
 import pytest
 
 from tests.cluster.beside.asking import ask
-from tests.cluster.beside.original import Original
 from tests.support.cluster.control_plane import ControlPlane
+from tests.support.cluster.original import VERBOSE, Original
 from tests.support.cluster.place import Place
 from tests.support.net.plan import FAR1, POD1
 from tests.support.node.cluster import both
@@ -69,9 +70,9 @@ def pair(tmp_path_factory, plane):
     folder = tmp_path_factory.mktemp("pair")
     theirs = Place(folder / "theirs", "nft", plane)
     ours = Place(folder / "ours", "nft", plane)
-    original = Original(theirs)
+    original = original_on(theirs)
     try:
-        ours.ready()
+        ours.ready(VERBOSE)
         original.ready()
         for place in (theirs, ours):
             until(partial(checked, place), within_s=LONGEST_S, what="its health check ports")
@@ -80,6 +81,14 @@ def pair(tmp_path_factory, plane):
         original.kill()
         theirs.close()
         ours.close()
+
+
+def original_on(place, mode="iptables"):
+    """Start the real kube-proxy with a place's configuration; `mode` is the one it works in."""
+    document = json.loads(place.config.read_text())
+    del document["kproxy"]
+    folder = place.config.with_name("original")
+    return Original(place.node, folder, {**document, "mode": mode})
 
 
 def checked(place):
@@ -96,7 +105,7 @@ def start_original():
     started = []
 
     def start(place, mode="iptables"):
-        started.append(Original(place, mode))
+        started.append(original_on(place, mode))
         return started[-1].ready()
 
     yield start

@@ -84,9 +84,9 @@ class Place:
             "kube-proxy", f"--config={self.config}", f"--hostname-override={NODE_NAME}", *flags
         )
 
-    def ready(self) -> Proxy:
+    def ready(self, *flags: str) -> Proxy:
         """Start it and wait until it is ready."""
-        proxy = self.start()
+        proxy = self.start(*flags)
         proxy.wait_for("ready: ")
         return proxy
 
