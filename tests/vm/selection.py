@@ -83,5 +83,6 @@ DEBIAN_12 = (
     "tests/deploy/test_ipvs_privileges.py",
     f"{_IPVS_FAULTS}/test_change.py::test_there_and_back_open_ones_go_on_and_new_ones_begin[nft]",
     f"{_IPVS_FAULTS}/test_port_reuse.py::test_its_first_packet_is_answered_by_the_new_endpoint",
+    f"{_IPVS_FAULTS}/test_take_over.py::test_kproxy_goes_on_with_what_kube_proxy_made",
     f"{_IPTABLES}/test_takeover.py::test_the_ipvs_mode_leaves_nothing_and_others_lose_nothing",
 )
