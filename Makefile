@@ -18,6 +18,8 @@ VENV := .venv/bin
 MODE := iptables
 # Of pytest. Each makes its own API server and namespaces, and half of the time is waiting.
 PROCESSES := 2
+# Of `python -m bench run`: what is measured, of whom.
+OPTIONS :=
 # What `make vm` runs, from this folder.
 CMD := uname --all
 
@@ -61,12 +63,8 @@ lint: setup
 	@$(VENV)/mypy
 	@$(VENV)/lint-imports
 
-bench: setup programs ## measure: bench/results/*.json, the table in README.md, then build/bench-*.jsonl
-	@for each in core sync connections ipvs; do \
-		$(ROOT_ENV) $(VENV)/python -m bench.$$each --date "$$(date -u +%F)"; \
-	done
-	@$(VENV)/python -m bench.table
-	@$(ROOT_ENV) $(VENV)/python -m bench run
+bench: setup programs ## measure data paths beside their peers (5 minutes; OPTIONS="--help" tells of more)
+	@$(ROOT_ENV) $(VENV)/python -m bench run $(OPTIONS)
 
 numbers: setup ## write the table in README.md again from bench/results/*.json
 	@$(VENV)/python -m bench.table

@@ -7,27 +7,14 @@ import socket
 import socketserver
 import struct
 import threading
-import time
 from collections.abc import Iterator
 
-from bench.cluster import ENDPOINT_PORT, SERVICE_PORT, Cluster
-from bench.stage import Agent, Stage
+from bench.cluster import ENDPOINT_PORT, SERVICE_PORT
+from bench.stage import Stage
 from tests.support.waiting import SLOWER
 
-_READY_WITHIN_S = 300.0 * SLOWER
 _ANSWERED_WITHIN_S = 0.2 * SLOWER
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-def wait_for_every_service(cluster: Cluster, stage: Stage, agent: Agent) -> None:
-    """Wait until the first, the middle and the last Service answer. Raises TimeoutError."""
-    for number in (0, cluster.services // 2, cluster.services - 1):
-        deadline_s = time.monotonic() + _READY_WITHIN_S
-        while who_answers(stage, cluster.cluster_ip(number)) is None:
-            agent.check()
-            if time.monotonic() > deadline_s:
-                raise TimeoutError("the first sync took too long")
-            time.sleep(0.01)
 
 
 def who_answers(stage: Stage, cluster_ip: str) -> str | None:

@@ -8,11 +8,9 @@ thousand is local.
 from __future__ import annotations
 
 import ipaddress
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 NODE_NAME = "node-0000"
@@ -22,14 +20,12 @@ POD_RANGE = "10.128.0.0/9"
 ENDPOINT_RANGE = "10.128.0.0/10"  # its last /16 is left free for endpoints that move
 SERVICE_PORT = 80
 ENDPOINT_PORT = 8080
-SERVICES_PER_FILE = 100  # so a change makes the agent read 1/100 of 10,000 Services again
 
 _NODES = 1000
 _NODE_PORT_EVERY = 20
 _FIRST_NODE_PORT = 30000
 _FIRST_ENDPOINT = int(ipaddress.IPv4Address("10.128.0.1"))
 _FIRST_SPARE = int(ipaddress.IPv4Address("10.191.0.1"))
-_ADDED = "10.112.0.1"  # a clusterIP beside those of the cluster, which are in SERVICE_RANGE
 _SEED = 20
 
 Document = dict[str, Any]
@@ -57,11 +53,6 @@ class Cluster:
     def with_node_port(self) -> range:
         """Return the numbers of the Services that have a NodePort."""
         return range(0, self.services, _NODE_PORT_EVERY)
-
-    @property
-    def last_with_node_port(self) -> int:
-        """The number of the last Service that has a NodePort."""
-        return (self.services - 1) // _NODE_PORT_EVERY * _NODE_PORT_EVERY
 
     def node_port(self, number: int) -> int:
         """Return the NodePort of a Service that has one."""
@@ -127,54 +118,6 @@ class Cluster:
         for number in range(self.services):
             yield self.service(number)
             yield self.endpoint_slice(number)
-
-    def write(self, folder: Path) -> None:
-        """Write the cluster as JSON Lists into a folder, which is made."""
-        folder.mkdir()
-        (folder / "node.json").write_text(json.dumps(_node()))
-        for first in range(0, self.services, SERVICES_PER_FILE):
-            self.write_file_of(first, folder)
-
-    def write_file_of(self, number: int, folder: Path, moved: int | None = None) -> None:
-        """Write the file that holds a Service, by an atomic rename; see `endpoint_slice`."""
-        first = number - number % SERVICES_PER_FILE
-        items: list[Document] = []
-        for other in range(first, min(first + SERVICES_PER_FILE, self.services)):
-            items.append(self.service(other))
-            items.append(self.endpoint_slice(other, moved if other == number else None))
-        file = folder / f"services-{first:06}.json"
-        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-        new = folder / f".{file.name}.new"
-        new.write_text(text)
-        new.rename(file)
-
-
-def node_port_service(name: str, node_port: int, pod: tuple[str, int]) -> list[Document]:
-    """Return a Service with a NodePort and one endpoint, a pod of the node under test."""
-    address, port = pod
-    meta = {"namespace": "bench", "name": name}
-    ports = [{"name": "tcp", "port": SERVICE_PORT, "protocol": "TCP", "nodePort": node_port}]
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": meta,
-            "spec": {
-                "type": "NodePort",
-                "clusterIP": _ADDED,
-                "clusterIPs": [_ADDED],
-                "ports": ports,
-            },
-        },
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {**meta, "labels": {"kubernetes.io/service-name": name}},
-            "addressType": "IPv4",
-            "ports": [{"name": "tcp", "port": port, "protocol": "TCP"}],
-            "endpoints": [{"addresses": [address], "nodeName": NODE_NAME}],
-        },
-    ]
 
 
 def spare_address(moved: int) -> str:

@@ -1,64 +1,53 @@
-"""Where this kernel has no ipvs, what needs it is measured in a virtual machine.
+"""A run in a virtual machine, on Debian's kernel, which has ipvs.
 
-That is emulated and many times slower, so only ratios of one run there mean something.
+It is emulated and many times slower, so only ratios of one run there mean something.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from backends.kernel.virtual_servers import NoIpvs, VirtualServers
-from bench.record import Row
-from tests.support.fetched import exit_code
+from tests.support.fetched import Unavailable
 from tests.support.vm import kernel
 from tests.support.vm.machine import Machine
 
-TITLE = (
-    "this kernel has no ip_vs: what needs it is measured on Debian's own, in a virtual machine. "
-    "That is emulated: only ratios of one run mean something there"
-)
 _SLOWER = 20
-_RESULT = "result.json"
+_RESULTS = "results.jsonl"
 _PAUSE_S = 0.2
 
 
-def is_needed() -> bool:
-    """Say whether this kernel lacks ipvs."""
-    try:
-        with VirtualServers("looking for ipvs"):
-            return False
-    except NoIpvs:
-        return True
+def run_inside(arguments: Sequence[str], to: Path) -> int:
+    """Run `python -m bench run` in a machine, copy its results, and return its exit code.
 
-
-def run(module: str, arguments: Sequence[str]) -> Row:
-    """Run a module in a machine and return the JSON that it writes to the file `--to` names.
-
-    Ends this process with what the machine said if that fails.
+    Results come out also if it is interrupted. Raises Unavailable where there is no kernel for it.
     """
-    print(TITLE, file=sys.stderr, flush=True)
-    if exit_code(kernel.fetch):
-        sys.exit(1)
+    kernel.fetch()
     share = Path(tempfile.mkdtemp(prefix="kproxy-bench-"))
-    command = [sys.executable, "-u", "-m", module, *arguments, "--to", str(Machine.SHARE / _RESULT)]
+    inside = Machine.SHARE / _RESULTS
+    command = [sys.executable, "-u", "-m", "bench", "run", *arguments, "--to", str(inside)]
     told = {"KPROXY_TESTS_SLOWER": str(_SLOWER), "PYTHONDONTWRITEBYTECODE": "1"}
     machine = Machine(command, share=share, cwd=Path.cwd(), environment=told)
     try:
         with machine.output.open() as output:
             while machine.is_running():
-                print(output.read(), end="", file=sys.stderr, flush=True)
+                _pass_on(output.read)
                 time.sleep(_PAUSE_S)
-            print(output.read(), end="", file=sys.stderr, flush=True)
+            _pass_on(output.read)
     finally:
         machine.off()
-    if machine.status() != 0:
-        sys.exit(f"error: not all could be measured in the machine: see what is in {share}")
-    result: Row = json.loads((share / _RESULT).read_text())
+        if (share / _RESULTS).exists():
+            shutil.copyfile(share / _RESULTS, to)
+    status = machine.status()
+    if status is None:
+        raise Unavailable(f"the virtual machine ended before the run did: see {share}")
     shutil.rmtree(share)
-    return result
+    return status
+
+
+def _pass_on(read: Callable[[], str]) -> None:
+    print(read(), end="", file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.console import Console
 
 from bench.bed import chosen
 from bench.load.frames import LEAST_BYTES, MOST_BYTES, MOST_FLOWS
+from bench.machine import run_inside
 from bench.model import Writer
 from bench.parameters import PRESETS, Parameters, Size
 from bench.parts import PARTS
@@ -25,6 +26,7 @@ from bench.progress import Display
 from bench.runner import Run
 from bench.surroundings import described
 from bench.traffic import WAYS
+from tests.support.fetched import Unavailable
 
 _INTERRUPTED, _FAILED = 130, 1
 _FOLDER = Path("build")
@@ -131,9 +133,20 @@ Ctrl-C ends a run at once: the host is left clean, and what was measured is in t
 @click.option("--changes", type=click.IntRange(1, 1000), help="Timed one by one, of each start.")
 @click.option("--starts", type=click.IntRange(1, 100), help="Of each proxy.")
 @click.option(
-    "--to", type=click.Path(path_type=Path), help="A new file; build/bench-TIME.jsonl by default."
+    "--machine",
+    is_flag=True,
+    help="On Debian's kernel, which has ipvs, in a virtual machine. It is emulated: only ratios of "
+    "one run mean something there.",
 )
-def run(preset: str, to: Path | None, **given: Any) -> None:
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="A new file; build/bench-TIME.jsonl by default.",
+)
+@click.pass_context
+def run(
+    context: click.Context, /, *, preset: str, machine: bool, to: Path | None, **given: Any
+) -> None:
     """Measure data paths of kproxy and its peers, side by side.
 
     All stand on nodes of their own, made of network namespaces and alike, and follow one API
@@ -145,13 +158,27 @@ def run(preset: str, to: Path | None, **given: Any) -> None:
     wanted = {name: value for name, value in given.items() if value is not None}
     parameters = replace(PRESETS[preset], **wanted)
     parameters = replace(parameters, parts=parameters.parts or tuple(PARTS))
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and not machine:
         raise click.ClickException("network namespaces need root: use `make bench`, or sudo")
     file = to or _FOLDER / f"bench-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         raise click.ClickException(f"{file} is there already: results are never overwritten")
-    sys.exit(_measured(preset, parameters, file))
+    if not machine:
+        sys.exit(_measured(preset, parameters, file))
+    try:
+        sys.exit(run_inside([f"--preset={preset}", *_as_given(context)], file))
+    except Unavailable as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _as_given(context: click.Context) -> Iterator[str]:
+    """Return the options that say what is measured, as they stood on the command line."""
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if option.name not in ("preset", "machine", "to") and value is not None:
+            several = isinstance(value, tuple)
+            yield f"{option.opts[0]}={','.join(map(str, value)) if several else value}"
 
 
 def _measured(preset: str, parameters: Parameters, file: Path) -> int:

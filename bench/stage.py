@@ -16,16 +16,14 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.ebpf.compiler import CACHE
-from bench.cluster import ENDPOINT_RANGE, NODE_ADDRESS, NODE_NAME, POD_RANGE
+from bench.cluster import ENDPOINT_RANGE, NODE_ADDRESS
 from bench.links import forward_packets, ip, join, prepare, receive_by_polling
 from tests.support.ebpf.on_node import inhabited
 from tests.support.ebpf.place import Place
@@ -38,23 +36,11 @@ _GATEWAY = "10.254.0.1"
 _FAR = "198.18.0.2"
 _NODE_TO_FAR = "198.18.0.1"
 _NODE_TO_OUTSIDE = "203.0.113.1"
-IPTABLES = ("iptables-legacy", "iptables-nft")
 EBPF = "ebpf"
 IPVS = "ipvs"  # on a kernel that has it
-COMPILING = "ebpf-compiling"  # it finds no bytecode from an earlier start
-DATA_PATHS = (*IPTABLES, EBPF)
-_HIDDEN = f'mkdir -p {CACHE} && mount -t tmpfs tmpfs {CACHE} && exec "$@"'
-_WITHOUT_CACHE = ("unshare", "--mount", "sh", "-c", _HIDDEN, "sh")
 _SAMPLE_EVERY_S = 0.02
-_WITHIN_S = 120.0 * SLOWER
 _ENDED_WITHIN_S = 30.0 * SLOWER
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_CONFIG = f"""\
-apiVersion: kubeproxy.config.k8s.io/v1alpha1
-kind: KubeProxyConfiguration
-clusterCIDR: {POD_RANGE}
-featureGates: {{KubeProxyIPVS: true}}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,25 +142,6 @@ class Agent:
         ticks = text.rpartition(")")[2].split()[11:15]
         return sum(map(int, ticks)) / _TICKS_PER_S
 
-    def said(self) -> str:
-        """Return all that it has logged so far."""
-        return self._log.read_text()
-
-    def wait_for(self, words: str, *, times: int = 1) -> float:
-        """Wait until it has logged these words so often; return the seconds that it took."""
-        began_s = time.monotonic()
-        while self.said().count(words) < times:
-            self.check()
-            if time.monotonic() - began_s > _WITHIN_S:
-                raise TimeoutError(f"never said {words!r}:\n{self.said()}")
-            time.sleep(0.002)
-        return time.monotonic() - began_s
-
-    def check(self) -> None:
-        """Raise RuntimeError with its log if the agent has ended."""
-        if self._process.poll() is not None:
-            raise RuntimeError(f"kproxy ended:\n{self._log.read_text()}")
-
     def memory(self) -> Memory:
         """Return what it uses now, and the most it used."""
         pid = self._process.pid
@@ -214,69 +181,6 @@ class Agent:
         while self._watching:
             self._most_kb = max(self._most_kb, _pss_with_children_kb(self._process.pid))
             time.sleep(_SAMPLE_EVERY_S)
-
-
-def of_manifests(manifests: Path) -> list[str]:
-    """Return the options that make a folder of manifests the source."""
-    return ["--manifests", str(manifests)]
-
-
-def of_cluster(kubeconfig: Path) -> list[str]:
-    """Return the options that make an API server the source."""
-    return ["--kubeconfig", str(kubeconfig)]
-
-
-@contextlib.contextmanager
-def running_agent(stage: Stage, source: Sequence[str], data_path: str) -> Iterator[Agent]:
-    """Run kproxy on the node; `source` are the options that say where its objects come from."""
-    with (
-        tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch,
-        running(_command(stage, source, data_path, scratch), stage.node, scratch) as agent,
-    ):
-        yield agent
-
-
-@contextlib.contextmanager
-def running(command: Sequence[str], where: Namespace | None, scratch: str) -> Iterator[Agent]:
-    """Run a program in a namespace, or just here, and watch what it uses."""
-    log = Path(scratch) / "log"
-    with log.open("wb") as output, where.entered() if where else contextlib.nullcontext():
-        process = subprocess.Popen(
-            command,
-            env=_environment(scratch),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    agent = Agent(process, log, watched=True)
-    try:
-        yield agent
-    finally:
-        agent.stop()
-
-
-def apply_once(stage: Stage, source: Sequence[str], data_path: str) -> None:
-    """Program the node and leave the rules without an agent. Raises CalledProcessError."""
-    with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as scratch, stage.node.entered():
-        command = [*_command(stage, source, data_path, scratch), "--once"]
-        subprocess.run(command, env=_environment(scratch), check=True, stderr=subprocess.DEVNULL)
-
-
-def _command(stage: Stage, source: Sequence[str], data_path: str, scratch: str) -> list[str]:
-    config = Path(scratch) / "config.yaml"
-    config.write_text(_CONFIG)
-    mode, _, variant = data_path.partition("-")
-    return [
-        *(_WITHOUT_CACHE if data_path == COMPILING else ()),
-        *(sys.executable, "-m", "kproxy", "run", "--proxy-mode", mode),
-        *(*source, "--config", str(config), "--node-name", NODE_NAME),
-        *(("--iptables-variant", variant) if mode == "iptables" else stage.place.options),
-    ]
-
-
-def _environment(scratch: str) -> dict[str, str]:
-    # The legacy tools lock one file for the whole host, whatever the namespace.
-    return {**os.environ, "XTABLES_LOCKFILE": f"{scratch}/xtables.lock"}
 
 
 def _pss_with_children_kb(pid: int) -> int:

@@ -19,10 +19,10 @@ from scapy.layers.l2 import Ether
 
 from backends.ebpf.compiler import load_unit
 from backends.ebpf.driver.objects import Objects, private
-from backends.kernel.bpf import links
-from backends.kernel.bpf.links import Order
-from backends.kernel.bpf.programs import AttachType, Program
+from backends.kernel import traffic_control
+from backends.kernel.bpf.programs import Program
 from backends.kernel.bpf.syscall import Command, address, demand
+from backends.kernel.traffic_control import Filter, Parent
 from bench.links import details
 from kproxy.core.addresses import Family
 from tests.support.ebpf.fixtures import bytecode_folder
@@ -41,6 +41,7 @@ _AT_ONCE = 64  # frames between two looks at what they set off
 _REPEATED = 16_384
 _TEST_RUN = struct.Struct("=4I2Q4I2Q3I4x")
 _ZERO = bytes(4)
+_FILTER = Filter(priority=1, handle=1, kind="bpf", name="bench", program=0)
 _ON_THEIR_WAY_S = 0.02
 
 
@@ -87,9 +88,13 @@ class Frames:
         """Take all UDP away that comes in by a device, and count it, while the body runs."""
         program, number = self._objects.programs["count"], details(receiver, device)["ifindex"]
         with receiver.entered():
-            link = links.attach_to_device(program, number, AttachType.TCX_INGRESS, Order.BEFORE)
-        with link:
+            traffic_control.add_clsact(number)
+            traffic_control.put_filter(number, Parent.INGRESS, _FILTER, program, replace=False)
+        try:
             yield
+        finally:
+            with receiver.entered():
+                traffic_control.remove_clsact(number)
 
     def arrived(self) -> int:
         """Return how many packets were counted since the programs were loaded."""

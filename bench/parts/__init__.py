@@ -6,9 +6,23 @@ from bench.part import Part
 from bench.parts.bulk import Bulk
 from bench.parts.connections import Connections, Requests
 from bench.parts.control import Changes, Start
+from bench.parts.core import Core
 from bench.parts.packets import Packets
+from bench.parts.programs import Programs
+from bench.parts.sent import SentToKernel
 
 PARTS: dict[str, Part] = {
-    part.name: part for part in (Start(), Changes(), Packets(), Connections(), Requests(), Bulk())
+    part.name: part
+    for part in (
+        Start(),
+        Changes(),
+        SentToKernel(),
+        Core(),
+        Programs(),
+        Packets(),
+        Connections(),
+        Requests(),
+        Bulk(),
+    )
 }
 """In the order in which they are measured: first those that let no other proxy run beside."""

@@ -6,6 +6,7 @@ import importlib.metadata
 import sys
 from collections.abc import Sequence
 
+from backends.ebpf.compiler import CACHE
 from backends.kernel.virtual_servers import NoIpvs, VirtualServers
 from bench.cluster import NODE_NAME, POD_RANGE
 from bench.peers.peer import Home, Peer
@@ -16,7 +17,10 @@ kind: KubeProxyConfiguration
 clusterCIDR: {POD_RANGE}
 featureGates: {{KubeProxyIPVS: true}}
 """
-DATA_PATHS = ("iptables-legacy", "iptables-nft", "ipvs", "ebpf")
+DATA_PATHS = ("iptables-legacy", "iptables-nft", "ipvs", "ebpf", "ebpf-compiling")
+_COMPILING = "compiling"  # it finds no bytecode from an earlier start
+_HIDDEN = f'mkdir -p {CACHE} && mount -t tmpfs tmpfs {CACHE} && exec "$@"'
+_WITHOUT_CACHE = ("unshare", "--mount", "sh", "-c", _HIDDEN, "sh")
 
 
 class Kproxy(Peer):
@@ -39,11 +43,14 @@ class Kproxy(Peer):
         """Return the command line, with a configuration beside it."""
         config = home.folder / "config.yaml"
         config.write_text(_CONFIG)
-        variant = ("--iptables-variant", self._variant) if self._variant else ()
+        of_mode: Sequence[str] = home.stage.place.options
+        if self._mode == "iptables":
+            of_mode = ("--iptables-variant", self._variant)
         return [
-            *(sys.executable, "-m", "kproxy", "run", "--proxy-mode", self._mode, *variant),
+            *(_WITHOUT_CACHE if self._variant == _COMPILING else ()),
+            *(sys.executable, "-m", "kproxy", "run", "--proxy-mode", self._mode, *of_mode),
             *("--kubeconfig", str(home.kubeconfig), "--config", str(config)),
-            *("--node-name", NODE_NAME, *(home.stage.place.options if not variant else ())),
+            *("--node-name", NODE_NAME),
         ]
 
 

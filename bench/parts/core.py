@@ -5,18 +5,20 @@ Nothing of the kernel is involved. Each run is a fresh process.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import random
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-
-import click
 
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Options
+from bench.bed import Bed
 from bench.cluster import NODE_NAME, POD_RANGE, Cluster
-from bench.record import record, spread
+from bench.parameters import Parameters, Size
+from bench.part import Finding, Found, Measure, Part, Visit, circumstances, largest
 from kproxy.core.addresses import Family, canonical_network
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import KIND_OF, Kind, Object
@@ -29,23 +31,39 @@ from kproxy.node import heap
 _CHANGES = 1000
 
 
-@click.command()
-@click.option("--services", default=10_000, show_default=True)
-@click.option("--endpoints", default=10, show_default=True, help="Of each Service.")
-@click.option("--runs", default=5, show_default=True)
-@click.option("--date", required=True, help="Written into the result.")
-def main(services: int, endpoints: int, runs: int, date: str) -> None:
-    """Measure the core and the renderer of the iptables data path."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1, maxtasksperchild=1) as pool:
-        seen = [pool.apply(one_run, (services, endpoints)) for _ in range(runs)]
-    names = list(seen[0])
-    record(
-        "core",
-        date=date,
-        parameters={"services": services, "endpoints": endpoints, "runs": runs},
-        results=[{"what": name, **spread([run[name] for run in seen], 4)} for name in names],
-    )
+MEASURES = {
+    "parse_s": Measure("read all objects", "s", "less"),
+    "compile_s": Measure("compile all", "s", "less"),
+    "render_s": Measure("render all (iptables)", "s", "less"),
+    "one_change_parse_ms": Measure("read one slice", "ms", "less"),
+    "one_change_compile_ms": Measure("compile one endpoint's change", "ms", "less"),
+    "one_change_render_ms": Measure("render one endpoint's change", "ms", "less"),
+}
+
+
+class Core(Part):
+    """The pure parts."""
+
+    name = "core"
+    about = "CPU of reading, compiling and rendering, without a kernel"
+    measures = tuple(MEASURES.values())
+    warms_up = False
+
+    def sizes(self, parameters: Parameters) -> Sequence[Size]:
+        """Return the one that they cost most at."""
+        return largest(parameters)
+
+    @contextlib.contextmanager
+    def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
+        """Run each time in a fresh process."""
+        context = multiprocessing.get_context("spawn")
+
+        def go() -> Iterable[Finding]:
+            with context.Pool(1) as pool:
+                figures = pool.apply(one_run, bed.size)
+            return [Found(MEASURES[name], value) for name, value in figures.items()]
+
+        yield [Visit("kproxy", circumstances(bed.size), go)]
 
 
 def one_run(services: int, endpoints: int) -> dict[str, float]:
@@ -120,7 +138,3 @@ def _lists(objects: list[Object]) -> list[Replaced]:
         Replaced(kind, tuple(each for each in objects if KIND_OF[type(each)] is kind))
         for kind in Kind
     ]
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,4 @@
-"""One endpoint's change in mode ipvs, part by part: what it costs without a kernel, what it sends.
-
-`pure` needs no kernel with ipvs, so it tells how much slower an emulated processor is.
-"""
+"""What one endpoint's change sends to the kernel in mode ipvs."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import random
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +15,14 @@ from unittest.mock import patch
 
 from backends.ipvs.options import DEFAULT_SCHEDULER, IpvsOptions
 from backends.ipvs.path import IpvsPath
-from backends.ipvs.render.renderer import Renderer, Surroundings
-from backends.ipvs.render.service_port import Options
 from backends.kernel.netlink import Netlink
 from backends.kernel.virtual_servers import Timeouts
 from backends.kernel.xtables.tools import Variant
+from bench.bed import Bed
 from bench.cluster import NODE_ADDRESS, NODE_NAME, POD_RANGE, Cluster
-from bench.record import Row
-from bench.stage import built_stage
+from bench.part import Finding, Found, Measure, Part, Visit, circumstances
+from bench.peers import KPROXY
+from bench.stage import IPVS, built_stage
 from kproxy.core.addresses import Family, canonical_network
 from kproxy.core.compile import Compiler
 from kproxy.core.objects import KIND_OF, Kind
@@ -34,6 +31,10 @@ from kproxy.core.settings import Settings
 from kproxy.core.store import Replaced, Upserted
 from kproxy.run.loop.reconcile import Reconciler
 
+MESSAGES = Measure("netlink messages of a change", "1", "less")
+BYTES = Measure("bytes sent of a change", "bytes", "less")
+PROGRAMS = Measure("programs started for a change", "1", "less")
+CPU = Measure("CPU of writing a change", "ms", "less")
 _HEADER_BYTES = 16  # of a netlink message, which begins with its length
 _OPTIONS = IpvsOptions(
     scheduler=DEFAULT_SCHEDULER,
@@ -54,20 +55,24 @@ class Sent:
     programs: int = 0
 
 
-def pure(cluster: Cluster, changes: int) -> float:
-    """Return the milliseconds of CPU of one change: read a slice, compile, render."""
-    compiler = _compiled(cluster)
-    renderer = Renderer(Family.IPV4, Options(DEFAULT_SCHEDULER, hashes=False))
-    around = Surroundings(frozenset({NODE_ADDRESS}), NODE_ADDRESS)
-    renderer.update(compiler.tables[Family.IPV4].everything(), around)
-    before_s = time.process_time()
-    for text in _moves(cluster, changes):
-        changed = compiler.apply((Upserted(from_json(Kind.ENDPOINT_SLICE, text)),))
-        renderer.update(changed[Family.IPV4], around)
-    return 1000 * (time.process_time() - before_s) / changes
+class SentToKernel(Part):
+    """What one change sends."""
+
+    name = "sent"
+    about = "netlink messages, bytes and programs of one change in mode ipvs"
+    measures = (MESSAGES, BYTES, PROGRAMS, CPU)
+    warms_up = False
+
+    @contextmanager
+    def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
+        """Move endpoints on a node without a process."""
+        peer = KPROXY[IPVS]
+        where = circumstances(bed.size)
+        visit = Visit(peer.name, where, lambda: _sent(bed.cluster, bed.parameters.changes))
+        yield [visit] if peer in bed.peers else []
 
 
-def sent(cluster: Cluster, changes: int) -> Row:
+def _sent(cluster: Cluster, changes: int) -> Iterator[Finding]:
     """Move endpoints of a cluster in the kernel; return what went there, and the CPU of it.
 
     What is counted is from the moment when the table is compiled until all is written, the median
@@ -78,8 +83,7 @@ def sent(cluster: Cluster, changes: int) -> Row:
         backend = IpvsPath(_OPTIONS).backend(Family.IPV4)
         try:
             reconciler = Reconciler(backend, lambda: (NODE_ADDRESS,))
-            with _counting() as first:
-                reconciler.apply(compiler.tables[Family.IPV4].everything())
+            reconciler.apply(compiler.tables[Family.IPV4].everything())
             each, cpu_ms = [], []
             for text in _moves(cluster, changes):
                 changed = compiler.apply((Upserted(from_json(Kind.ENDPOINT_SLICE, text)),))
@@ -90,16 +94,10 @@ def sent(cluster: Cluster, changes: int) -> Row:
                 each.append(counted)
         finally:
             backend.close()
-    return {
-        "what": "sent",
-        "messages": statistics.median(one.messages for one in each),
-        "bytes": statistics.median(one.bytes for one in each),
-        "programs": statistics.median(one.programs for one in each),
-        "write_cpu_ms": round(statistics.median(cpu_ms), 1),
-        "first_messages": first.messages,
-        "first_bytes": first.bytes,
-        "first_programs": first.programs,
-    }
+    yield Found(MESSAGES, statistics.median(one.messages for one in each))
+    yield Found(BYTES, statistics.median(one.bytes for one in each))
+    yield Found(PROGRAMS, statistics.median(one.programs for one in each))
+    yield Found(CPU, statistics.median(cpu_ms))
 
 
 def _compiled(cluster: Cluster) -> Compiler:
