@@ -7,6 +7,7 @@ endpoints are behind the node, and `local`, whose endpoint is the pod of the nod
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.cluster import (
@@ -22,11 +23,13 @@ from bench.stage import CLIENT, OUTSIDE, Stage
 from tests.support.net.namespace import Namespace
 
 BULK_PORT = 5201
+POD_PORT = 8090  # of pods that come and go
 _FIRST_SPARE = 60_000  # of the addresses that endpoints move to: nobody moves here
 _REMOTE_ENDPOINTS = 10
 _NOBODYS = spare_address(_FIRST_SPARE - 1)
-_REMOTE_IP, _LOCAL_IP = "10.112.0.1", "10.112.0.2"  # beside those of the cluster
-_REMOTE_NODE_PORTS, _LOCAL_NODE_PORTS = 31_000, 31_010  # the first of each
+_FIRST_POD = 61_000  # likewise
+_REMOTE_IP, _LOCAL_IP, _PODS_IP = "10.112.0.1", "10.112.0.2", "10.112.0.3"  # not the cluster's
+_REMOTE_NODE_PORTS, _LOCAL_NODE_PORTS, _PODS_NODE_PORTS = 31_000, 31_010, 31_020  # the first
 _MANY = 100
 
 
@@ -54,6 +57,7 @@ class Kind(enum.Enum):
     CONNECTIONS = ("tcp", "TCP", SERVICE_PORT, ENDPOINT_PORT)
     PACKETS = ("udp", "UDP", SERVICE_PORT, ENDPOINT_PORT)
     BULK = ("bulk", "TCP", BULK_PORT, BULK_PORT)
+    PODS = ("pods", "TCP", SERVICE_PORT, POD_PORT)
 
     def __init__(self, title: str, protocol: str, port: int, endpoint_port: int) -> None:
         self.title = title
@@ -121,18 +125,54 @@ def many_targets(way: Way, cluster: Cluster, *, translated: bool) -> list[Target
     return [Target(NODE_ADDRESS, cluster.node_port(number)) for number in some]
 
 
+def pods_target(way: Way) -> Target:
+    """Return whom to call for the pods that come and go."""
+    if way is Way.CLUSTER_IP:
+        return Target(_PODS_IP, Kind.PODS.port)
+    return Target(NODE_ADDRESS, Kind.PODS.node_port(_PODS_NODE_PORTS))
+
+
+def pod_address(number: int) -> str:
+    """Return the address of such a pod."""
+    return spare_address(_FIRST_POD + number)
+
+
+def pods_service(ready: Sequence[str], terminating: Sequence[str] = ()) -> list[Document]:
+    """Return the Service of such pods, with its slice."""
+    endpoints = [
+        *(_endpoint(each, "node-far") for each in ready),
+        *(_endpoint(each, "node-far", terminating=True) for each in terminating),
+    ]
+    return _service("pods", _PODS_IP, _PODS_NODE_PORTS, endpoints, (Kind.PODS,))
+
+
 def services() -> list[Document]:
     """Return the Services that the load goes through, with their slices."""
     remote = [spare_address(_FIRST_SPARE + n) for n in range(_REMOTE_ENDPOINTS)]
+    far = [_endpoint(each, "node-far") for each in remote]
+    near = [_endpoint(CLIENT, NODE_NAME)]
+    kinds = (Kind.CONNECTIONS, Kind.PACKETS, Kind.BULK)
     return [
-        *_service(
-            "load-remote", _REMOTE_IP, _REMOTE_NODE_PORTS, {each: "node-far" for each in remote}
-        ),
-        *_service("load-local", _LOCAL_IP, _LOCAL_NODE_PORTS, {CLIENT: NODE_NAME}),
+        *_service("load-remote", _REMOTE_IP, _REMOTE_NODE_PORTS, far, kinds),
+        *_service("load-local", _LOCAL_IP, _LOCAL_NODE_PORTS, near, kinds),
     ]
 
 
-def _service(name: str, address: str, first_node_port: int, pods: dict[str, str]) -> list[Document]:
+def _endpoint(address: str, node: str, *, terminating: bool = False) -> Document:
+    return {
+        "addresses": [address],
+        "nodeName": node,
+        "conditions": {"ready": not terminating, "serving": True, "terminating": terminating},
+    }
+
+
+def _service(
+    name: str,
+    address: str,
+    first_node_port: int,
+    endpoints: Sequence[Document],
+    kinds: Sequence[Kind],
+) -> list[Document]:
     meta = {"namespace": "bench", "name": name}
     ports: list[Document] = [
         {
@@ -142,7 +182,7 @@ def _service(name: str, address: str, first_node_port: int, pods: dict[str, str]
             "targetPort": kind.endpoint_port,
             "nodePort": kind.node_port(first_node_port),
         }
-        for kind in Kind
+        for kind in kinds
     ]
     return [
         {
@@ -163,15 +203,8 @@ def _service(name: str, address: str, first_node_port: int, pods: dict[str, str]
             "addressType": "IPv4",
             "ports": [
                 {"name": kind.title, "protocol": kind.protocol, "port": kind.endpoint_port}
-                for kind in Kind
+                for kind in kinds
             ],
-            "endpoints": [
-                {
-                    "addresses": [pod],
-                    "nodeName": node,
-                    "conditions": {"ready": True, "serving": True, "terminating": False},
-                }
-                for pod, node in pods.items()
-            ],
+            "endpoints": list(endpoints),
         },
     ]

@@ -2,12 +2,14 @@
 /*
  * Call over TCP, or answer calls. Each call is a connection of its own.
  *
- *   talk serve PORT                          print "listening"; answer each byte by one, until killed
+ *   talk serve PORT [ADDRESS]                print "listening"; answer each byte by one, until killed
  *   talk connect SECONDS FIRST_PORT          open one after the other as fast as one thread can;
  *                                            print how many in how many seconds
  *   talk ask RATE SECONDS FIRST_PORT         ask so many times a second; print for each how many ns
  *                                            passed from when it was due until its answer, or why
  *                                            there was none
+ *   talk hold COUNT SECONDS FIRST_PORT       open so many and go on talking over them; print for
+ *                                            each what became of it: "held", or why it was not
  *
  * Whom to call is read from stdin, "ADDRESS PORT" a line, and called in turn.
  *
@@ -30,6 +32,7 @@
 #include <unistd.h>
 
 enum { BACKLOG = 65535, LAST_PORT = 65535, MOST_TARGETS = 1024, MOST_EVENTS = 256 };
+enum { HOLD_PAUSE_NS = 20000000 };
 
 static const uint64_t SECOND_NS = 1000000000, PATIENCE_NS = 2 * SECOND_NS;
 
@@ -96,9 +99,9 @@ static void answer(int client)
 		close(client);
 }
 
-static int serve(int port)
+static int serve(int port, in_addr_t host)
 {
-	struct sockaddr_in here = address_of(htonl(INADDR_ANY), port);
+	struct sockaddr_in here = address_of(host, port);
 	struct epoll_event events[MOST_EVENTS] = { { .events = EPOLLIN } };
 	int on = 1;
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -261,15 +264,73 @@ static int ask(double rate, double seconds, int first_port)
 	return 0;
 }
 
+/* A connection that is held; `asked_ns` is when it was asked what it did not answer yet, else 0. */
+struct held {
+	uint64_t asked_ns;
+	int socket;
+	int error;
+};
+
+/* Take an answer if there is one, ask again if nothing is due, and notice what went wrong. */
+static void go_on(struct held *one)
+{
+	char byte;
+	ssize_t got = recv(one->socket, &byte, 1, MSG_DONTWAIT);
+
+	if (got == 1)
+		one->asked_ns = 0;
+	else if (got == 0)
+		one->error = ECONNRESET;
+	else if (errno != EAGAIN)
+		one->error = errno;
+	if (!one->error && !one->asked_ns) {
+		one->asked_ns = now_ns();
+		if (send(one->socket, "?", 1, MSG_NOSIGNAL) != 1)
+			one->error = errno;
+	}
+}
+
+static int hold(int count, double seconds, int first_port)
+{
+	const struct timespec pause = { .tv_nsec = HOLD_PAUSE_NS };
+	struct held *connections = calloc((size_t)count, sizeof(*connections));
+	uint64_t until_ns = now_ns() + (uint64_t)(seconds * 1e9);
+
+	if (!connections)
+		return fail("calloc");
+	for (int n = 0; n < count; n++) {
+		connections[n].socket = call(n, first_port, 0);
+		if (connections[n].socket < 0)
+			return fail("connect");
+	}
+	while (now_ns() < until_ns) {
+		for (int n = 0; n < count; n++) {
+			if (!connections[n].error)
+				go_on(&connections[n]);
+		}
+		nanosleep(&pause, NULL);
+	}
+	for (int n = 0; n < count; n++) {
+		struct held *one = &connections[n];
+
+		if (!one->error && one->asked_ns && now_ns() - one->asked_ns > PATIENCE_NS / 2)
+			one->error = ETIMEDOUT;
+		puts(one->error ? strerror(one->error) : "held");
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
-	if (argc == 3 && !strcmp(argv[1], "serve"))
-		return serve(atoi(argv[2]));
+	if ((argc == 3 || argc == 4) && !strcmp(argv[1], "serve"))
+		return serve(atoi(argv[2]), argc == 4 ? inet_addr(argv[3]) : htonl(INADDR_ANY));
 	if (argc == 4 && !strcmp(argv[1], "connect") && read_targets())
 		return connect_for(atof(argv[2]), atoi(argv[3]));
 	if (argc == 5 && !strcmp(argv[1], "ask") && read_targets())
 		return ask(atof(argv[2]), atof(argv[3]), atoi(argv[4]));
-	fprintf(stderr, "usage: talk serve PORT | connect SECONDS FIRST_PORT | "
-			"ask RATE SECONDS FIRST_PORT\n");
+	if (argc == 5 && !strcmp(argv[1], "hold") && read_targets())
+		return hold(atoi(argv[2]), atof(argv[3]), atoi(argv[4]));
+	fprintf(stderr, "usage: talk serve PORT [ADDRESS] | connect SECONDS FIRST_PORT | "
+			"ask RATE SECONDS FIRST_PORT | hold COUNT SECONDS FIRST_PORT\n");
 	return 2;
 }

@@ -51,15 +51,16 @@ class Talk:
         """Answer at every endpoint of these."""
         with contextlib.ExitStack() as closing:
             for each in namespaces:
-                closing.enter_context(self._serving(each))
+                closing.enter_context(self._serving(each, ENDPOINT_PORT))
             yield
 
     def connect(
         self, stage: Stage, client: Namespace, targets: Sequence[Target], *, seconds: float
     ) -> Opened:
         """Open connections one after the other. Raises CalledProcessError, TimeoutExpired."""
-        said = self._run(stage, client, targets, "connect", seconds, FIRST_PORT).split()
-        return Opened(int(said[0]), float(said[1]))
+        connecting = self.begin(stage, client, targets, "connect", seconds, FIRST_PORT)
+        count, took_s = told(connecting)[0].split()
+        return Opened(int(count), float(took_s))
 
     def ask(
         self,
@@ -71,42 +72,67 @@ class Talk:
         seconds: float,
     ) -> Asked:
         """Ask at an even pace. Raises CalledProcessError, TimeoutExpired."""
-        answered_s, unanswered = [], dict[str, int]()
-        said = self._run(stage, client, targets, "ask", per_s, seconds, FIRST_PORT)
-        for line in said.splitlines():
-            if line.isdigit():
-                answered_s.append(int(line) / 1e9)
-            else:
-                unanswered[line] = unanswered.get(line, 0) + 1
-        return Asked(answered_s, unanswered)
+        asking = self.begin(stage, client, targets, "ask", per_s, seconds, FIRST_PORT)
+        return asked(asking)
 
-    def _run(
+    @contextlib.contextmanager
+    def pod(self, far: Namespace, address: str, port: int) -> Iterator[subprocess.Popen[str]]:
+        """Answer at one address; whoever kills the process ends the pod."""
+        with self._serving(far, port, address) as server:
+            yield server
+
+    def begin(
         self, stage: Stage, client: Namespace, targets: Sequence[Target], *arguments: object
-    ) -> str:
+    ) -> subprocess.Popen[str]:
+        """Start a client and tell it whom to call; see `told` for what it says."""
         command = [*UNDISTURBED, str(self._program), *map(str, arguments)]
         if client is stage.client:
             command = stage.place.inside(*command)  # it is a pod of the node
         with client.entered():
-            done = subprocess.run(
-                command,
-                input="".join(f"{each.address} {each.port}\n" for each in targets),
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=_WITHIN_S,
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
-        return done.stdout
+        assert process.stdin is not None
+        process.stdin.write("".join(f"{each.address} {each.port}\n" for each in targets))
+        process.stdin.flush()
+        process.stdin.close()
+        process.stdin = None
+        return process
 
     @contextlib.contextmanager
-    def _serving(self, namespace: Namespace) -> Iterator[None]:
-        command = [*UNDISTURBED, str(self._program), "serve", str(ENDPOINT_PORT)]
+    def _serving(self, namespace: Namespace, *where: object) -> Iterator[subprocess.Popen[str]]:
+        command = [*UNDISTURBED, str(self._program), "serve", *map(str, where)]
         with (
             namespace.entered(),
-            subprocess.Popen(command, stdout=subprocess.PIPE) as server,
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
         ):
             assert server.stdout is not None
             server.stdout.readline()  # it listens
             try:
-                yield
+                yield server
             finally:
                 server.kill()
+
+
+def told(client: subprocess.Popen[str]) -> list[str]:
+    """Wait for a client, and return its lines. Raises CalledProcessError, TimeoutExpired."""
+    with client:
+        try:
+            output, _ = client.communicate(timeout=_WITHIN_S)
+        except BaseException:
+            client.kill()
+            raise
+    if client.returncode:
+        raise subprocess.CalledProcessError(client.returncode, client.args)
+    return output.splitlines()
+
+
+def asked(client: subprocess.Popen[str]) -> Asked:
+    """Wait for a client that asks. Raises CalledProcessError, TimeoutExpired."""
+    answered_s, unanswered = [], dict[str, int]()
+    for line in told(client):
+        if line.isdigit():
+            answered_s.append(int(line) / 1e9)
+        else:
+            unanswered[line] = unanswered.get(line, 0) + 1
+    return Asked(answered_s, unanswered)

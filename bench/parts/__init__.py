@@ -7,6 +7,7 @@ from bench.parts.bulk import Bulk
 from bench.parts.connections import Connections, Requests
 from bench.parts.control import Changes, Start
 from bench.parts.core import Core
+from bench.parts.disruption import Disruption
 from bench.parts.packets import Packets
 from bench.parts.programs import Programs
 from bench.parts.sent import SentToKernel
@@ -23,6 +24,7 @@ PARTS: dict[str, Part] = {
         Connections(),
         Requests(),
         Bulk(),
+        Disruption(),
     )
 }
 """In the order in which they are measured: first those that let no other proxy run beside."""

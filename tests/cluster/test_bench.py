@@ -11,6 +11,8 @@ from bench.bed import chosen
 from bench.model import read
 from bench.parameters import PRESETS
 from bench.parts.connections import OPENED, UNANSWERED
+from bench.parts.disruption import CUT, EVENTS, HELD, HELD_CUT, REFUSED
+from bench.parts.disruption import LOST as UNANSWERED_CALLS
 from bench.parts.packets import ALONE, FORWARDED, LOST
 from bench.traffic import WAYS
 
@@ -46,3 +48,22 @@ def test_everybody_forwards_every_way_and_loses_nothing(tmp_path):
             assert values[("bulk TCP", *about)] > 0, about
             assert about in timed
     assert values[(FORWARDED.name, ALONE, None)] > 0
+
+
+def test_what_happens_on_a_node_costs_clients_what_it_has_to(tmp_path):
+    results = run(
+        tmp_path / "results.jsonl",
+        *("--parts", "disruption", "--data-paths", "iptables-nft", "--peers", ""),
+    )
+    assert results.complete
+    assert results.limits == ()
+    cost = {
+        (dict(figure.where)["event"], figure.measure): rounds.values[0]
+        for figure, rounds in results.figures().items()
+    }
+    assert {event for event, _ in cost} == set(EVENTS)
+    for event in ("a restart of the proxy", "a kill -9"):
+        for measure in (REFUSED, UNANSWERED_CALLS, CUT, HELD_CUT):
+            assert cost[event, measure.name] == 0, (event, measure)
+    assert cost["a rolling restart", HELD_CUT.name] == 2 * HELD, "their pods are gone"
+    assert cost["flushed tables", REFUSED.name] + cost["flushed tables", UNANSWERED_CALLS.name] > 0

@@ -1,0 +1,207 @@
+"""What an operator's day costs clients: how many of their connections are refused, lost or cut.
+
+While clients open connections at an even pace and talk over others that they hold, through a
+clusterIP and through a NodePort at once, something happens on the node:
+
+- *a rolling restart*: pod after pod is replaced: a new one is ready, the old one is terminating and
+  exits at once, as a process does that knows no SIGTERM. Held connections to it are cut by that.
+- *a restart of the proxy*: SIGTERM, and a new process once the old one has ended: an update.
+- *a kill -9*: the same by SIGKILL.
+- *flushed tables*: somebody flushes all rules of iptables, both variants, and of nftables.
+
+A connection is *refused* if it is told so at once, *cut* if it was open and is reset, and *lost* if
+there is no answer within two seconds, or no way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from bench.answers import answering
+from bench.bed import Bed
+from bench.load.quantiles import quantiles
+from bench.load.talk import FIRST_PORT, Asked, asked, told
+from bench.load.tracking import forget
+from bench.node import Node, PeerFailed
+from bench.parameters import Parameters, Size
+from bench.part import Finding, Found, Measure, Part, Spread, Visit, circumstances
+from bench.traffic import POD_PORT, Way, ends, pod_address, pods_service, pods_target
+from tests.support.waiting import LONGEST_S, until
+
+REFUSED = Measure("new connections refused", "1", "less")
+LOST = Measure("new connections lost", "1", "less")
+CUT = Measure("new connections cut", "1", "less")
+HELD_CUT = Measure("held connections cut", "1", "less")
+LATENCY = Measure("request latency meanwhile", "ms", "less")
+_WAYS = (Way.CLUSTER_IP, Way.NODE_PORT)
+_PODS = 4
+HELD = 40  # connections, of each way
+_PER_S = 500
+_BEFORE_S, _BETWEEN_PODS_S = 0.5, 0.4
+_SECONDS = 4.0
+_HELD_FROM = FIRST_PORT + 40_000  # ports that new connections do not come to
+_MOST_SERVICES = 1_000  # with more a restart takes longer than clients are watched
+_TABLES = ("nat", "filter", "mangle", "raw")
+_REFUSAL, _RESET = "Connection refused", "Connection reset by peer"
+
+
+class Disruption(Part):
+    """Connections that an event costs."""
+
+    name = "disruption"
+    about = (
+        "connections refused, lost or cut: rolling restart, restart and kill of the proxy, flush"
+    )
+    measures = (REFUSED, LOST, CUT, HELD_CUT, LATENCY)
+    warms_up = False
+
+    def sizes(self, parameters: Parameters) -> Sequence[Size]:
+        """Return the largest at which a proxy is there again while clients are watched."""
+        return [max(parameters.sizes, key=lambda size: (size.services <= _MOST_SERVICES, size))]
+
+    def repeats(self, parameters: Parameters) -> int:
+        """Return how often each event happens."""
+        return parameters.starts
+
+    @contextlib.contextmanager
+    def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
+        """Let each event happen on each node that has a proxy."""
+        numbers = itertools.count()
+        nodes = [node for node in bed.nodes if node.peer.translates]
+        yield [
+            Visit(
+                node.peer.name,
+                circumstances(bed.size, event=event, protocol="TCP"),
+                functools.partial(_watched, bed, node, happens, numbers),
+            )
+            for node in nodes
+            for event, happens in EVENTS.items()
+        ]
+
+
+class _Pods:
+    """The pods of a Service of its own, on one node. A context manager."""
+
+    def __init__(self, bed: Bed, node: Node, numbers: Iterator[int]) -> None:
+        self._bed = bed
+        self._node = node
+        self._numbers = numbers
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> _Pods:
+        for _ in range(_PODS):
+            self._start()
+        self._bed.api.put(*pods_service(list(self._running)))
+        try:
+            until(self._answer, within_s=LONGEST_S, what="the pods answer")
+        except AssertionError as error:
+            self._closing.close()
+            raise PeerFailed(str(error)) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def replace_all(self) -> None:
+        """Replace pod after pod: the new one is ready before the old one is told to go."""
+        for old in list(self._running):
+            process = self._running.pop(old)
+            self._start()
+            self._bed.api.put(*pods_service(list(self._running), terminating=[old]))
+            process.kill()
+            time.sleep(_BETWEEN_PODS_S)
+        self._bed.api.put(*pods_service(list(self._running)))
+
+    def _start(self) -> None:
+        address = pod_address(next(self._numbers))
+        far = self._node.stage.far
+        pod = self._bed.talk.pod(far, address, POD_PORT)
+        self._running[address] = self._closing.enter_context(pod)
+
+    def _answer(self) -> bool:
+        """Say whether every way leads to a pod."""
+        stage = self._node.stage
+        return all(
+            self._bed.talk.ask(
+                stage, ends(way, stage).sender, [pods_target(way)], per_s=100, seconds=0.01
+            ).answered_s
+            for way in _WAYS
+        )
+
+
+def _replace_pods(_: Node, pods: _Pods) -> None:
+    pods.replace_all()
+
+
+def _restart(node: Node, _: _Pods) -> None:
+    node.stop()
+    node.start()
+
+
+def _kill(node: Node, _: _Pods) -> None:
+    node.kill()
+    node.start()
+
+
+def _flush(node: Node, _: _Pods) -> None:
+    """Flush what others than the owner can flush by their usual tools."""
+    with node.stage.node.entered():
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
+        for tool, table in itertools.product(("iptables-legacy", "ip6tables-legacy"), _TABLES):
+            subprocess.run([tool, "-w", "-t", table, "-F"], check=True)
+
+
+EVENTS: dict[str, Callable[[Node, _Pods], None]] = {
+    "a rolling restart": _replace_pods,
+    "a restart of the proxy": _restart,
+    "a kill -9": _kill,
+    "flushed tables": _flush,
+}
+
+
+def _watched(
+    bed: Bed, node: Node, happens: Callable[[Node, _Pods], None], numbers: Iterator[int]
+) -> Iterator[Finding]:
+    """Let something happen under new and held connections; return what it cost."""
+    forget(node.stage.node)  # the ports of an earlier visit
+    with _Pods(bed, node, numbers) as pods:
+        asking = [_begun(bed, node, way, "ask", _PER_S, _SECONDS, FIRST_PORT) for way in _WAYS]
+        holding = [_begun(bed, node, way, "hold", HELD, _SECONDS, _HELD_FROM) for way in _WAYS]
+        time.sleep(_BEFORE_S)
+        happens(node, pods)
+        answers = [asked(client) for client in asking]
+        kept = [line for client in holding for line in told(client)]
+    yield from _counted(answers, kept)
+    _repair(node)
+
+
+def _begun(bed: Bed, node: Node, way: Way, *arguments: object) -> subprocess.Popen[str]:
+    sender = ends(way, node.stage).sender
+    return bed.talk.begin(node.stage, sender, [pods_target(way)], *arguments)
+
+
+def _counted(answers: Sequence[Asked], kept: Sequence[str]) -> Iterator[Finding]:
+    why = Counter[str]()
+    for each in answers:
+        why.update(each.unanswered)
+    yield Found(REFUSED, why[_REFUSAL])
+    yield Found(CUT, why[_RESET])
+    yield Found(LOST, why.total() - why[_REFUSAL] - why[_RESET])
+    yield Found(HELD_CUT, sum(line != "held" for line in kept))
+    if latencies := [1000 * each for answer in answers for each in answer.answered_s]:
+        yield Spread(LATENCY, quantiles(latencies))
+
+
+def _repair(node: Node) -> None:
+    """Have the node forward again: a proxy may notice after minutes that its rules are gone."""
+    node.stop()
+    node.start()
+    with answering(node.stage), node.stage.place.joined():
+        node.wait_until_ready()
