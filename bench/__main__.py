@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from bench.compare import compare
+from bench.report.command import report
 from bench.run import run
 
 
@@ -18,6 +19,7 @@ def main() -> None:
 
 main.add_command(run)
 main.add_command(compare)
+main.add_command(report)
 
 if __name__ == "__main__":
     main(prog_name="python -m bench")

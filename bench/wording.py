@@ -12,8 +12,10 @@ _DIGITS = 3
 
 def number(value: float) -> str:
     """Return a number with three digits that count, thousands apart: 52,700 or 0.0312."""
-    if value == 0 or not math.isfinite(value):
+    if not math.isfinite(value):
         return f"{value:g}".replace("inf", "∞")
+    if value == int(value) and abs(value) < 10**_DIGITS:
+        return str(int(value))
     places = _DIGITS - 1 - math.floor(math.log10(abs(value)))
     return f"{round(value, places):,.{max(0, min(places, 6))}f}"
 
@@ -35,12 +37,17 @@ def _circumstance(name: str, value: Value) -> str:
     """Return one; texts speak for themselves, numbers need their name."""
     if isinstance(value, str):
         return value
-    return f"{value:,} {name.replace('_', ' ')}"
+    return f"{value:,.10g} {name.replace('_', ' ')}"
+
+
+def titled(measure: str, unit: str) -> str:
+    """Return a measure with its unit; "1" is that of counts, which speak for themselves."""
+    return measure if unit == "1" else f"{measure}, {unit}"
 
 
 def measure(figure: Figure) -> str:
-    """Return what a figure is a measure of, with its unit."""
-    return f"{figure.part}: {figure.measure}, {figure.unit}"
+    """Return what a figure is a measure of, with its part and unit."""
+    return f"{figure.part}: {titled(figure.measure, figure.unit)}"
 
 
 def machine(given: Machine) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterable, Sequence
 
 from backends.ipvs.render.renderer import Surroundings
@@ -12,7 +14,6 @@ from backends.kernel.addresses import (
     interface_addresses,
 )
 from backends.kernel.destinations import address_text
-from backends.kernel.links import link_named
 from backends.kernel.route_netlink import Event
 from backends.kernel.source_address import source_address
 from kproxy.core.addresses import Family
@@ -76,6 +77,6 @@ def _first(addresses: Sequence[InterfaceAddress]) -> bytes | None:
 
 
 def _devices(names: Iterable[str]) -> Iterable[int]:
-    for link in map(link_named, names):
-        if link is not None:
-            yield link.device
+    for name in names:
+        with contextlib.suppress(OSError):
+            yield socket.if_nametoindex(name)

@@ -1,0 +1,1 @@
+"""One run as a page: plots, tables and what limited each figure."""
