@@ -13,6 +13,7 @@ from pathlib import Path
 
 from backends.kernel import ipset
 from backends.kernel.addresses import interface_addresses
+from backends.kernel.links import link_named
 from backends.kernel.virtual_servers import Server, VirtualServers
 from backends.kube_proxy import sets
 from kproxy.core.addresses import Family
@@ -107,10 +108,8 @@ def remove_link() -> int:
 
 
 def _link_index() -> int | None:
-    try:
-        return socket.if_nametoindex(LINK)
-    except OSError:
-        return None
+    link = link_named(LINK)  # if_nametoindex runs modprobe for a name that no link has
+    return None if link is None else link.device
 
 
 @contextlib.contextmanager

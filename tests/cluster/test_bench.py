@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,8 @@ from bench.parts.disruption import CUT, EVENTS, HELD, HELD_CUT, REFUSED
 from bench.parts.disruption import LOST as UNANSWERED_CALLS
 from bench.parts.packets import ALONE, FORWARDED, LOST
 from bench.traffic import WAYS
+from tests.support.ebpf.place import cgroup_root
+from tests.support.waiting import LONGEST_S, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.cluster]
 
@@ -67,3 +72,36 @@ def test_what_happens_on_a_node_costs_clients_what_it_has_to(tmp_path):
             assert cost[event, measure.name] == 0, (event, measure)
     assert cost["a rolling restart", HELD_CUT.name] == 2 * HELD, "their pods are gone"
     assert cost["flushed tables", REFUSED.name] + cost["flushed tables", UNANSWERED_CALLS.name] > 0
+
+
+def test_an_interruption_leaves_the_host_clean_and_keeps_what_was_measured(tmp_path):
+    to = tmp_path / "results.jsonl"
+    more = ("--parts", "packets", "--data-paths", "iptables-nft,ebpf", "--peers", "routing")
+    before = host()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "run", *_SMALL, "--repeats", "500", *more, "--to", str(to)],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        until(lambda: to.exists() and len(read(to).samples) > 4, within_s=LONGEST_S, what="samples")
+    finally:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
+        status = process.wait(LONGEST_S)
+    assert status == 130
+    results = read(to)
+    assert results.end is not None
+    assert not results.complete
+    assert len(results.samples) > 4
+    assert host() == before
+
+
+def host():
+    """Return what a run makes on the host: mounts, control groups, and processes."""
+    mounts = [
+        line for line in Path("/proc/mounts").read_text().splitlines() if "kproxy-bench" in line
+    ]
+    groups = sorted(path.name for path in cgroup_root().glob("kproxy-*"))
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    ours = [each for each in commands if b"kproxy-bench" in each or b"bench.api_server" in each]
+    return mounts, groups, ours

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from collections.abc import Iterable, Sequence
 
 from backends.ipvs.render.renderer import Surroundings
@@ -14,6 +12,7 @@ from backends.kernel.addresses import (
     interface_addresses,
 )
 from backends.kernel.destinations import address_text
+from backends.kernel.links import link_named
 from backends.kernel.route_netlink import Event
 from backends.kernel.source_address import source_address
 from kproxy.core.addresses import Family
@@ -77,6 +76,6 @@ def _first(addresses: Sequence[InterfaceAddress]) -> bytes | None:
 
 
 def _devices(names: Iterable[str]) -> Iterable[int]:
-    for name in names:
-        with contextlib.suppress(OSError):
-            yield socket.if_nametoindex(name)
+    for link in map(link_named, names):
+        if link is not None:
+            yield link.device

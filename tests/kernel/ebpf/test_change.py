@@ -54,17 +54,9 @@ class Programs:
             *(line for line in rules if "kproxy ebpf" in line),
         ]
 
-
-class Change(PathChange):
-    """A change to or from programs, whose flows are forgotten too."""
-
-    def __init__(self, talk, place, family, first, second):
-        super().__init__(talk, family, first(family, place), second(family, place))
-        self._place = place
-
     def forget(self):
-        super().forget()
-        flows = loader.published_map(self._place.bpffs, self.family, "flows")
+        """Let them forget the flows that they translate."""
+        flows = loader.published_map(self._place.bpffs, self._family, "flows")
         if flows is not None:
             with flows:
                 flows.delete_many(list(flows.keys()))
@@ -84,7 +76,7 @@ class TestChanges(ChangeContract):
             talk = Conversations(network)
             talk.serve(POD1, POD2)
             with network.node.entered():
-                change = Change(talk, place, family, *request.param)
+                change = PathChange(talk, family, *(each(family, place) for each in request.param))
                 yield change
                 change.close()
             talk.close()
@@ -100,7 +92,7 @@ def into(family, tmp_path, monkeypatch):
         talk = Conversations(network)
         talk.serve(POD1, POD2)
         with network.node.entered():
-            change = Change(talk, place, family, rules, Programs)
+            change = PathChange(talk, family, rules(family, place), Programs(family, place))
             Follower(change.first()).apply(change.table(POD1))
             flow = talk.open(CLIENT, FRONTENDS[0], Protocol.UDP, family)
             assert flow.partner() == POD1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import socket
 from dataclasses import replace
 
 import pytest
 
+from backends.ipvs.driver import parts
 from backends.ipvs.driver.link import LINK, TABLE
 from backends.ipvs.path import IpvsPath
 from backends.ipvs.render.entries import packed
@@ -35,6 +37,9 @@ LINK_LOCAL = "fe80::8"
 THEIR_MARK = 0x7001
 THEIR_TABLE = 99
 
+# What the host has: for an emulated one most of a start is to ask that, and it stays the same.
+_required = functools.cache(parts.require)
+
 
 class IpvsRig:
     """A node on which others have all that ipvs mode has: what they do in iptables is a rig's."""
@@ -44,6 +49,10 @@ class IpvsRig:
         self._others = others
         self._variant = variant
         self._closing = contextlib.ExitStack()
+        patch = self._closing.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(parts, "require", _required)
+        # With it come routes to anycast addresses of the node, which are nobody's.
+        run("sysctl -qw net.ipv6.conf.all.forwarding=1")
         run("ip link add theirs type dummy")
         run("ip link set theirs up")
         for family in Family:
@@ -111,9 +120,9 @@ class IpvsRig:
         yield self._refusing(ipset_elements, "remove")
 
     def without_room(self):
-        port = service_port(self.family, 60, [7, 8], affinity_s=60)
+        port = service_port(self.family, 60, [7, 99], affinity_s=60)  # no other has 99
         if self.family is Family.IPV4:
-            return port, self._with_an_endpoint_that_is_a_broadcast_address(pod(self.family, 8))
+            return port, self._with_an_endpoint_that_is_a_broadcast_address(pod(self.family, 99))
         beyond = Target(LINK_LOCAL, 8080, local=False)
         return replace(port, targets=(port.targets[0], beyond)), self._until_link_local_is_here()
 

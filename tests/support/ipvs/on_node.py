@@ -18,7 +18,7 @@ from kproxy.ports.data_path import Backend
 from tests.support.commands import output_of
 from tests.support.ipvs.options import PLAIN
 from tests.support.net.namespace import Namespace
-from tests.support.waiting import LONGEST_S
+from tests.support.waiting import LONGEST_S, until
 
 IS_HERE = Path("/proc/net/ip_vs").exists()
 """Whether this kernel has ipvs."""
@@ -64,6 +64,30 @@ class IpvsNode:
 
     def close(self) -> None:
         """Do nothing: all of it goes with its namespace."""
+
+
+def forget_connections() -> None:
+    """Let ipvs forget all connections, in this thread's namespace.
+
+    It does once their destinations are gone (sysctl expire_nodest_conn); these are back after that.
+    """
+    with VirtualServers("forgetting connections") as kernel:
+        servers = kernel.servers()
+        behind = [
+            ((server, each), load.weight)
+            for server, _ in servers
+            for each, load in kernel.destinations(server)
+        ]
+        kernel.delete_servers(server for server, _ in servers)
+        until(_has_no_connections, within_s=LONGEST_S, what="ipvs forgets all connections")
+        kernel.put_servers(servers)
+        for pair, weight in behind:
+            kernel.put_destinations([pair], weight=weight)
+
+
+def _has_no_connections() -> bool:
+    _, *connections = Path("/proc/thread-self/net/ip_vs_conn").read_text().splitlines()
+    return not connections
 
 
 def objects_of_ipvs() -> list[str]:

@@ -45,8 +45,13 @@ class Rules:
     def left(self):
         """Return what of them is in the kernel."""
         lines = saved(self._family, self._variant).splitlines()
+        ours = [line for line in lines if "KPROXY-" in line and "KPROXY-IPVS-" not in line]
         # Without the counters: open connections send again when the machine is busy.
-        return [line.partition("] ")[2] or line for line in lines if "KPROXY-" in line]
+        return [line.partition("] ")[2] or line for line in ours]
+
+    def forget(self):
+        """Let the kernel forget the connections that they translate."""
+        run("conntrack -F")
 
 
 class PathChange:
@@ -94,7 +99,8 @@ class PathChange:
 
     def forget(self):
         self._talk.hang_up()  # else what one of them sends again would be tracked anew
-        run("conntrack -F")
+        for side in (self._first, self._second):
+            side.forget()
 
     def close(self):
         """Let go of what the backends hold."""

@@ -5,6 +5,7 @@ It runs as root in this folder, sees the files of this machine, and what it writ
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import time
@@ -21,6 +22,8 @@ def main(command: list[str]) -> int:
     if not command:
         print("which command? python -m tests.support.vm COMMAND…", file=sys.stderr)
         return 2
+    # Whoever ends this ends the machine too, which nothing else does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     share = Path(tempfile.mkdtemp(prefix="kproxy-vm-"))
     try:
         machine = Machine(command, share=share, cwd=Path.cwd(), environment={})

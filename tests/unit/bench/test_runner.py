@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
 from bench import runner
-from bench.model import Machine, Writer, read
-from bench.model import Run as Head
 from bench.node import PeerFailed
 from bench.parameters import PRESETS, Size
 from bench.part import Found, Limited, Measure, Part, Spread, Visit
+from tests.support import bench_run
 
 RATE = Measure("rate", "1/s", "more")
 DELAY = Measure("delay", "ms", "less")
@@ -48,41 +46,13 @@ class Counting(Part):
         yield Found(RATE, float(self.made.count(name)))
 
 
-class Silent:
-    title = ""
-
-    def begin(self, visits, rounds):
-        pass
-
-    def made(self, took_s, *, left):
-        pass
-
-    def say(self, text):
-        pass
-
-
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
-    """Run parts and return the results, and who was interrupted by what."""
+    """Run parts without a kernel."""
     monkeypatch.setattr(runner, "Frames", contextlib.nullcontext)
 
     def run(*parts, parameters=PARAMETERS, raises=None):
-        head = Head(
-            started=datetime.now(UTC),
-            commit="none",
-            dirty=False,
-            preset="quick",
-            parameters={},
-            machine=Machine(cpu="none", cores=1, memory_gb=1.0),
-            kernel="none",
-            versions={},
-        )
-        file = tmp_path / "results.jsonl"
-        with Writer(file, head) as writer:
-            made = runner.Run(parts, parameters, writer=writer, progress=Silent())
-            with pytest.raises(raises) if raises else contextlib.nullcontext():
-                made.measure()
-        return read(file), made
+        return bench_run.measured(tmp_path / "results.jsonl", parts, parameters, raises=raises)
 
     return run
 
