@@ -19,7 +19,7 @@ from bench.node import Node, PeerFailed, built_node
 from bench.parameters import Parameters, Size
 from bench.peers import KPROXY, PEERS
 from bench.peers.peer import Peer
-from bench.traffic import WAYS, Way, services
+from bench.traffic import MOST_MOVES, WAYS, Way, services
 
 FAILURES = (PeerFailed, OSError, subprocess.SubprocessError, TimeoutError, RuntimeError)
 """How a peer, or a program that loads it, fails: it costs its own figures, not the run."""
@@ -87,7 +87,9 @@ class Bed:
         return [WAYS[path] for path in self.parameters.paths]
 
     def moves(self, number: int) -> range:
-        """Return numbers of moves that nobody has used."""
+        """Return numbers of moves that nobody has used, or not for long."""
+        if self._moves + number > MOST_MOVES:
+            self._moves = 0
         self._moves += number
         return range(self._moves - number, self._moves)
 

@@ -47,12 +47,19 @@ class Parameters:
 
 
 PRESETS = {
-    "quick": Parameters(sizes=(Size(1_000, 10),), seconds=0.2, repeats=3, changes=10, starts=1),
+    "quick": Parameters(
+        data_paths=("iptables-nft", "ipvs", "ebpf"),
+        sizes=(Size(1_000, 10),),
+        seconds=0.2,
+        repeats=3,
+        changes=5,
+        starts=1,
+    ),
     "full": Parameters(
         sizes=(Size(1, 10), Size(100, 10), Size(1_000, 10), Size(1_000, 100), Size(10_000, 10)),
         seconds=0.3,
-        repeats=7,
-        changes=20,
+        repeats=5,
+        changes=15,
         starts=2,
     ),
 }

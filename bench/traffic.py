@@ -24,10 +24,12 @@ from tests.support.net.namespace import Namespace
 
 BULK_PORT = 5201
 POD_PORT = 8090  # of pods that come and go
-_FIRST_SPARE = 60_000  # of the addresses that endpoints move to: nobody moves here
+MOST_MOVES = 59_000
+"""How many of the addresses that endpoints of the cluster move to are theirs."""
+_FIRST_SPARE = 60_000  # of these addresses
 _REMOTE_ENDPOINTS = 10
 _NOBODYS = spare_address(_FIRST_SPARE - 1)
-_FIRST_POD = 61_000  # likewise
+_FIRST_POD, MOST_PODS = 61_000, 4_000  # likewise
 _REMOTE_IP, _LOCAL_IP, _PODS_IP = "10.112.0.1", "10.112.0.2", "10.112.0.3"  # not the cluster's
 _REMOTE_NODE_PORTS, _LOCAL_NODE_PORTS, _PODS_NODE_PORTS = 31_000, 31_010, 31_020  # the first
 _MANY = 100

@@ -31,7 +31,15 @@ from bench.load.tracking import forget
 from bench.node import Node, PeerFailed
 from bench.parameters import Parameters, Size
 from bench.part import Finding, Found, Measure, Part, Spread, Visit, circumstances
-from bench.traffic import POD_PORT, Way, ends, pod_address, pods_service, pods_target
+from bench.traffic import (
+    MOST_PODS,
+    POD_PORT,
+    Way,
+    ends,
+    pod_address,
+    pods_service,
+    pods_target,
+)
 from tests.support.waiting import LONGEST_S, until
 
 REFUSED = Measure("new connections refused", "1", "less")
@@ -72,7 +80,7 @@ class Disruption(Part):
     @contextlib.contextmanager
     def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
         """Let each event happen on each node that has a proxy."""
-        numbers = itertools.count()
+        numbers = itertools.cycle(range(MOST_PODS))
         nodes = [node for node in bed.nodes if node.peer.translates]
         yield [
             Visit(
@@ -179,7 +187,8 @@ def _watched(
         answers = [asked(client) for client in asking]
         kept = [line for client in holding for line in told(client)]
     yield from _counted(answers, kept)
-    _repair(node)
+    if happens is _flush:
+        _repair(node)
 
 
 def _begun(bed: Bed, node: Node, way: Way, *arguments: object) -> subprocess.Popen[str]:

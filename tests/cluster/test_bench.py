@@ -34,7 +34,11 @@ def run(to, *arguments):
 
 
 def test_everybody_forwards_every_way_and_loses_nothing(tmp_path):
-    results = run(tmp_path / "results.jsonl", "--parts", "packets,connections,requests,bulk")
+    results = run(
+        tmp_path / "results.jsonl",
+        *("--parts", "packets,connections,requests,bulk"),
+        *("--data-paths", ",".join(PRESETS["full"].data_paths)),
+    )
     assert results.complete
     values = {
         (figure.measure, figure.who, dict(figure.where).get("path")): rounds.values[0]
@@ -43,7 +47,7 @@ def test_everybody_forwards_every_way_and_loses_nothing(tmp_path):
     timed = {(each.who, each.where["path"]) for each in results.distributions}
     unexplained = [each.text for each in results.limits if "generator" not in each.text]
     assert unexplained == []
-    for peer in chosen(PRESETS["quick"]):
+    for peer in chosen(PRESETS["full"]):
         for way in () if peer.lacks() else WAYS.values():
             about = (peer.name, way.value)
             assert values[(FORWARDED.name, *about)] > 0, about
