@@ -25,12 +25,14 @@ CMD := uname --all
 
 # What the data paths and the tests call, what python-iptables and bench/ are compiled with, what the
 # C of the eBPF data path is compiled with, what builds and runs the image without a registry or a
-# container engine, what bench/ loads a node with, and what boots another kernel.
+# container engine, what bench/ loads a node with, what its page is looked at with, and what boots
+# another kernel.
 PACKAGES := iproute2 iptables ipset nftables conntrack procps \
 	python3-venv python3-dev gcc libc6-dev \
 	python3-bpfcc linux-headers-$(shell dpkg --print-architecture) \
 	mmdebstrap buildah crun \
 	iperf3 \
+	chromium poppler-utils \
 	qemu-system-x86 busybox-static kmod
 
 .PHONY: help demo test check lint kernel test-vm vm bench numbers image programs packages setup clean

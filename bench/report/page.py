@@ -46,6 +46,7 @@ class _Shown:
     sentences: tuple[str, ...]
     plots: tuple[_Plot, ...]
     rows: tuple[Row, ...]
+    common: tuple[str, ...]  # names of circumstances that all rows share
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ def _shown(measured: Measured) -> _Shown:
         _sentences(measured),
         tuple(_plots(measured)),
         measured.rows,
+        tuple(name for name, _ in common_circumstances(measured.rows)),
     )
 
 
@@ -191,8 +193,8 @@ def _spread(part: str, each: Spreading) -> _Spread:
 
 def _sentences(measured: Measured) -> tuple[str, ...]:
     """Return what the figures of a measure say: their circumstances, then each panel."""
-    where = common_circumstances(measured.rows)
-    start = (f"Measured with {where}.",) if where else ()
+    common = common_circumstances(measured.rows)
+    start = (f"Measured with {wording.circumstances(common)}.",) if common else ()
     if _is_all_zero(measured):
         return (*start, "It was 0 in every round, of everyone.")
     return (*start, *filter(None, map(_panel_sentence, measured.panels)))

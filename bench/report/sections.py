@@ -250,11 +250,10 @@ def _common(wheres: Iterable[Where]) -> list[str]:
     ]
 
 
-def common_circumstances(rows: Iterable[Row]) -> str:
+def common_circumstances(rows: Iterable[Row]) -> Where:
     """Return what all figures of a measure have in common."""
-    wheres = [row.figure.where for row in rows]
-    common = set.intersection(*map(set, wheres)) if wheres else set()
-    return wording.circumstances(sorted(common))
+    wheres = [set(row.figure.where) for row in rows]
+    return tuple(sorted(set.intersection(*wheres))) if wheres else ()
 
 
 def best_and_last(panel: Panel) -> tuple[Row, Row] | None:
