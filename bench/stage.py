@@ -116,10 +116,8 @@ def _connect(stage: Stage) -> None:
 class Memory:
     """Of the agent alone, and at most with all its children together (proportional set size)."""
 
-    steady_rss_mb: float
-    steady_pss_mb: float
-    peak_rss_mb: float
-    peak_with_children_pss_mb: float
+    steady_mb: float
+    peak_with_children_mb: float
 
 
 class Agent:
@@ -144,15 +142,8 @@ class Agent:
 
     def memory(self) -> Memory:
         """Return what it uses now, and the most it used."""
-        pid = self._process.pid
-        status = _fields(Path(f"/proc/{pid}/status"))
-        rollup = _fields(Path(f"/proc/{pid}/smaps_rollup"))
-        return Memory(
-            _mb(status["VmRSS"]),
-            _mb(rollup["Pss"]),
-            _mb(status["VmHWM"]),
-            _mb(self._most_kb),
-        )
+        rollup = _fields(Path(f"/proc/{self._process.pid}/smaps_rollup"))
+        return Memory(_mb(rollup["Pss"]), _mb(self._most_kb))
 
     def is_running(self) -> bool:
         """Say whether it has not ended."""
