@@ -52,4 +52,4 @@ def sources(tmp_path: Path, bytecode: Path) -> Sources:
 def bytecode_folder() -> Path:
     """Return the folder that keeps what was compiled."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches, "kproxy", "bytecode")
+    return Path(caches, "kproxy", "ebpf")
