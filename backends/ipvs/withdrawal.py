@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from backends.ipvs import cleanup
 from backends.ipvs.driver.link import SharedLink
 from backends.ipvs.driver.ours import FOR_OPEN_CONNECTIONS, OURS
 from backends.ipvs.driver.sets import Sets
 from backends.ipvs.render import rules
-from backends.kernel.virtual_servers import VirtualServers
+from backends.kernel.virtual_servers import Destination, Load, Server, VirtualServers, passage
 from backends.kernel.xtables import removal, rulesets, tools
 from backends.kernel.xtables.restore import RestoreInput, TableEdit
 from backends.kernel.xtables.tools import Variant
@@ -45,17 +47,36 @@ class FormerServers:
         return cleanup.clean_up(self._family, SharedLink())
 
     def _drained(self) -> bool:
-        """Let no destination take connections; say whether none has any."""
+        """Let no endpoint take connections; say whether none has any.
+
+        What the node itself sends comes to ipvs before any program sees it, and a server without
+        destinations would refuse it: so it passes, for whoever serves it now.
+        """
         sets = Sets(self._family)
         sets.observe()
         with VirtualServers("draining our virtual servers") as kernel:
-            found = [
-                (server, destination, load)
+            found = {
+                server: kernel.destinations(server)
                 for server in cleanup.own_servers(kernel, self._family, sets)
-                for destination, load in kernel.destinations(server)
+            }
+            loads = [
+                (server, destination, load)
+                for server, destinations in found.items()
+                for destination, load in destinations
+                if load.translated
             ]
-            kernel.drain((server, each) for server, each, load in found if load.weight)
-        return not any(load.active or load.inactive for _, _, load in found)
+            kernel.let_pass(
+                server
+                for server, destinations in found.items()
+                if not server.mark and not _lets_pass(server, dict(destinations))
+            )
+            kernel.drain((server, each) for server, each, load in loads if load.weight)
+        return not any(load.active or load.inactive for _, _, load in loads)
+
+
+def _lets_pass(server: Server, destinations: Mapping[Destination, Load]) -> bool:
+    load = destinations.get(passage(server))
+    return load is not None and load.weight > 0 and not load.translated
 
 
 class FormerRules:

@@ -47,6 +47,7 @@ _D_ADDRESS, _D_PORT, _D_METHOD, _D_WEIGHT, _D_UPPER, _D_LOWER, _D_ACTIVE, _D_INA
 _FLAG_PAIR = struct.Struct("=II")  # flags, mask
 _HASHED = 0x2  # IP_VS_SVC_F_HASHED: the kernel's own
 _MASQUERADING, _METHOD_MASK = 0, 0x7  # IP_VS_CONN_F_MASQ: translated by the node
+_DIRECT = 3  # IP_VS_CONN_F_DROUTE: sent on as it is
 _EVERY_BIT = 0xFFFFFFFF
 _ONE_CLIENT = {Family.IPV4: b"\xff\xff\xff\xff", Family.IPV6: struct.pack("=I", 128)}
 _NO_LENGTH = bytes(4)
@@ -154,6 +155,14 @@ class VirtualServers:
         wanted = [_pair(server, each, weight) for server, each in destinations]
         self._put(_NEW_DESTINATION, _SET_DESTINATION, wanted)
 
+    def let_pass(self, servers: Iterable[Server]) -> None:
+        """Let virtual servers at addresses send on, as it is, what no other destination takes.
+
+        Each gets itself for a destination, with `passage` as its place.
+        """
+        wanted = [_pair(each, passage(each), 1, method=_DIRECT) for each in servers]
+        self._put(_NEW_DESTINATION, _SET_DESTINATION, wanted)
+
     def drain(self, destinations: Iterable[tuple[Server, Destination]]) -> None:
         """Let destinations take no new connections, as far as they are there."""
         self._remove(_SET_DESTINATION, [_pair(server, each, 0) for server, each in destinations])
@@ -237,6 +246,11 @@ class VirtualServers:
         return int.from_bytes(attributes(answer)[_FAMILY_ID], sys.byteorder)
 
 
+def passage(server: Server) -> Destination:
+    """Return the destination that stands for the virtual server itself."""
+    return Destination(server.address, server.port)
+
+
 def _key(server: Server, settings: bytes = b"") -> bytes:
     content = _word(_AF, AF[server.family], width=2)
     if server.mark:
@@ -257,11 +271,13 @@ def _settings(settings: Settings, netmask: bytes) -> bytes:
     )
 
 
-def _pair(server: Server, destination: Destination, weight: int) -> bytes:
+def _pair(
+    server: Server, destination: Destination, weight: int, *, method: int = _MASQUERADING
+) -> bytes:
     content = (
         attribute(_D_ADDRESS, destination.address.ljust(_ADDRESS_BYTES, b"\0"))
         + attribute(_D_PORT, destination.port.to_bytes(2, "big"))
-        + _word(_D_METHOD, _MASQUERADING)
+        + _word(_D_METHOD, method)
         + _word(_D_WEIGHT, weight)
         + _word(_D_UPPER, 0)
         + _word(_D_LOWER, 0)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from backends.ipvs.path import IpvsPath
+from backends.ipvs.withdrawal import FormerServers
 from backends.kernel.virtual_servers import Timeouts, VirtualServers
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
@@ -73,6 +74,10 @@ class Node:
             for server in servers:
                 return {each.port: load.weight for each, load in kernel.destinations(server)}
         return None
+
+    def withdraws(self):
+        """Do what a process in another mode does; say whether no open connection is left."""
+        return FormerServers(self.family).withdraw()
 
     def left(self):
         """Return what sets say of those that are there for open connections alone."""
@@ -160,6 +165,28 @@ def test_an_endpoint_that_goes_keeps_its_connection_and_gets_no_other(node):
                 assert spoken(another, served_too)
             assert spoken(client, served)
         node.tend_until(lambda: node.weights() == {ports[1]: 1}, "the endpoint is gone")
+
+
+def test_after_it_the_nodes_new_connections_pass_and_open_ones_go_on(node):
+    with node.listening() as listening:
+        node.serves(Protocol.TCP, listening.getsockname()[1])
+        with node.connected() as client, listening.accept()[0] as served:
+            for _ in range(2):
+                assert not node.withdraws()
+            everywhere = ("::" if node.family is Family.IPV6 else "0.0.0.0", 80)
+            with (
+                socket.create_server(everywhere, family=KINDS[node.family]) as beside,
+                node.connected() as another,
+                beside.accept()[0] as served_too,
+            ):
+                assert spoken(another, served_too)
+                assert spoken(client, served)
+            node.start()
+            node.serves(Protocol.TCP, listening.getsockname()[1])
+            with node.connected() as another, listening.accept()[0] as served_too:
+                assert spoken(another, served_too)
+            assert not node.withdraws()
+    until(node.withdraws, within_s=LONGEST_S, what="the last connection has ended")
 
 
 def test_udp_goes_at_once(node):
