@@ -54,15 +54,16 @@ class Conversations:
     ) -> Conversation:
         """Begin to talk from one machine to a frontend ("ip:port").
 
-        A socket of UDP that is not `connected` names the frontend each time, and hears it alone.
+        A socket of UDP that is not `connected` names the frontend each time, and hears it alone;
+        as those of resolvers, it leaves it to the kernel from which address and port it sends.
         """
         address, _, port = to.rpartition(":")
         client = self._socket(in_family(source, family), _KINDS[protocol])
         self._clients.add(client)
-        client.bind((in_family(source, family), source_port))
         frontend = (in_family(address, family), int(port))
         if not connected and protocol is Protocol.UDP:
             return Conversation(self._loop, client, frontend)
+        client.bind((in_family(source, family), source_port))
         client.connect_ex(frontend)
         return Conversation(self._loop, client)
 
