@@ -63,7 +63,7 @@ class FormerServers:
                 (server, destination, load)
                 for server, destinations in found.items()
                 for destination, load in destinations
-                if load.translated
+                if destination != passage(server)
             ]
             kernel.let_pass(
                 server

@@ -186,7 +186,7 @@ def test_after_it_the_nodes_new_connections_pass_and_open_ones_go_on(node):
             with node.connected() as another, listening.accept()[0] as served_too:
                 assert spoken(another, served_too)
             assert not node.withdraws()
-    until(node.withdraws, within_s=LONGEST_S, what="the last connection has ended")
+            assert spoken(client, served)
 
 
 def test_udp_goes_at_once(node):
