@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,14 +82,17 @@ def test_what_happens_on_a_node_costs_clients_what_it_has_to(tmp_path):
 def test_an_interruption_leaves_the_host_clean_and_keeps_what_was_measured(tmp_path):
     to = tmp_path / "results.jsonl"
     more = ("--parts", "packets", "--data-paths", "iptables-nft,ebpf", "--peers", "routing")
-    before = host()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     process = subprocess.Popen(
         [sys.executable, "-m", "bench", "run", *_SMALL, "--repeats", "500", *more, "--to", str(to)],
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env={**os.environ, "TMPDIR": str(scratch)},
     )
     try:
         until(lambda: to.exists() and len(read(to).samples) > 4, within_s=LONGEST_S, what="samples")
+        assert all(made_on_host(process.pid, scratch))
     finally:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
         status = process.wait(LONGEST_S)
@@ -97,15 +101,22 @@ def test_an_interruption_leaves_the_host_clean_and_keeps_what_was_measured(tmp_p
     assert results.end is not None
     assert not results.complete
     assert len(results.samples) > 4
-    assert host() == before
+    assert made_on_host(process.pid, scratch) == ([], [], [])
 
 
-def host():
-    """Return what a run makes on the host: mounts, control groups, and processes."""
-    mounts = [
-        line for line in Path("/proc/mounts").read_text().splitlines() if "kproxy-bench" in line
-    ]
-    groups = sorted(path.name for path in cgroup_root().glob("kproxy-*"))
-    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    ours = [each for each in commands if b"kproxy-bench" in each or b"bench.api_server" in each]
-    return mounts, groups, ours
+def made_on_host(pid, scratch):
+    """Return what a run has made on the host: mounts, control groups, and processes.
+
+    Other tests make the same beside it: its own are told by its number and its folder.
+    """
+    folder = str(scratch)
+    mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if folder in line]
+    groups = sorted(path.name for path in cgroup_root().glob(f"kproxy-{pid}-*"))
+    return mounts, groups, [each for each in environments() if folder.encode() in each]
+
+
+def environments():
+    """Yield with what environment each process runs."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it may have ended meanwhile
+            yield path.read_bytes()
