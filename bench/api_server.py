@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.cluster import Cluster, Document
-from tests.support.fake_api.resources import RESOURCES
+from tests.support.fake_api.resources import NAME_OF
 from tests.support.fake_api.server import FakeApi
 
-_RESOURCES = {resource.kind: name for name, resource in RESOURCES.items()}
 _AT_ONCE = 500
 _ROOT = Path(__file__).parents[1]
 
@@ -128,7 +127,7 @@ class _Storm:
 
 def _put(api: FakeApi, documents: Sequence[Document]) -> None:
     for kind, those in itertools.groupby(documents, key=lambda each: str(each["kind"])):
-        api.put(_RESOURCES[kind], *those)
+        api.put(NAME_OF[kind], *those)
 
 
 def _say(answer: Document) -> None:

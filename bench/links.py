@@ -67,20 +67,21 @@ def ip(namespace: Namespace, lines: Iterable[str]) -> None:
 
 def details(namespace: Namespace, link: str) -> dict[str, Any]:
     """Return what `ip` tells of a link, with its counters."""
-    command = ["ip", "-json", "-stats", "link", "show", link]
-    with namespace.entered():
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found: list[dict[str, Any]] = json.loads(said)
-    return found[0]
+    return _links(namespace, link)[0]
 
 
 def dropped(namespace: Namespace) -> int:
     """Return how many packets the devices of a namespace have dropped."""
-    command = ["ip", "-json", "-stats", "link", "show"]
+    links = _links(namespace)
+    return sum(link["stats64"][way]["dropped"] for link in links for way in ("rx", "tx"))
+
+
+def _links(namespace: Namespace, *which: str) -> list[dict[str, Any]]:
+    command = ["ip", "-json", "-stats", "link", "show", *which]
     with namespace.entered():
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    each = (link["stats64"][way]["dropped"] for link in json.loads(said) for way in ("rx", "tx"))
-    return sum(each)
+    found: list[dict[str, Any]] = json.loads(said)
+    return found
 
 
 def receive_by_polling(namespace: Namespace, link: str) -> None:

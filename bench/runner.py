@@ -102,9 +102,6 @@ class Run:
         return True
 
     def _note(self, part: Part, visit: Visit, number: int, finding: Finding) -> None:
-        if isinstance(finding, Limited):
-            self._limit(part, visit.who, visit.where, finding.text)
-            return
         match finding:
             case Found(measure, value):
                 self._writer.add(

@@ -16,6 +16,7 @@ each visit, so it is never full, and no port is still known there.
 from __future__ import annotations
 
 import contextlib
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
 from bench.bed import Bed
@@ -32,18 +33,29 @@ LATENCY = Measure("request latency", "ms", "less")
 UNANSWERED = Measure("requests without an answer", "%", "less")
 
 
-class Connections(Part):
+class _Calls(Part):
+    """What clients find that call Services."""
+
+    @contextlib.contextmanager
+    def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
+        """Serve at all endpoints, and let each way be called."""
+        stages = [node.stage for node in bed.nodes]
+        everywhere = [where for stage in stages for where in (stage.far, stage.client)]
+        with bed.talk.serving(*everywhere):
+            yield [self._visit(bed, node, way) for node in bed.nodes for way in bed.ways]
+
+    @staticmethod
+    @abstractmethod
+    def _visit(bed: Bed, node: Node, way: Way) -> Visit:
+        """Return the visit of a way through a node."""
+
+
+class Connections(_Calls):
     """New connections, one after the other."""
 
     name = "connections"
     about = "new TCP connections a second, by one client without a pause"
     measures = (OPENED,)
-
-    @contextlib.contextmanager
-    def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
-        """Serve at all endpoints, and let each way be called."""
-        with _serving(bed):
-            yield [self._visit(bed, node, way) for node in bed.nodes for way in bed.ways]
 
     @staticmethod
     def _visit(bed: Bed, node: Node, way: Way) -> Visit:
@@ -64,7 +76,7 @@ class Connections(Part):
         return Visit(node.peer.name, _where(bed, way), go)
 
 
-class Requests(Part):
+class Requests(_Calls):
     """How long a request takes that is a connection of its own."""
 
     name = "requests"
@@ -74,12 +86,6 @@ class Requests(Part):
     def sizes(self, parameters: Parameters) -> Sequence[Size]:
         """Return one: `connections` tells how it grows."""
         return largest(parameters)
-
-    @contextlib.contextmanager
-    def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
-        """Serve at all endpoints, and let each way be asked."""
-        with _serving(bed):
-            yield [self._visit(bed, node, way) for node in bed.nodes for way in bed.ways]
 
     @staticmethod
     def _visit(bed: Bed, node: Node, way: Way) -> Visit:
@@ -103,12 +109,6 @@ class Requests(Part):
                 yield Spread(LATENCY, quantiles([1000 * each for each in asked.answered_s]))
 
         return Visit(node.peer.name, _where(bed, way) | {"requests_per_s": per_s}, go)
-
-
-def _serving(bed: Bed) -> contextlib.AbstractContextManager[None]:
-    stages = [node.stage for node in bed.nodes]
-    everywhere = [where for stage in stages for where in (stage.far, stage.client)]
-    return bed.talk.serving(*everywhere)
 
 
 def _where(bed: Bed, way: Way) -> dict[str, str | int | float]:

@@ -17,7 +17,8 @@ import contextlib
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 
 from bench.answers import answering
 from bench.bed import Bed
@@ -44,20 +45,16 @@ _ALONE_S, _IN_STORM_S = (0.2, 1.0), (0.05, 0.2)  # between two changes
 _SETTLED_S = 1.0
 _MOST_IN_STORM = 200
 _SEED = 5
-_Measuring = Callable[[Bed, Node], Iterator[Finding]]
 
 
-class Start(Part):
-    """The start of a proxy."""
+class _OfEachStart(Part):
+    """What is measured of a proxy that was started for it, on a node of its own."""
 
-    name = "start"
-    about = "a proxy's start until the last Service answers, with its CPU and memory"
-    measures = (STARTED, START_CPU, STEADY, PEAK)
     warms_up = False
 
     def sizes(self, parameters: Parameters) -> Sequence[Size]:
         """Return those that are a cluster."""
-        return _clusters(parameters)
+        return [size for size in parameters.sizes if size.services >= _FEWEST_SERVICES]
 
     def repeats(self, parameters: Parameters) -> int:
         """Return how many starts there are."""
@@ -65,80 +62,71 @@ class Start(Part):
 
     @contextlib.contextmanager
     def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
-        """Start each proxy in turn."""
-        yield _visits(bed, _start)
+        """Measure each proxy in turn."""
+        yield [self._visit(bed, peer) for peer in bed.peers if peer.translates]
+
+    def _visit(self, bed: Bed, peer: Peer) -> Visit:
+        def go() -> Iterable[Finding]:
+            with bed.node(peer) as node, answering(node.stage), node.stage.place.joined():
+                yield from self._measured(bed, node)
+
+        return Visit(peer.name, circumstances(bed.size), go)
+
+    @staticmethod
+    @abstractmethod
+    def _measured(bed: Bed, node: Node) -> Iterator[Finding]:
+        """Start the proxy, and yield what is found."""
 
 
-class Changes(Part):
+class Start(_OfEachStart):
+    """The start of a proxy."""
+
+    name = "start"
+    about = "a proxy's start until the last Service answers, with its CPU and memory"
+    measures = (STARTED, START_CPU, STEADY, PEAK)
+
+    @staticmethod
+    def _measured(bed: Bed, node: Node) -> Iterator[Finding]:
+        began_s = time.monotonic()
+        agent = _started(node)
+        node.wait_until_ready()
+        yield Found(STARTED, time.monotonic() - began_s)
+        yield Found(START_CPU, agent.cpu_s())
+        time.sleep(_SETTLED_S)
+        memory = agent.memory()
+        yield Found(STEADY, memory.steady_mb)
+        yield Found(PEAK, memory.peak_with_children_mb)
+
+
+class Changes(_OfEachStart):
     """How soon packets follow changes."""
 
     name = "changes"
     about = "how soon packets follow a change, alone and at 100 a second, and the CPU of it"
     measures = (ALONE, IN_STORM, STORM_CPU)
-    warms_up = False
 
-    def sizes(self, parameters: Parameters) -> Sequence[Size]:
-        """Return those that are a cluster."""
-        return _clusters(parameters)
-
-    def repeats(self, parameters: Parameters) -> int:
-        """Return how many starts there are, each followed by changes."""
-        return parameters.starts
-
-    @contextlib.contextmanager
-    def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
-        """Change endpoints under each proxy in turn."""
-        yield _visits(bed, _change)
-
-
-def _clusters(parameters: Parameters) -> Sequence[Size]:
-    return [size for size in parameters.sizes if size.services >= _FEWEST_SERVICES]
-
-
-def _visits(bed: Bed, measure: _Measuring) -> list[Visit]:
-    def visit(peer: Peer) -> Visit:
-        def go() -> Iterable[Finding]:
-            with bed.node(peer) as node, answering(node.stage), node.stage.place.joined():
-                yield from measure(bed, node)
-
-        return Visit(peer.name, circumstances(bed.size), go)
-
-    return [visit(peer) for peer in bed.peers if peer.translates]
-
-
-def _start(bed: Bed, node: Node) -> Iterator[Finding]:
-    began_s = time.monotonic()
-    agent = _started(node)
-    node.wait_until_ready()
-    yield Found(STARTED, time.monotonic() - began_s)
-    yield Found(START_CPU, agent.cpu_s())
-    time.sleep(_SETTLED_S)
-    memory = agent.memory()
-    yield Found(STEADY, memory.steady_mb)
-    yield Found(PEAK, memory.peak_with_children_mb)
-
-
-def _change(bed: Bed, node: Node) -> Iterator[Finding]:
-    agent = _started(node, watched=False)
-    node.wait_until_ready()
-    time.sleep(_SETTLED_S)
-    middle = bed.size.services // 2
-    alone = bed.moves(bed.parameters.changes)
-    yield Spread(ALONE, quantiles(list(_delays_ms(bed, node, alone, between_s=_ALONE_S))))
-    time.sleep(_SETTLED_S)
-    before_s = agent.cpu_s()
-    many = bed.moves(_PER_S * _STORM_S)
-    bed.api.begin_storm(many, per_s=_PER_S, among=middle)
-    over_s = time.monotonic() + _STORM_S
-    some = itertools.takewhile(lambda _: time.monotonic() < over_s, bed.moves(_MOST_IN_STORM))
-    in_storm = list(_delays_ms(bed, node, some, between_s=_IN_STORM_S))
-    reached_per_s = bed.api.end_storm()
-    time.sleep(_SETTLED_S)
-    changes = len(many) + len(in_storm)
-    yield Spread(IN_STORM, quantiles(in_storm))
-    if reached_per_s < _NEARLY * _PER_S:
-        yield Limited(f"the API server made only {reached_per_s:.0f} changes a second")
-    yield Found(STORM_CPU, 1000 * (agent.cpu_s() - before_s) / changes)
+    @staticmethod
+    def _measured(bed: Bed, node: Node) -> Iterator[Finding]:
+        agent = _started(node, watched=False)
+        node.wait_until_ready()
+        time.sleep(_SETTLED_S)
+        middle = bed.size.services // 2
+        alone = bed.moves(bed.parameters.changes)
+        yield Spread(ALONE, quantiles(list(_delays_ms(bed, node, alone, between_s=_ALONE_S))))
+        time.sleep(_SETTLED_S)
+        before_s = agent.cpu_s()
+        many = bed.moves(_PER_S * _STORM_S)
+        bed.api.begin_storm(many, per_s=_PER_S, among=middle)
+        over_s = time.monotonic() + _STORM_S
+        some = itertools.takewhile(lambda _: time.monotonic() < over_s, bed.moves(_MOST_IN_STORM))
+        in_storm = list(_delays_ms(bed, node, some, between_s=_IN_STORM_S))
+        reached_per_s = bed.api.end_storm()
+        time.sleep(_SETTLED_S)
+        changes = len(many) + len(in_storm)
+        yield Spread(IN_STORM, quantiles(in_storm))
+        if reached_per_s < _NEARLY * _PER_S:
+            yield Limited(f"the API server made only {reached_per_s:.0f} changes a second")
+        yield Found(STORM_CPU, 1000 * (agent.cpu_s() - before_s) / changes)
 
 
 def _started(node: Node, *, watched: bool = True) -> Agent:

@@ -6,25 +6,23 @@ Nothing of the kernel is involved. Each run is a fresh process.
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from backends.iptables.render.renderer import Renderer
 from backends.iptables.render.rules import Options
 from bench.bed import Bed
-from bench.cluster import NODE_NAME, POD_RANGE, Cluster
+from bench.cluster import Cluster
+from bench.objects import compiler as new_compiler
+from bench.objects import lists, raw
 from bench.parameters import Parameters, Size
 from bench.part import Finding, Found, Measure, Part, Visit, circumstances, largest
-from kproxy.core.addresses import Family, canonical_network
+from kproxy.core.addresses import Family
 from kproxy.core.compile import Compiler
-from kproxy.core.objects import KIND_OF, Kind, Object
-from kproxy.core.parse import from_json, kind_of
-from kproxy.core.settings import Settings
-from kproxy.core.store import Replaced, Upserted
+from kproxy.core.parse import from_json
+from kproxy.core.store import Upserted
 from kproxy.core.table import TableChanges
 from kproxy.node import heap
 
@@ -77,17 +75,16 @@ def one_run(services: int, endpoints: int) -> dict[str, float]:
 
 def _one_run(services: int, endpoints: int) -> dict[str, float]:
     cluster = Cluster(services, endpoints)
-    raw = [_raw(document) for document in cluster.objects()]
+    texts = [raw(document) for document in cluster.objects()]
     figures: dict[str, float] = {}
     before = time.process_time()
-    objects = [from_json(kind, text) for kind, text in raw]
+    objects = [from_json(kind, text) for kind, text in texts]
     figures["parse_s"] = time.process_time() - before
-    del raw
+    del texts
 
-    settings = Settings(NODE_NAME, cluster_cidrs=(canonical_network(POD_RANGE),))
-    compiler = Compiler(settings, (Family.IPV4,))
+    compiler = new_compiler()
     before = time.process_time()
-    compiler.apply(_lists(objects))
+    compiler.apply(lists(objects))
     figures["compile_s"] = time.process_time() - before
 
     renderer = Renderer(Family.IPV4, Options())
@@ -106,7 +103,7 @@ def _one_change(cluster: Cluster, compiler: Compiler, renderer: Renderer) -> dic
     spent = {"parse": 0.0, "compile": 0.0, "render": 0.0}
     for moved in range(_CHANGES):
         document = cluster.endpoint_slice(chance.randrange(cluster.services), moved)
-        kind, text = _raw(document)
+        kind, text = raw(document)
         at = [time.process_time()]
         new = from_json(kind, text)
         at.append(time.process_time())
@@ -125,16 +122,3 @@ def _render(renderer: Renderer, changes: TableChanges) -> None:
         assert isinstance(key, str)
         if value is not None and not key.startswith(("jump/", "set/")):
             renderer.chain(key)
-
-
-def _raw(document: dict[str, Any]) -> tuple[Kind, bytes]:
-    kind = kind_of(document)
-    assert kind is not None
-    return kind, json.dumps(document).encode()
-
-
-def _lists(objects: list[Object]) -> list[Replaced]:
-    return [
-        Replaced(kind, tuple(each for each in objects if KIND_OF[type(each)] is kind))
-        for kind in Kind
-    ]

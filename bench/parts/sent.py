@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import statistics
 import subprocess
@@ -19,16 +18,16 @@ from backends.kernel.netlink import Netlink
 from backends.kernel.virtual_servers import Timeouts
 from backends.kernel.xtables.tools import Variant
 from bench.bed import Bed
-from bench.cluster import NODE_ADDRESS, NODE_NAME, POD_RANGE, Cluster
+from bench.cluster import NODE_ADDRESS, Cluster
+from bench.objects import compiler as new_compiler
+from bench.objects import lists, raw
 from bench.part import Finding, Found, Measure, Part, Visit, circumstances
 from bench.peers import KPROXY
 from bench.stage import IPVS, built_stage
-from kproxy.core.addresses import Family, canonical_network
-from kproxy.core.compile import Compiler
-from kproxy.core.objects import KIND_OF, Kind
-from kproxy.core.parse import from_json, kind_of
-from kproxy.core.settings import Settings
-from kproxy.core.store import Replaced, Upserted
+from kproxy.core.addresses import Family
+from kproxy.core.objects import Kind
+from kproxy.core.parse import from_json
+from kproxy.core.store import Upserted
 from kproxy.run.loop.reconcile import Reconciler
 
 MESSAGES = Measure("netlink messages of a change", "1", "less")
@@ -78,15 +77,16 @@ def _sent(cluster: Cluster, changes: int) -> Iterator[Finding]:
     What is counted is from the moment when the table is compiled until all is written, the median
     of the changes. Endpoints that drain are looked at later.
     """
-    compiler = _compiled(cluster)
+    compiler = new_compiler()
+    compiler.apply(lists([from_json(*raw(document)) for document in cluster.objects()]))
     with built_stage() as stage, stage.node.entered():
         backend = IpvsPath(_OPTIONS).backend(Family.IPV4)
         try:
             reconciler = Reconciler(backend, lambda: (NODE_ADDRESS,))
             reconciler.apply(compiler.tables[Family.IPV4].everything())
             each, cpu_ms = [], []
-            for text in _moves(cluster, changes):
-                changed = compiler.apply((Upserted(from_json(Kind.ENDPOINT_SLICE, text)),))
+            for moved in _moves(cluster, changes):
+                changed = compiler.apply((Upserted(from_json(*moved)),))
                 before_s = time.process_time()
                 with _counting() as counted:
                     reconciler.apply(changed[Family.IPV4])
@@ -100,34 +100,11 @@ def _sent(cluster: Cluster, changes: int) -> Iterator[Finding]:
     yield Found(CPU, statistics.median(cpu_ms))
 
 
-def _compiled(cluster: Cluster) -> Compiler:
-    compiler = Compiler(
-        Settings(NODE_NAME, cluster_cidrs=(canonical_network(POD_RANGE),)), (Family.IPV4,)
-    )
-    objects = []
-    for document in cluster.objects():
-        kind = kind_of(document)
-        assert kind is not None
-        objects.append(from_json(kind, json.dumps(document).encode()))
-    compiler.apply(
-        [
-            Replaced(kind, tuple(one for one in objects if KIND_OF[type(one)] is kind))
-            for kind in Kind
-        ]
-    )
-    return compiler
-
-
-def _moves(cluster: Cluster, changes: int) -> Iterator[bytes]:
+def _moves(cluster: Cluster, changes: int) -> list[tuple[Kind, bytes]]:
     """Return slices that have moved, each of another Service at random."""
     chance = random.Random(4)
     numbers = [chance.randrange(cluster.services) for _ in range(changes)]
-    return iter(
-        [
-            json.dumps(cluster.endpoint_slice(number, moved)).encode()
-            for moved, number in enumerate(numbers)
-        ]
-    )
+    return [raw(cluster.endpoint_slice(number, moved)) for moved, number in enumerate(numbers)]
 
 
 @contextmanager

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.support.fake_api.resources import RESOURCES
+from tests.support.fake_api.resources import NAME_OF
 from tests.support.fake_api.server import FakeApi
 from tests.support.net.namespace import Namespace
 from tests.support.packets.objects import ApiObject
-
-_RESOURCES = {resource.kind: name for name, resource in RESOURCES.items()}
 
 
 class FakeCluster:
@@ -24,7 +22,7 @@ class FakeCluster:
     def apply(self, objects: Iterable[ApiObject]) -> None:
         """Create objects, or replace them."""
         for each in objects:
-            self._api.put(_RESOURCES[str(each["kind"])], dict(each))
+            self._api.put(NAME_OF[str(each["kind"])], dict(each))
 
     def close(self) -> None:
         """End the server."""

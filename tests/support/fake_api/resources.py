@@ -99,3 +99,6 @@ SERVICE_CIDRS = Resource(
 EVENTS = Resource("events", "events.k8s.io", "v1", "Event", namespaced=True)
 
 RESOURCES = {r.name: r for r in (SERVICES, ENDPOINT_SLICES, NODES, SERVICE_CIDRS, EVENTS)}
+
+NAME_OF = {each.kind: name for name, each in RESOURCES.items()}
+"""The name of a resource by the kind of its objects."""

@@ -63,8 +63,8 @@ class Conversations:
         frontend = (in_family(address, family), int(port))
         if protocol is Protocol.UDP:  # else two could get one port: ipvs mixes up their answers
             client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        if not connected and protocol is Protocol.UDP:
-            return Conversation(self._loop, client, frontend)
+            if not connected:
+                return Conversation(self._loop, client, frontend)
         client.bind((in_family(source, family), source_port))
         client.connect_ex(frontend)
         return Conversation(self._loop, client)
