@@ -61,7 +61,8 @@ class Conversations:
         client = self._socket(in_family(source, family), _KINDS[protocol])
         self._clients.add(client)
         frontend = (in_family(address, family), int(port))
-        if protocol is Protocol.UDP:  # else two could get one port: ipvs mixes up their answers
+        if protocol is Protocol.UDP and not source_port:
+            # the kernel never gives two one port then: ipvs would mix up their answers
             client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
             if not connected:
                 return Conversation(self._loop, client, frontend)
