@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,8 +19,12 @@ from tests.support.cluster.relay import Relay
 from tests.support.waiting import LONGEST_S
 
 API_PORT = 6443
+_METRICS_PORT = 10249
+_WRITTEN = re.compile(
+    r'^kubeproxy_sync_proxy_rules_last_timestamp_seconds\{ip_family="IPv4"\} [1-9]', re.MULTILINE
+)
 _READY_WITHIN_S = 5 * LONGEST_S
-_PAUSE_S = 0.005
+_PAUSE_S, _METRICS_PAUSE_S = 0.005, 0.1
 _NEVER_ALONE = ("setpriv", "--pdeathsig", "KILL")  # it ends with us, also if we are killed
 
 
@@ -78,6 +84,42 @@ class Node:
                     f"{self.peer.name}: Service {number} does not answer: {self._end()}"
                 )
             time.sleep(_PAUSE_S)
+
+    def wait_until_written(self) -> None:
+        """Wait until its metrics say that rules were written. Raises PeerFailed.
+
+        Clients cannot tell whose rules they meet while another proxy's are there.
+        """
+        deadline_s = time.monotonic() + _READY_WITHIN_S
+        while not _WRITTEN.search(self._metrics()):
+            self.check()
+            if time.monotonic() > deadline_s:
+                raise PeerFailed(f"{self.peer.name} writes no rules: {self._end()}")
+            time.sleep(_METRICS_PAUSE_S)
+
+    def _metrics(self) -> str:
+        with self.stage.node.entered():
+            server = http.client.HTTPConnection("127.0.0.1", _METRICS_PORT, timeout=LONGEST_S)
+            with contextlib.closing(server), contextlib.suppress(ConnectionRefusedError):
+                server.request("GET", "/metrics")
+                return server.getresponse().read().decode()
+        return ""  # nobody listens yet
+
+    def become(self, peer: Peer) -> None:
+        """End the process by SIGTERM, start another peer's in its place, and clean up after it.
+
+        Returns when the new one's rules are written and the old one's are gone, as far as it is the
+        old one's to remove them. Raises PeerFailed, CalledProcessError.
+        """
+        former = self.peer
+        self.stop()
+        self.peer = peer
+        self.start()
+        self.wait_until_written()
+        if command := former.clean_up(self._home):
+            environment = former.environment(self._home)
+            with self.stage.node.entered():
+                subprocess.run(command, env=environment, check=True, capture_output=True)
 
     def check(self) -> None:
         """Raise PeerFailed if the process has ended by itself."""

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Call over TCP, or answer calls. Each call is a connection of its own.
+ * Call who answers (see serve.c). Each call is a connection of its own, or a datagram and its answer.
  *
- *   talk serve PORT [ADDRESS]                print "listening"; answer each byte by one, until killed
- *   talk connect SECONDS FIRST_PORT          open one after the other as fast as one thread can;
- *                                            print how many in how many seconds
- *   talk ask RATE SECONDS FIRST_PORT         ask so many times a second; print for each how many ns
- *                                            passed from when it was due until its answer, or why
- *                                            there was none
- *   talk hold COUNT SECONDS FIRST_PORT       open so many and go on talking over them; print for
- *                                            each what became of it: "held", or why it was not
+ *   talk connect SECONDS FIRST_PORT      open one after the other as fast as one thread can;
+ *                                        print how many in how many seconds
+ *   talk ask PROTOCOL RATE SECONDS FIRST_PORT
+ *                                        ask so many times a second, over TCP or UDP; print for each
+ *                                        how many ns passed from when it was due until its answer, or
+ *                                        why there was none
+ *   talk hold COUNT SECONDS FIRST_PORT   open so many and go on talking over them; print for each
+ *                                        what became of it: "held", or why it was not
  *
- * Whom to call is read from stdin, "ADDRESS PORT" a line, and called in turn.
+ * Whom to call is read from stdin, "ADDRESS PORT" a line, and called in turn. By SIGTERM `ask` and
+ * `hold` take their seconds for over.
  *
  * `ask` begins each call when it is due, whatever became of those before: a slow answer makes none
  * of the next ones wait (no coordinated omission). The caller closes by a reset, so neither side
@@ -19,9 +20,7 @@
  * a run collide.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,25 +30,23 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BACKLOG = 65535, LAST_PORT = 65535, MOST_TARGETS = 1024, MOST_EVENTS = 256 };
-enum { HOLD_PAUSE_NS = 20000000 };
+#include "address.h"
+
+enum { LAST_PORT = 65535, MOST_TARGETS = 1024, MOST_EVENTS = 256 };
+enum { HOLD_PAUSE_NS = 20000000, OUTPUT_BYTES = 1 << 20 };
 
 static const uint64_t SECOND_NS = 1000000000, PATIENCE_NS = 2 * SECOND_NS;
 
-static struct sockaddr_in targets[MOST_TARGETS];
+static union address targets[MOST_TARGETS];
 static int target_count;
+static int kind = SOCK_STREAM; /* of calls */
+static volatile sig_atomic_t is_over;
 
 /* A call that has no answer yet; `due_ns` is 0 where there is none. */
 struct call {
 	uint64_t due_ns;
 	int socket;
 };
-
-static int fail(const char *what)
-{
-	fprintf(stderr, "talk: %s: %s\n", what, strerror(errno));
-	return 1;
-}
 
 static uint64_t now_ns(void)
 {
@@ -59,13 +56,10 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
 }
 
-static struct sockaddr_in address_of(in_addr_t host, int port)
+static void end(int signal)
 {
-	struct sockaddr_in address = { .sin_family = AF_INET };
-
-	address.sin_addr.s_addr = host;
-	address.sin_port = htons((uint16_t)port);
-	return address;
+	(void)signal;
+	is_over = 1;
 }
 
 static int read_targets(void)
@@ -74,75 +68,24 @@ static int read_targets(void)
 	int port;
 
 	while (target_count < MOST_TARGETS && scanf("%63s %d", host, &port) == 2)
-		targets[target_count++] = address_of(inet_addr(host), port);
+		targets[target_count++] = address_of(host, port);
 	return target_count;
-}
-
-/* Accept all that wait; they are heard of by `poll`. */
-static int accept_all(int listener, int poll)
-{
-	for (;;) {
-		struct epoll_event event = { .events = EPOLLIN };
-
-		event.data.fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-		if (event.data.fd < 0)
-			return errno == EAGAIN || errno == ECONNABORTED ? 0 : -1;
-		epoll_ctl(poll, EPOLL_CTL_ADD, event.data.fd, &event);
-	}
-}
-
-static void answer(int client)
-{
-	char byte;
-
-	if (recv(client, &byte, 1, 0) != 1 || send(client, &byte, 1, MSG_NOSIGNAL) != 1)
-		close(client);
-}
-
-static int serve(int port, in_addr_t host)
-{
-	struct sockaddr_in here = address_of(host, port);
-	struct epoll_event events[MOST_EVENTS] = { { .events = EPOLLIN } };
-	int on = 1;
-	int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-	int poll = epoll_create1(0);
-
-	if (listener < 0 || poll < 0)
-		return fail("socket");
-	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (bind(listener, (struct sockaddr *)&here, sizeof(here)) || listen(listener, BACKLOG))
-		return fail("listen");
-	events[0].data.fd = listener;
-	epoll_ctl(poll, EPOLL_CTL_ADD, listener, &events[0]);
-	puts("listening");
-	fflush(stdout);
-	for (;;) {
-		int count = epoll_wait(poll, events, MOST_EVENTS, -1);
-
-		for (int n = 0; n < count; n++) {
-			if (events[n].data.fd != listener)
-				answer(events[n].data.fd);
-			else if (accept_all(listener, poll))
-				return fail("accept");
-		}
-	}
 }
 
 /* Begin a call, from a port that is free; return its socket, or -1. */
 static int call(int number, int first_port, int flags)
 {
 	const struct linger reset = { .l_onoff = 1 };
-	const struct sockaddr_in *there = &targets[number % target_count];
+	const union address *there = &targets[number % target_count];
 	int ports = LAST_PORT - first_port + 1;
-	struct sockaddr_in here = address_of(htonl(INADDR_ANY), first_port + number % ports);
-	int client = socket(AF_INET, SOCK_STREAM | flags, 0);
+	union address here = anywhere(there->any.sa_family, first_port + number % ports);
+	int client = socket(there->any.sa_family, kind | flags, 0);
 
 	if (client < 0)
 		return -1;
 	setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-	if (!bind(client, (struct sockaddr *)&here, sizeof(here)) &&
-	    (!connect(client, (const struct sockaddr *)there, sizeof(*there)) ||
-	     errno == EINPROGRESS))
+	if (!bind(client, &here.any, sizeof(here)) &&
+	    (!connect(client, &there->any, sizeof(*there)) || errno == EINPROGRESS))
 		return client;
 	close(client);
 	return -1;
@@ -230,6 +173,10 @@ static int ask(double rate, double seconds, int first_port)
 	while ((begun < total || open) && now_ns() < last_ns) {
 		int count;
 
+		if (is_over && begun < total) {
+			total = begun;
+			last_ns = now_ns() + PATIENCE_NS;
+		}
 		while (begun < total) {
 			struct epoll_event event = { .events = EPOLLOUT };
 
@@ -303,7 +250,7 @@ static int hold(int count, double seconds, int first_port)
 		if (connections[n].socket < 0)
 			return fail("connect");
 	}
-	while (now_ns() < until_ns) {
+	while (!is_over && now_ns() < until_ns) {
 		for (int n = 0; n < count; n++) {
 			if (!connections[n].error)
 				go_on(&connections[n]);
@@ -322,15 +269,17 @@ static int hold(int count, double seconds, int first_port)
 
 int main(int argc, char **argv)
 {
-	if ((argc == 3 || argc == 4) && !strcmp(argv[1], "serve"))
-		return serve(atoi(argv[2]), argc == 4 ? inet_addr(argv[3]) : htonl(INADDR_ANY));
+	signal(SIGTERM, end);
+	setvbuf(stdout, NULL, _IOFBF, OUTPUT_BYTES); /* a full pipe would stop the calls */
 	if (argc == 4 && !strcmp(argv[1], "connect") && read_targets())
 		return connect_for(atof(argv[2]), atoi(argv[3]));
-	if (argc == 5 && !strcmp(argv[1], "ask") && read_targets())
-		return ask(atof(argv[2]), atof(argv[3]), atoi(argv[4]));
+	if (argc == 6 && !strcmp(argv[1], "ask") && read_targets()) {
+		kind = strcmp(argv[2], "UDP") ? SOCK_STREAM : SOCK_DGRAM;
+		return ask(atof(argv[3]), atof(argv[4]), atoi(argv[5]));
+	}
 	if (argc == 5 && !strcmp(argv[1], "hold") && read_targets())
 		return hold(atoi(argv[2]), atof(argv[3]), atoi(argv[4]));
-	fprintf(stderr, "usage: talk serve PORT [ADDRESS] | connect SECONDS FIRST_PORT | "
-			"ask RATE SECONDS FIRST_PORT | hold COUNT SECONDS FIRST_PORT\n");
+	fprintf(stderr, "usage: talk connect SECONDS FIRST_PORT | "
+			"ask PROTOCOL RATE SECONDS FIRST_PORT | hold COUNT SECONDS FIRST_PORT\n");
 	return 2;
 }

@@ -1,4 +1,4 @@
-"""Clients and servers over TCP, compiled: an interpreter would be slower than any proxy."""
+"""Clients and servers, compiled: an interpreter would be slower than any proxy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.waiting import SLOWER
 # What sends and answers is not made to wait by whatever else this machine does.
 UNDISTURBED = ("chrt", "--fifo", "10")
 FIRST_PORT, LAST_PORT = 10_000, 65_535
-_SOURCE = Path(__file__).with_name("talk.c")
+_SOURCES = Path(__file__).parent
 _WITHIN_S = 60.0 * SLOWER
 
 
@@ -38,13 +38,15 @@ class Asked:
 
 
 class Talk:
-    """The program."""
+    """The programs `talk` and `serve`."""
 
     def __init__(self, folder: Path) -> None:
-        """Compile it into a folder. Raises CalledProcessError, with what gcc said above."""
-        self._program = folder / "talk"
-        command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", self._program, _SOURCE]
-        subprocess.run(list(map(str, command)), check=True)
+        """Compile them into a folder. Raises CalledProcessError, with what gcc said above."""
+        self._client, self._server = folder / "talk", folder / "serve"
+        for program in (self._client, self._server):
+            source = _SOURCES / f"{program.name}.c"
+            command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source]
+            subprocess.run(list(map(str, command)), check=True)
 
     @contextlib.contextmanager
     def serving(self, *namespaces: Namespace) -> Iterator[None]:
@@ -70,22 +72,24 @@ class Talk:
         *,
         per_s: float,
         seconds: float,
+        protocol: str = "TCP",
+        first_port: int = FIRST_PORT,
     ) -> Asked:
         """Ask at an even pace. Raises CalledProcessError, TimeoutExpired."""
-        asking = self.begin(stage, client, targets, "ask", per_s, seconds, FIRST_PORT)
+        asking = self.begin(stage, client, targets, "ask", protocol, per_s, seconds, first_port)
         return asked(asking)
 
     @contextlib.contextmanager
     def pod(self, far: Namespace, address: str, port: int) -> Iterator[subprocess.Popen[str]]:
         """Answer at one address; whoever kills the process ends the pod."""
-        with self._serving(far, port, address) as server:
+        with self._serving(far, port, f"::ffff:{address}") as server:
             yield server
 
     def begin(
         self, stage: Stage, client: Namespace, targets: Sequence[Target], *arguments: object
     ) -> subprocess.Popen[str]:
         """Start a client and tell it whom to call; see `told` for what it says."""
-        command = [*UNDISTURBED, str(self._program), *map(str, arguments)]
+        command = [*UNDISTURBED, str(self._client), *map(str, arguments)]
         if client is stage.client:
             command = stage.place.inside(*command)  # it is a pod of the node
         with client.entered():
@@ -101,7 +105,7 @@ class Talk:
 
     @contextlib.contextmanager
     def _serving(self, namespace: Namespace, *where: object) -> Iterator[subprocess.Popen[str]]:
-        command = [*UNDISTURBED, str(self._program), "serve", *map(str, where)]
+        command = [*UNDISTURBED, str(self._server), *map(str, where)]
         with (
             namespace.entered(),
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,

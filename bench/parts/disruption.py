@@ -8,6 +8,10 @@ clusterIP and through a NodePort at once, something happens on the node:
 - *a restart of the proxy*: SIGTERM, and a new process once the old one has ended: an update.
 - *a kill -9*: the same by SIGKILL.
 - *flushed tables*: somebody flushes all rules of iptables, both variants, and of nftables.
+- *a swap from kube-proxy*: on a fresh node where the real one runs, in ipvs mode for that data
+  path, else in iptables mode, it is ended by SIGTERM, and kproxy takes over.
+- *a swap back to kube-proxy*: kproxy is ended, kube-proxy started, and `kproxy cleanup` run once
+  kube-proxy has written its rules.
 
 A connection is *refused* if it is told so at once, *cut* if it was open and is reset, and *lost* if
 there is no answer within two seconds, or no way.
@@ -30,7 +34,8 @@ from bench.load.talk import FIRST_PORT, Asked, asked, told
 from bench.load.tracking import forget
 from bench.node import Node, PeerFailed
 from bench.parameters import Parameters, Size
-from bench.part import Finding, Found, Measure, Part, Spread, Visit, circumstances
+from bench.part import Finding, Found, Limited, Measure, Part, Spread, Visit, circumstances
+from bench.peers.peer import Peer
 from bench.traffic import (
     MOST_PODS,
     POD_PORT,
@@ -52,8 +57,9 @@ _PODS = 4
 HELD = 40  # connections, of each way
 _PER_S = 500
 _BEFORE_S, _BETWEEN_PODS_S = 0.5, 0.4
-_SECONDS = 4.0
+_LEAST_S, _AFTER_S = 4.0, 0.5  # of being watched; after it is over
 _HELD_FROM = FIRST_PORT + 40_000  # ports that new connections do not come to
+_MOST_S = 40_000 / _PER_S
 _MOST_SERVICES = 1_000  # with more a restart takes longer than clients are watched
 _TABLES = ("nat", "filter", "mangle", "raw")
 _REFUSAL, _RESET = "Connection refused", "Connection reset by peer"
@@ -64,7 +70,8 @@ class Disruption(Part):
 
     name = "disruption"
     about = (
-        "connections refused, lost or cut: rolling restart, restart and kill of the proxy, flush"
+        "connections refused, lost or cut: rolling restart, restart, kill and swap of the proxy, "
+        "flush"
     )
     measures = (REFUSED, LOST, CUT, HELD_CUT, LATENCY)
     warms_up = False
@@ -79,7 +86,7 @@ class Disruption(Part):
 
     @contextlib.contextmanager
     def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
-        """Let each event happen on each node that has a proxy."""
+        """Let each event happen on each node that has a proxy, and swaps on fresh ones."""
         numbers = itertools.cycle(range(MOST_PODS))
         nodes = [node for node in bed.nodes if node.peer.translates]
         yield [
@@ -90,6 +97,14 @@ class Disruption(Part):
             )
             for node in nodes
             for event, happens in EVENTS.items()
+        ] + [
+            Visit(
+                node.peer.name,
+                circumstances(bed.size, event=event, protocol="TCP"),
+                functools.partial(_swapped, bed, *swap, numbers),
+            )
+            for node in nodes
+            for event, swap in swaps(node.peer).items()
         ]
 
 
@@ -174,16 +189,43 @@ EVENTS: dict[str, Callable[[Node, _Pods], None]] = {
 }
 
 
+FROM_KUBE_PROXY, BACK = "a swap from kube-proxy", "a swap back to kube-proxy"
+
+
+def swaps(peer: Peer) -> dict[str, tuple[Peer, Peer]]:
+    """Return by event who goes and who comes where a peer takes another one's place."""
+    before = peer.predecessor
+    if before is None or before.lacks():
+        return {}
+    return {FROM_KUBE_PROXY: (before, peer), BACK: (peer, before)}
+
+
+def _swapped(bed: Bed, before: Peer, after: Peer, numbers: Iterator[int]) -> Iterator[Finding]:
+    """Let one proxy take another one's place on a node of their own."""
+    with bed.node(before) as node:
+        node.start()
+        _wait_until_ready(node)
+        yield from _watched(bed, node, lambda node, _: node.become(after), numbers)
+
+
 def _watched(
     bed: Bed, node: Node, happens: Callable[[Node, _Pods], None], numbers: Iterator[int]
 ) -> Iterator[Finding]:
     """Let something happen under new and held connections; return what it cost."""
     forget(node.stage.node)  # the ports of an earlier visit
-    with _Pods(bed, node, numbers) as pods:
-        asking = [_begun(bed, node, way, "ask", _PER_S, _SECONDS, FIRST_PORT) for way in _WAYS]
-        holding = [_begun(bed, node, way, "hold", HELD, _SECONDS, _HELD_FROM) for way in _WAYS]
+    with _Pods(bed, node, numbers) as pods, contextlib.ExitStack() as closing:
+        begin = functools.partial(_begun, closing, bed, node)
+        began_s = time.monotonic()
+        asking = [begin(way, "ask", "TCP", _PER_S, _MOST_S, FIRST_PORT) for way in _WAYS]
+        holding = [begin(way, "hold", HELD, _MOST_S, _HELD_FROM) for way in _WAYS]
         time.sleep(_BEFORE_S)
         happens(node, pods)
+        took_s = time.monotonic() - began_s
+        time.sleep(max(_AFTER_S, _LEAST_S - took_s))
+        if took_s > _MOST_S:
+            yield Limited("it was not over yet when clients ended")
+        for client in (*asking, *holding):
+            client.terminate()
         answers = [asked(client) for client in asking]
         kept = [line for client in holding for line in told(client)]
     yield from _counted(answers, kept)
@@ -191,9 +233,15 @@ def _watched(
         _repair(node)
 
 
-def _begun(bed: Bed, node: Node, way: Way, *arguments: object) -> subprocess.Popen[str]:
+def _begun(
+    closing: contextlib.ExitStack, bed: Bed, node: Node, way: Way, *arguments: object
+) -> subprocess.Popen[str]:
+    """Start a client; it does not outlive `closing`."""
     sender = ends(way, node.stage).sender
-    return bed.talk.begin(node.stage, sender, [pods_target(way)], *arguments)
+    client = bed.talk.begin(node.stage, sender, [pods_target(way)], *arguments)
+    closing.enter_context(client)
+    closing.callback(client.kill)
+    return client
 
 
 def _counted(answers: Sequence[Asked], kept: Sequence[str]) -> Iterator[Finding]:
@@ -212,5 +260,9 @@ def _repair(node: Node) -> None:
     """Have the node forward again: a proxy may notice after minutes that its rules are gone."""
     node.stop()
     node.start()
+    _wait_until_ready(node)
+
+
+def _wait_until_ready(node: Node) -> None:
     with answering(node.stage), node.stage.place.joined():
         node.wait_until_ready()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bench.cluster import NODE_NAME, POD_RANGE
-from bench.peers.kproxy import no_ipvs
+from bench.peers.kernel import no_ipvs
 from bench.peers.peer import Home, Peer
 from tests.support.cluster import original, programs
 from tests.support.fetched import Unavailable

@@ -7,7 +7,9 @@ when clients are answered through the first, the middle and the last Service. It
 - `name`: how results call it; `version`: what it is exactly;
 - `command`: what starts it. It reaches the API server by `home.kubeconfig`, on 127.0.0.1 of the
   node, in JSON; `home.folder` is its own, for a configuration;
-- `lacks`: what this machine must have and has not.
+- `lacks`: what this machine must have and has not;
+- `predecessor`: whose place it can take under traffic, and `clean_up` for the way back. Both then
+  have kube-proxy's metrics on 127.0.0.1:10249, which tell when rules are written.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ class Peer(ABC):
     """Something that makes a node forward."""
 
     name: str
+    predecessor: Peer | None = None
+    """Whose place it takes in a cluster, and who removes what that one left; None for nobody's."""
     translates = True
     """Whether clients may call Services; without, they call endpoints straight."""
 
@@ -52,6 +56,10 @@ class Peer(ABC):
 
         Whatever else the node needs is done before.
         """
+
+    def clean_up(self, home: Home) -> Sequence[str]:
+        """Return what removes all that its process left in the kernel; nothing if others do."""
+        return ()
 
     def environment(self, home: Home) -> Mapping[str, str]:
         """Return the environment of its process."""

@@ -15,7 +15,7 @@ from bench.bed import chosen
 from bench.model import BadResults, read
 from bench.parameters import PRESETS
 from bench.parts.connections import OPENED, UNANSWERED
-from bench.parts.disruption import CUT, EVENTS, HELD, HELD_CUT, REFUSED
+from bench.parts.disruption import BACK, CUT, EVENTS, FROM_KUBE_PROXY, HELD, HELD_CUT, REFUSED
 from bench.parts.disruption import LOST as UNANSWERED_CALLS
 from bench.parts.packets import ALONE, FORWARDED, LOST
 from bench.traffic import WAYS
@@ -71,8 +71,8 @@ def test_what_happens_on_a_node_costs_clients_what_it_has_to(tmp_path):
         (dict(figure.where)["event"], figure.measure): rounds.values[0]
         for figure, rounds in results.figures().items()
     }
-    assert {event for event, _ in cost} == set(EVENTS)
-    for event in ("a restart of the proxy", "a kill -9"):
+    assert {event for event, _ in cost} == {*EVENTS, FROM_KUBE_PROXY, BACK}
+    for event in ("a restart of the proxy", "a kill -9", FROM_KUBE_PROXY, BACK):
         for measure in (REFUSED, UNANSWERED_CALLS, CUT, HELD_CUT):
             assert cost[event, measure.name] == 0, (event, measure)
     assert cost["a rolling restart", HELD_CUT.name] == 2 * HELD, "their pods are gone"
