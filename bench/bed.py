@@ -14,7 +14,7 @@ from bench.answers import answering
 from bench.api_server import ApiServer, api_server
 from bench.cluster import Cluster
 from bench.load.frames import Frames
-from bench.load.talk import Talk
+from bench.load.talk import FIRST_PORT, LAST_PORT, Talk
 from bench.node import Node, PeerFailed, built_node
 from bench.parameters import Parameters, Size
 from bench.peers import KPROXY, PEERS
@@ -49,6 +49,7 @@ class Bed:
         self._numbers = itertools.count()
         self._api: ApiServer | None = None
         self._moves = 0
+        self._first_port = FIRST_PORT
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +93,16 @@ class Bed:
             self._moves = 0
         self._moves += number
         return range(self._moves - number, self._moves)
+
+    def first_port(self, number: int) -> int:
+        """Return the first of so many source ports that nobody has used, or not for long.
+
+        A datagram from a port that was used a moment ago belongs to a flow that is known.
+        """
+        if self._first_port + number - 1 > LAST_PORT:
+            self._first_port = FIRST_PORT
+        self._first_port += number
+        return self._first_port - number
 
     def node(self, peer: Peer) -> contextlib.AbstractContextManager[Node]:
         """Return a fresh node for a peer, on which nothing runs yet."""

@@ -42,22 +42,28 @@ def test_everybody_forwards_every_way_and_loses_nothing(tmp_path):
     )
     assert results.complete
     values = {
-        (figure.measure, figure.who, dict(figure.where).get("path")): rounds.values[0]
+        (figure.measure, *about(figure.who, dict(figure.where))): rounds.values[0]
         for figure, rounds in results.figures().items()
     }
-    timed = {(each.who, each.where["path"]) for each in results.distributions}
+    timed = {about(each.who, each.where) for each in results.distributions}
     unexplained = [each.text for each in results.limits if "generator" not in each.text]
     assert unexplained == []
     for peer in chosen(PRESETS["full"]):
         for way in () if peer.lacks() else WAYS.values():
-            about = (peer.name, way.value)
-            assert values[(FORWARDED.name, *about)] > 0, about
-            assert values[(LOST.name, *about)] == 0, about
-            assert values[(OPENED.name, *about)] > 0, about
-            assert values[(UNANSWERED.name, *about)] == 0, about
-            assert values[("bulk TCP", *about)] > 0, about
-            assert about in timed
-    assert values[(FORWARDED.name, ALONE, None)] > 0
+            tcp, udp = ((peer.name, way.value, protocol) for protocol in ("TCP", "UDP"))
+            assert values[(FORWARDED.name, *udp)] > 0, udp
+            assert values[(LOST.name, *udp)] == 0, udp
+            assert values[(OPENED.name, *tcp)] > 0, tcp
+            assert values[("bulk TCP", *tcp)] > 0, tcp
+            for each in (tcp, udp):
+                assert values[(UNANSWERED.name, *each)] == 0, each
+                assert each in timed
+    assert values[(FORWARDED.name, ALONE, None, None)] > 0
+
+
+def about(who, where):
+    """Return of whom a figure is, and which traffic."""
+    return who, where.get("path"), where.get("protocol")
 
 
 def test_what_happens_on_a_node_costs_clients_what_it_has_to(tmp_path):

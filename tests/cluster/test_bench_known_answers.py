@@ -67,6 +67,12 @@ def test_a_node_that_is_slow_or_loses_packets_is_told_by_the_right_figure(measur
     found = {
         (figure.measure, figure.who): statistics.median(rounds.values.values())
         for figure, rounds in measured.figures().items()
+        if (figure.part, dict(figure.where).get("protocol")) != ("requests", "UDP")
+    }
+    udp = {
+        figure.who: statistics.median(rounds.values.values())
+        for figure, rounds in measured.figures().items()
+        if figure.measure == UNANSWERED.name and dict(figure.where)["protocol"] == "UDP"
     }
 
     def ratio(name, who):
@@ -80,6 +86,8 @@ def test_a_node_that_is_slow_or_loses_packets_is_told_by_the_right_figure(measur
     assert 0.5 < found[LOST.name, _LOSSY] < 1.5
     assert found[p999, _LOSSY] > 100, "a lost packet is sent again after 200 ms at the soonest"
     assert found[UNANSWERED.name, _SLOW] == found[UNANSWERED.name, _AS_IT_IS] == 0
+    assert udp[_SLOW] == udp[_AS_IT_IS] == 0
+    assert 0.5 < udp[_LOSSY] < 4, "a datagram and its answer: two in a hundred; none is sent again"
     assert [each.text for each in measured.limits if each.who == _SLOW] == []
     lost = [each.text for each in measured.limits if each.who == _LOSSY]
     assert any("packets of" in text and "were lost" in text for text in lost), lost
