@@ -20,6 +20,7 @@ from bench.parameters import Parameters, Size
 from bench.peers import KPROXY, PEERS
 from bench.peers.peer import Peer
 from bench.traffic import MOST_MOVES, WAYS, Way, services
+from kproxy.core.addresses import Family
 
 FAILURES = (PeerFailed, OSError, subprocess.SubprocessError, TimeoutError, RuntimeError)
 """How a peer, or a program that loads it, fails: it costs its own figures, not the run."""
@@ -81,6 +82,11 @@ class Bed:
     def peers(self) -> Sequence[Peer]:
         """Those that were asked for and that can run here."""
         return [each for each in chosen(self.parameters) if not each.lacks()]
+
+    @property
+    def families(self) -> Sequence[Family]:
+        """The IP families that were asked for."""
+        return [Family(name) for name in self.parameters.families]
 
     @property
     def ways(self) -> Sequence[Way]:

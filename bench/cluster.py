@@ -1,8 +1,8 @@
 """A made-up cluster of any size, the same for the same numbers.
 
-Services have one TCP port each and clusterIPs from anywhere in 10.96.0.0/12, every twentieth, from
-the first on, has a NodePort as well. Endpoints are spread over a thousand nodes, so about one in a
-thousand is local.
+Services are of IPv4 alone. They have one TCP port each and clusterIPs from anywhere in
+10.96.0.0/12, every twentieth, from the first on, has a NodePort as well. Endpoints are spread over
+a thousand nodes, so about one in a thousand is local.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NODE_NAME = "node-0000"
-NODE_ADDRESS = "192.0.2.1"
+NODE_ADDRESS, NODE_ADDRESS6 = "192.0.2.1", "2001:db8::1"
 SERVICE_RANGE = "10.96.0.0/12"
-POD_RANGE = "10.128.0.0/9"
+POD_RANGE, POD_RANGE6 = "10.128.0.0/9", "fd00::/16"
 ENDPOINT_RANGE = "10.128.0.0/10"  # its last /16 is left free for endpoints that move
+ENDPOINT_RANGE6 = "fd00:128::/64"  # of the few Services that have IPv6
 SERVICE_PORT = 80
 ENDPOINT_PORT = 8080
 
@@ -25,6 +26,7 @@ _NODES = 1000
 _NODE_PORT_EVERY = 20
 _FIRST_NODE_PORT = 30000
 _FIRST_ENDPOINT = int(ipaddress.IPv4Address("10.128.0.1"))
+_FIRST_ENDPOINT6 = ipaddress.IPv6Network(ENDPOINT_RANGE6)[1]
 _FIRST_SPARE = int(ipaddress.IPv4Address("10.191.0.1"))
 _SEED = 20
 
@@ -125,6 +127,11 @@ def spare_address(moved: int) -> str:
     return str(ipaddress.IPv4Address(_FIRST_SPARE + moved))
 
 
+def spare_address6(moved: int) -> str:
+    """Return an address of IPv6 that answers as an endpoint."""
+    return str(_FIRST_ENDPOINT6 + moved)
+
+
 def _name(number: int) -> str:
     return f"svc-{number:05}"
 
@@ -134,5 +141,9 @@ def _node() -> Document:
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": NODE_NAME},
-        "status": {"addresses": [{"type": "InternalIP", "address": NODE_ADDRESS}]},
+        "status": {
+            "addresses": [
+                {"type": "InternalIP", "address": each} for each in (NODE_ADDRESS, NODE_ADDRESS6)
+            ]
+        },
     }

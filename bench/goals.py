@@ -34,16 +34,18 @@ class Place:
     services: int = SERVICES
 
     def find(self, figures: _Figures) -> Figure | None:
-        """Return the figure, if it was measured."""
-        wanted: dict[str, Value] = {"services": self.services, "endpoints": ENDPOINTS}
+        """Return the figure, if it was measured; over IPv4, where there are both families."""
+        wanted: dict[str, Value] = {
+            "services": self.services,
+            "endpoints": ENDPOINTS,
+            "family": "IPv4",
+        }
         if self.path:
             wanted["path"] = self.path
         for figure in figures:
             named = (figure.part, figure.measure, figure.who)
-            if (
-                named == (self.part, self.measure, self.who)
-                and wanted.items() <= dict(figure.where).items()
-            ):
+            where = {"family": "IPv4", **dict(figure.where)}
+            if named == (self.part, self.measure, self.who) and wanted.items() <= where.items():
                 return figure
         return None
 

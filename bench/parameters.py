@@ -32,6 +32,7 @@ class Parameters:
     sizes: tuple[Size, ...]
     paths: tuple[str, ...] = ("clusterip", "nodeport", "nodeport-local", "no-service")
     protocols: tuple[str, ...] = ("TCP", "UDP")
+    families: tuple[str, ...] = ("IPv4", "IPv6")
     flows: int = 10_000
     packet_size: int = 64
     requests_per_s: int = 1_000
@@ -50,6 +51,7 @@ PRESETS = {
     "quick": Parameters(
         data_paths=("iptables-nft", "ipvs", "ebpf"),
         sizes=(Size(1_000, 10),),
+        families=("IPv4",),
         seconds=0.2,
         repeats=3,
         changes=5,

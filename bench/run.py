@@ -121,6 +121,7 @@ Ctrl-C ends a run at once: the host is left clean, and what was measured is in t
 @click.option("--sizes", type=Sizes(), help="Services x endpoints of each: 100x10,10000x10.")
 @click.option("--paths", type=Names(WAYS), help="Ways through the node: see below.")
 @click.option("--protocols", type=Names(("TCP", "UDP")), help="TCP,UDP")
+@click.option("--families", type=Names(("IPv4", "IPv6")), help="Of packets and requests.")
 @click.option("--flows", type=click.IntRange(1, MOST_FLOWS), help="Of packets; 10,000 by default.")
 @click.option(
     "--packet-size",

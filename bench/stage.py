@@ -23,19 +23,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.cluster import ENDPOINT_RANGE, NODE_ADDRESS
+from bench.cluster import ENDPOINT_RANGE, ENDPOINT_RANGE6, NODE_ADDRESS, NODE_ADDRESS6
 from bench.links import forward_packets, ip, join, prepare, receive_by_polling
 from tests.support.ebpf.on_node import inhabited
 from tests.support.ebpf.place import Place
 from tests.support.net.namespace import Namespace
 from tests.support.waiting import SLOWER
 
-CLIENT = "10.254.0.2"
-OUTSIDE = "203.0.113.2"
+CLIENT, CLIENT6 = "10.254.0.2", "fd00:254::2"
+OUTSIDE, OUTSIDE6 = "203.0.113.2", "2001:db8:113::2"
 _GATEWAY = "10.254.0.1"
 _FAR = "198.18.0.2"
 _NODE_TO_FAR = "198.18.0.1"
 _NODE_TO_OUTSIDE = "203.0.113.1"
+_GATEWAY6 = "fd00:254::1"
+_FAR6 = "fd00:198::2"
+_NODE_TO_FAR6 = "fd00:198::1"
+_NODE_TO_OUTSIDE6 = "2001:db8:113::1"
 EBPF = "ebpf"
 IPVS = "ipvs"  # on a kernel that has it
 _SAMPLE_EVERY_S = 0.02
@@ -95,19 +99,42 @@ def _connect(stage: Stage) -> None:
             f"addr add {_NODE_TO_OUTSIDE}/30 dev outside",
             f"addr add {_NODE_TO_FAR}/30 dev far",
             f"route add {ENDPOINT_RANGE} via {_FAR}",
+            f"addr add {NODE_ADDRESS6}/128 dev lo",
+            f"addr add {_GATEWAY6}/64 dev client",
+            f"addr add {_NODE_TO_OUTSIDE6}/64 dev outside",
+            f"addr add {_NODE_TO_FAR6}/64 dev far",
+            f"route add {ENDPOINT_RANGE6} via {_FAR6}",
         ],
     )
-    ip(stage.client, [f"addr add {CLIENT}/30 dev eth0", f"route add default via {_GATEWAY}"])
+    ip(
+        stage.client,
+        [
+            f"addr add {CLIENT}/30 dev eth0",
+            f"addr add {CLIENT6}/64 dev eth0",
+            f"route add default via {_GATEWAY}",
+            f"route add default via {_GATEWAY6}",
+        ],
+    )
     ip(
         stage.outside,
-        [f"addr add {OUTSIDE}/30 dev eth0", f"route add default via {_NODE_TO_OUTSIDE}"],
+        [
+            f"addr add {OUTSIDE}/30 dev eth0",
+            f"addr add {OUTSIDE6}/64 dev eth0",
+            f"route add default via {_NODE_TO_OUTSIDE}",
+            f"route add default via {_NODE_TO_OUTSIDE6}",
+        ],
     )
+    # A datagram is answered from the address that it was sent to, which no device has.
+    stage.far.sysctl("net/ipv6/ip_nonlocal_bind", 1)
     ip(
         stage.far,
         [
             f"addr add {_FAR}/30 dev eth0",
             f"route add default via {_NODE_TO_FAR}",
             f"route add local {ENDPOINT_RANGE} dev lo",
+            f"addr add {_FAR6}/64 dev eth0",
+            f"route add default via {_NODE_TO_FAR6}",
+            f"route add local {ENDPOINT_RANGE6} dev lo",
         ],
     )
 

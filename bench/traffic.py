@@ -1,7 +1,8 @@
 """The ways through a node, and the Services that traffic goes through.
 
-Beside those of the cluster stand two Services of all ports that the load needs: `remote`, whose
-endpoints are behind the node, and `local`, whose endpoint is the pod of the node.
+Beside those of the cluster, which are of IPv4 alone, stand two Services of both families and all
+ports that the load needs: `remote`, whose endpoints are behind the node, and `local`, whose
+endpoint is the pod of the node.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from dataclasses import dataclass
 from bench.cluster import (
     ENDPOINT_PORT,
     NODE_ADDRESS,
+    NODE_ADDRESS6,
     NODE_NAME,
     SERVICE_PORT,
     Cluster,
     Document,
     spare_address,
+    spare_address6,
 )
-from bench.stage import CLIENT, OUTSIDE, Stage
+from bench.stage import CLIENT, CLIENT6, OUTSIDE, OUTSIDE6, Stage
+from kproxy.core.addresses import Family, family_of
 from tests.support.net.namespace import Namespace
 
 BULK_PORT = 5201
@@ -28,11 +32,12 @@ MOST_MOVES = 59_000
 """How many of the addresses that endpoints of the cluster move to are theirs."""
 _FIRST_SPARE = 60_000  # of these addresses
 _REMOTE_ENDPOINTS = 10
-_NOBODYS = spare_address(_FIRST_SPARE - 1)
 _FIRST_POD, MOST_PODS = 61_000, 4_000  # likewise
-_REMOTE_IP, _LOCAL_IP, _PODS_IP = "10.112.0.1", "10.112.0.2", "10.112.0.3"  # not the cluster's
+_LOCAL_IP, _PODS_IP = "10.112.0.2", "10.112.0.3"  # not the cluster's
+_LOCAL_IP6 = "fd01::2"
 _REMOTE_NODE_PORTS, _LOCAL_NODE_PORTS, _PODS_NODE_PORTS = 31_000, 31_010, 31_020  # the first
 _MANY = 100
+_NAMESPACE = "bench"
 
 
 class Way(enum.Enum):
@@ -51,6 +56,38 @@ WAYS = {
     "no-service": Way.NO_SERVICE,
 }
 """Ways as options name them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Addresses:
+    """What is found where in one family."""
+
+    client: str
+    outside: str
+    node: str
+    endpoints: Sequence[str]
+    nobodys: str
+    remote_service: str
+
+
+_ADDRESSES = {
+    Family.IPV4: _Addresses(
+        CLIENT,
+        OUTSIDE,
+        NODE_ADDRESS,
+        [spare_address(_FIRST_SPARE + n) for n in range(_REMOTE_ENDPOINTS)],
+        spare_address(_FIRST_SPARE - 1),
+        "10.112.0.1",
+    ),
+    Family.IPV6: _Addresses(
+        CLIENT6,
+        OUTSIDE6,
+        NODE_ADDRESS6,
+        [spare_address6(n) for n in range(_REMOTE_ENDPOINTS)],
+        spare_address6(_REMOTE_ENDPOINTS),
+        "fd01::1",
+    ),
+}
 
 
 class Kind(enum.Enum):
@@ -90,25 +127,27 @@ class Ends:
     receiver: Namespace
 
 
-def ends(way: Way, stage: Stage) -> Ends:
+def ends(way: Way, stage: Stage, family: Family = Family.IPV4) -> Ends:
     """Return both ends of a way. The device of an end is called eth0."""
     receiver = stage.client if way is Way.NODE_PORT_LOCAL else stage.far
+    found = _ADDRESSES[family]
     if way in (Way.CLUSTER_IP, Way.NO_SERVICE):
-        return Ends(stage.client, CLIENT, "client", receiver)
-    return Ends(stage.outside, OUTSIDE, "outside", receiver)
+        return Ends(stage.client, found.client, "client", receiver)
+    return Ends(stage.outside, found.outside, "outside", receiver)
 
 
-def target(way: Way, kind: Kind, *, translated: bool) -> Target:
+def target(way: Way, kind: Kind, *, translated: bool, family: Family = Family.IPV4) -> Target:
     """Return whom to call; without translation, the endpoint."""
+    found = _ADDRESSES[family]
     if way is Way.NO_SERVICE:
-        return Target(_NOBODYS, kind.endpoint_port)
+        return Target(found.nobodys, kind.endpoint_port)
     if not translated:
-        address = CLIENT if way is Way.NODE_PORT_LOCAL else spare_address(_FIRST_SPARE)
+        address = found.client if way is Way.NODE_PORT_LOCAL else found.endpoints[0]
         return Target(address, kind.endpoint_port)
     if way is Way.CLUSTER_IP:
-        return Target(_REMOTE_IP, kind.port)
+        return Target(found.remote_service, kind.port)
     first = _LOCAL_NODE_PORTS if way is Way.NODE_PORT_LOCAL else _REMOTE_NODE_PORTS
-    return Target(NODE_ADDRESS, kind.node_port(first))
+    return Target(found.node, kind.node_port(first))
 
 
 def many_targets(way: Way, cluster: Cluster, *, translated: bool) -> list[Target]:
@@ -145,19 +184,29 @@ def pods_service(ready: Sequence[str], terminating: Sequence[str] = ()) -> list[
         *(_endpoint(each, "node-far") for each in ready),
         *(_endpoint(each, "node-far", terminating=True) for each in terminating),
     ]
-    return _service("pods", _PODS_IP, _PODS_NODE_PORTS, endpoints, (Kind.PODS,))
+    kinds = (Kind.PODS,)
+    return [
+        _service("pods", (_PODS_IP,), _PODS_NODE_PORTS, kinds),
+        _slice("pods", Family.IPV4, endpoints, kinds),
+    ]
 
 
 def services() -> list[Document]:
     """Return the Services that the load goes through, with their slices."""
-    remote = [spare_address(_FIRST_SPARE + n) for n in range(_REMOTE_ENDPOINTS)]
-    far = [_endpoint(each, "node-far") for each in remote]
-    near = [_endpoint(CLIENT, NODE_NAME)]
     kinds = (Kind.CONNECTIONS, Kind.PACKETS, Kind.BULK)
-    return [
-        *_service("load-remote", _REMOTE_IP, _REMOTE_NODE_PORTS, far, kinds),
-        *_service("load-local", _LOCAL_IP, _LOCAL_NODE_PORTS, near, kinds),
+    remote = [found.remote_service for found in _ADDRESSES.values()]
+    documents = [
+        _service("load-remote", remote, _REMOTE_NODE_PORTS, kinds),
+        _service("load-local", (_LOCAL_IP, _LOCAL_IP6), _LOCAL_NODE_PORTS, kinds),
     ]
+    for family, found in _ADDRESSES.items():
+        far = [_endpoint(each, "node-far") for each in found.endpoints]
+        near = [_endpoint(found.client, NODE_NAME)]
+        documents += [
+            _slice("load-remote", family, far, kinds),
+            _slice("load-local", family, near, kinds),
+        ]
+    return documents
 
 
 def _endpoint(address: str, node: str, *, terminating: bool = False) -> Document:
@@ -169,13 +218,8 @@ def _endpoint(address: str, node: str, *, terminating: bool = False) -> Document
 
 
 def _service(
-    name: str,
-    address: str,
-    first_node_port: int,
-    endpoints: Sequence[Document],
-    kinds: Sequence[Kind],
-) -> list[Document]:
-    meta = {"namespace": "bench", "name": name}
+    name: str, addresses: Sequence[str], first_node_port: int, kinds: Sequence[Kind]
+) -> Document:
     ports: list[Document] = [
         {
             "name": kind.title,
@@ -186,27 +230,35 @@ def _service(
         }
         for kind in kinds
     ]
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": meta,
-            "spec": {
-                "type": "NodePort",
-                "clusterIP": address,
-                "clusterIPs": [address],
-                "ports": ports,
-            },
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": _NAMESPACE, "name": name},
+        "spec": {
+            "type": "NodePort",
+            "clusterIP": addresses[0],
+            "clusterIPs": list(addresses),
+            "ipFamilies": [family_of(each).value for each in addresses],
+            "ports": ports,
         },
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {**meta, "labels": {"kubernetes.io/service-name": name}},
-            "addressType": "IPv4",
-            "ports": [
-                {"name": kind.title, "protocol": kind.protocol, "port": kind.endpoint_port}
-                for kind in kinds
-            ],
-            "endpoints": list(endpoints),
+    }
+
+
+def _slice(
+    name: str, family: Family, endpoints: Sequence[Document], kinds: Sequence[Kind]
+) -> Document:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": _NAMESPACE,
+            "name": f"{name}-{family.value.lower()}",
+            "labels": {"kubernetes.io/service-name": name},
         },
-    ]
+        "addressType": family.value,
+        "ports": [
+            {"name": kind.title, "protocol": kind.protocol, "port": kind.endpoint_port}
+            for kind in kinds
+        ],
+        "endpoints": list(endpoints),
+    }

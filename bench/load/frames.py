@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from backends.ebpf.compiler import load_unit
@@ -24,24 +25,29 @@ from backends.kernel.bpf.programs import Program
 from backends.kernel.bpf.syscall import Command, address, demand
 from backends.kernel.traffic_control import Filter, Parent
 from bench.links import details
-from kproxy.core.addresses import Family
+from kproxy.core.addresses import Family, family_of
 from tests.support.ebpf.fixtures import bytecode_folder
 from tests.support.net.namespace import Namespace
 
 _SOURCE = Path(__file__).with_name("frames.bpf.c")
-_STREAM = struct.Struct("=42sHIII")
+_HEADERS_BYTES = {Family.IPV4: 42, Family.IPV6: 62}
+_STREAM = {
+    family: struct.Struct(f"={size_bytes}sHIII") for family, size_bytes in _HEADERS_BYTES.items()
+}
 _FIRST_PORT = 10_000
 MOST_FLOWS = 65_535 - _FIRST_PORT
+_CHECK_SEQUENCE_BYTES = 4
 LEAST_BYTES, MOST_BYTES = 64, 1518
 """Of an Ethernet frame, with its check sequence."""
-_HEADERS_BYTES = 42
-_CHECK_SEQUENCE_BYTES = 4
 _LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 _AT_ONCE = 64  # frames between two looks at what they set off
 _REPEATED = 16_384
 _TEST_RUN = struct.Struct("=4I2Q4I2Q3I4x")
 _ZERO = bytes(4)
-_FILTER = Filter(priority=1, handle=1, kind="bpf", name="bench", program=0)
+_FILTERS = {
+    family: Filter(priority=n, handle=1, kind="bpf", name="bench", program=0)
+    for n, family in enumerate(Family, 1)
+}
 _ON_THEIR_WAY_S = 0.02
 
 
@@ -54,6 +60,11 @@ class Stream:
     port: int
     flows: int
     size_bytes: int
+
+    @property
+    def family(self) -> Family:
+        """The family of both addresses."""
+        return family_of(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,35 +81,45 @@ class Sent:
         return self.arrived / self.seconds
 
 
+def least_bytes(family: Family) -> int:
+    """Return the size of the smallest frame that has all headers."""
+    return max(LEAST_BYTES, _HEADERS_BYTES[family] + _CHECK_SEQUENCE_BYTES)
+
+
 class Frames:
     """The programs of both ends, loaded once. A context manager."""
 
     def __init__(self) -> None:
-        unit = load_unit(_SOURCE, Family.IPV4, cache=bytecode_folder())
-        self._objects: Objects = private([unit], {})
+        cache = bytecode_folder()
+        self._objects: dict[Family, Objects] = {
+            family: private([load_unit(_SOURCE, family, cache=cache)], {}) for family in Family
+        }
 
     def __enter__(self) -> Frames:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._objects.close()
+        for each in self._objects.values():
+            each.close()
 
     @contextlib.contextmanager
     def counted(self, receiver: Namespace, device: str) -> Iterator[None]:
         """Take all UDP away that comes in by a device, and count it, while the body runs."""
-        program, number = self._objects.programs["count"], details(receiver, device)["ifindex"]
+        number = details(receiver, device)["ifindex"]
         with receiver.entered():
             traffic_control.add_clsact(number)
-            traffic_control.put_filter(number, Parent.INGRESS, _FILTER, program, replace=False)
+            for family, its in self._objects.items():
+                program, wanted = its.programs["count"], _FILTERS[family]
+                traffic_control.put_filter(number, Parent.INGRESS, wanted, program, replace=False)
         try:
             yield
         finally:
             with receiver.entered():
                 traffic_control.remove_clsact(number)
 
-    def arrived(self) -> int:
+    def arrived(self, family: Family) -> int:
         """Return how many packets were counted since the programs were loaded."""
-        value = self._objects.maps["counts"].lookup(_ZERO)
+        value = self._objects[family].maps["counts"].lookup(_ZERO)
         assert value is not None
         return sum(each for (each,) in struct.iter_unpack("=Q", value))
 
@@ -106,32 +127,31 @@ class Frames:
         self, sender: Namespace, device: str, to_mac: str, stream: Stream, *, seconds: float
     ) -> Sent:
         """Open every flow, then send from one core until the time is up; count from then on."""
-        mine = details(sender, device)
+        mine, family = details(sender, device), stream.family
         frame = _frame(mine["address"], to_mac, stream)
-        head = frame[:_HEADERS_BYTES]
-        content = _STREAM.pack(head, _FIRST_PORT, mine["ifindex"], stream.flows, 0)
-        self._objects.maps["streams"].update(_ZERO, content)
-        program = self._objects.programs["send"]
+        head = frame[: _HEADERS_BYTES[family]]
+        content = _STREAM[family].pack(head, _FIRST_PORT, mine["ifindex"], stream.flows, 0)
+        self._objects[family].maps["streams"].update(_ZERO, content)
+        program = self._objects[family].programs["send"]
         with sender.entered(), _on_one_core():
             for _ in range(-(-stream.flows // _REPEATED)):
                 _run_live(program, frame)
             time.sleep(_ON_THEIR_WAY_S)
-            before, packets, began_s = self.arrived(), 0, time.monotonic()
+            before, packets, began_s = self.arrived(family), 0, time.monotonic()
             while (took_s := time.monotonic() - began_s) < seconds:
                 _run_live(program, frame)
                 packets += _REPEATED
         time.sleep(_ON_THEIR_WAY_S)
-        return Sent(packets, self.arrived() - before, took_s)
+        return Sent(packets, self.arrived(family) - before, took_s)
 
 
 def _frame(source_mac: str, to_mac: str, stream: Stream) -> bytes:
-    payload = bytes(stream.size_bytes - _HEADERS_BYTES - _CHECK_SEQUENCE_BYTES)
-    return bytes(
-        Ether(src=source_mac, dst=to_mac)
-        / IP(src=stream.source, dst=stream.destination)
-        / UDP(sport=_FIRST_PORT, dport=stream.port, chksum=0)
-        / payload
-    )
+    payload = bytes(stream.size_bytes - _HEADERS_BYTES[stream.family] - _CHECK_SEQUENCE_BYTES)
+    ethernet = Ether(src=source_mac, dst=to_mac)
+    is_ipv4 = stream.family is Family.IPV4
+    ip = (IP if is_ipv4 else IPv6)(src=stream.source, dst=stream.destination)
+    checksum = 0 if is_ipv4 else None  # IPv6 must have one
+    return bytes(ethernet / ip / UDP(sport=0, dport=stream.port, chksum=checksum) / payload)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@
   when they were due, so that a slow one delays the figures of none (no coordinated omission).
 
 Over TCP, clients call Services from the whole of the cluster in turn: a list of rules finds one
-sooner than another. Over UDP it is one Service beside those of the cluster, which have TCP alone.
+sooner than another. Over UDP, and over IPv6, it is one Service beside those of the cluster, which
+have TCP and IPv4 alone.
 The client alone is measured as "plain routing", where nobody translates or tracks.
 
 Traps: source ports are taken one after the other and each once in a visit, and connections are
@@ -18,6 +19,7 @@ its own still knows those of UDP: requests take other ports in each visit.
 from __future__ import annotations
 
 import contextlib
+import functools
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -28,7 +30,8 @@ from bench.load.tracking import forget, refused
 from bench.node import Node
 from bench.parameters import Parameters, Size
 from bench.part import Finding, Found, Limited, Measure, Part, Spread, Visit, circumstances, largest
-from bench.traffic import Kind, Way, ends, many_targets, target
+from bench.traffic import Kind, Target, Way, ends, many_targets, target
+from kproxy.core.addresses import Family
 
 OPENED = Measure("new connections", "1/s", "more")
 LATENCY = Measure("request latency", "ms", "less")
@@ -38,8 +41,6 @@ UNANSWERED = Measure("requests without an answer", "%", "less")
 class _Calls(Part):
     """What clients find that call Services."""
 
-    protocols: Sequence[str] = ("TCP",)
-
     @contextlib.contextmanager
     def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
         """Serve at all endpoints, and let each way be called."""
@@ -47,16 +48,16 @@ class _Calls(Part):
         everywhere = [where for stage in stages for where in (stage.far, stage.client)]
         with bed.talk.serving(*everywhere):
             yield [
-                self._visit(bed, node, way, protocol)
+                visit
                 for node in bed.nodes
                 for way in bed.ways
-                for protocol in self.protocols
+                for visit in self._visits(bed, node, way)
             ]
 
     @staticmethod
     @abstractmethod
-    def _visit(bed: Bed, node: Node, way: Way, protocol: str) -> Visit:
-        """Return the visit of a way through a node."""
+    def _visits(bed: Bed, node: Node, way: Way) -> Iterator[Visit]:
+        """Return the visits of a way through a node."""
 
 
 class Connections(_Calls):
@@ -67,7 +68,7 @@ class Connections(_Calls):
     measures = (OPENED,)
 
     @staticmethod
-    def _visit(bed: Bed, node: Node, way: Way, protocol: str) -> Visit:
+    def _visits(bed: Bed, node: Node, way: Way) -> Iterator[Visit]:
         targets = many_targets(way, bed.cluster, translated=node.peer.translates)
 
         def go() -> Iterable[Finding]:
@@ -82,7 +83,7 @@ class Connections(_Calls):
             if full := refused(node.stage.node) - before:
                 yield Limited(f"connection tracking refused {full} packets")
 
-        return Visit(node.peer.name, _where(bed, way, protocol), go)
+        yield Visit(node.peer.name, circumstances(bed.size, path=way.value, protocol="TCP"), go)
 
 
 class Requests(_Calls):
@@ -91,39 +92,49 @@ class Requests(_Calls):
     name = "requests"
     about = "latency of TCP and UDP requests at an even pace, each a flow: p50, p99, p99.9"
     measures = (LATENCY, UNANSWERED)
-    protocols = ("TCP", "UDP")
 
     def sizes(self, parameters: Parameters) -> Sequence[Size]:
         """Return one: `connections` tells how it grows."""
         return largest(parameters)
 
     @staticmethod
-    def _visit(bed: Bed, node: Node, way: Way, protocol: str) -> Visit:
-        targets = many_targets(way, bed.cluster, translated=node.peer.translates)
-        if protocol == "UDP":
-            targets = [target(way, Kind.PACKETS, translated=node.peer.translates)]
-        per_s, seconds = bed.parameters.requests_per_s, bed.parameters.seconds
-
-        def go() -> Iterable[Finding]:
-            forget(node.stage.node)
-            asked = bed.talk.ask(
-                node.stage,
-                ends(way, node.stage).sender,
-                targets,
-                per_s=per_s,
-                seconds=seconds,
-                protocol=protocol,
-                first_port=bed.first_port(int(per_s * seconds)),
-            )
-            total = len(asked.answered_s) + sum(asked.unanswered.values())
-            yield Found(UNANSWERED, 100 * sum(asked.unanswered.values()) / total)
-            for why, times in asked.unanswered.items():
-                yield Limited(f"no answer to {times} of {total} requests: {why}")
-            if asked.answered_s:
-                yield Spread(LATENCY, quantiles([1000 * each for each in asked.answered_s]))
-
-        return Visit(node.peer.name, _where(bed, way, protocol) | {"requests_per_s": per_s}, go)
+    def _visits(bed: Bed, node: Node, way: Way) -> Iterator[Visit]:
+        for kind in (Kind.CONNECTIONS, Kind.PACKETS):
+            for family in bed.families:
+                where = circumstances(
+                    bed.size,
+                    path=way.value,
+                    protocol=kind.protocol,
+                    family=family.value,
+                    requests_per_s=bed.parameters.requests_per_s,
+                )
+                asks = functools.partial(_asked, bed, node, way, kind, family)
+                yield Visit(node.peer.name, where, asks)
 
 
-def _where(bed: Bed, way: Way, protocol: str) -> dict[str, str | int | float]:
-    return circumstances(bed.size, path=way.value, protocol=protocol)
+def _asked(bed: Bed, node: Node, way: Way, kind: Kind, family: Family) -> Iterator[Finding]:
+    """Ask along a way; return what became of it."""
+    per_s, seconds = bed.parameters.requests_per_s, bed.parameters.seconds
+    forget(node.stage.node)
+    asked = bed.talk.ask(
+        node.stage,
+        ends(way, node.stage).sender,
+        _targets(bed, node, way, kind, family),
+        per_s=per_s,
+        seconds=seconds,
+        protocol=kind.protocol,
+        first_port=bed.first_port(int(per_s * seconds)),
+    )
+    total = len(asked.answered_s) + sum(asked.unanswered.values())
+    yield Found(UNANSWERED, 100 * sum(asked.unanswered.values()) / total)
+    for why, times in asked.unanswered.items():
+        yield Limited(f"no answer to {times} of {total} requests: {why}")
+    if asked.answered_s:
+        yield Spread(LATENCY, quantiles([1000 * each for each in asked.answered_s]))
+
+
+def _targets(bed: Bed, node: Node, way: Way, kind: Kind, family: Family) -> list[Target]:
+    translated = node.peer.translates
+    if (kind, family) == (Kind.CONNECTIONS, Family.IPV4):
+        return many_targets(way, bed.cluster, translated=translated)
+    return [target(way, kind, translated=translated, family=family)]

@@ -16,19 +16,20 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bench.bed import Bed
 from bench.links import details, dropped
-from bench.load.frames import Sent, Stream
+from bench.load.frames import Sent, Stream, least_bytes
 from bench.load.tracking import refused
 from bench.node import Node
 from bench.parameters import Parameters, Size
 from bench.part import Finding, Found, Limited, Measure, Part, Visit, circumstances, largest
 from bench.stage import Stage, built_stage
-from bench.traffic import Kind, Way, ends, target
+from bench.traffic import Kind, Target, Way, ends, target
+from kproxy.core.addresses import Family
 
 FORWARDED = Measure("packets forwarded", "1/s", "more")
 LOST = Measure("packets lost", "%", "less")
 ALONE = "the generator alone"
 _NEARLY = 0.9  # of what the generator makes alone: then it was the limit
-_NOWHERE = "192.0.2.99"
+_NOWHERE = {Family.IPV4: "192.0.2.99", Family.IPV6: "2001:db8::99"}
 
 
 class Packets(Part):
@@ -53,8 +54,12 @@ class Packets(Part):
                     closing.enter_context(bed.frames.counted(receiver, "eth0"))
             generator = _Generator(bed)
             yield [
-                generator.alone(alone),
-                *(generator.visit(node, way) for node in bed.nodes for way in bed.ways),
+                visit
+                for family in bed.families
+                for visit in (
+                    generator.alone(alone, family),
+                    *(generator.visit(node, way, family) for node in bed.nodes for way in bed.ways),
+                )
             ]
 
 
@@ -63,31 +68,32 @@ class _Generator:
 
     def __init__(self, bed: Bed) -> None:
         self._bed = bed
-        self._alone = 0.0
+        self._alone = dict.fromkeys(Family, 0.0)
 
-    def alone(self, stage: Stage) -> Visit:
+    def alone(self, stage: Stage, family: Family) -> Visit:
         """Return the visit that measures the generator itself."""
 
         def go() -> Iterable[Finding]:
-            sent = self._send(stage, Way.NODE_PORT, _NOWHERE, Kind.PACKETS.endpoint_port)
-            self._alone = max(self._alone, sent.rate)
+            there = Target(_NOWHERE[family], Kind.PACKETS.endpoint_port)
+            sent = self._send(stage, Way.NODE_PORT, there, family)
+            self._alone[family] = max(self._alone[family], sent.rate)
             yield Found(FORWARDED, sent.rate)
 
-        return Visit(ALONE, self._where(), go)
+        return Visit(ALONE, self._where(family), go)
 
-    def visit(self, node: Node, way: Way) -> Visit:
+    def visit(self, node: Node, way: Way, family: Family) -> Visit:
         """Return the visit of a way through a node."""
-        there = target(way, Kind.PACKETS, translated=node.peer.translates)
+        there = target(way, Kind.PACKETS, translated=node.peer.translates, family=family)
 
         def go() -> Iterable[Finding]:
             unfit, drops = refused(node.stage.node), dropped(node.stage.node)
-            sent = self._send(node.stage, way, there.address, there.port)
+            sent = self._send(node.stage, way, there, family)
             unfit, drops = refused(node.stage.node) - unfit, dropped(node.stage.node) - drops
             lost = sent.packets - sent.arrived
             yield Found(FORWARDED, sent.rate)
             yield Found(LOST, 100 * lost / sent.packets)
-            if sent.rate > _NEARLY * self._alone > 0:
-                made = f"{self._alone / 1e6:.2f} million a second"
+            if sent.rate > _NEARLY * self._alone[family] > 0:
+                made = f"{self._alone[family] / 1e6:.2f} million a second"
                 yield Limited(f"the generator was the limit: alone it makes {made}")
             if unfit:
                 yield Limited(f"the table of connections was full: it refused {unfit} packets")
@@ -96,15 +102,25 @@ class _Generator:
                     f"{lost} packets of {sent.packets} were lost, {drops} of them counted"
                 )
 
-        return Visit(node.peer.name, self._where() | {"path": way.value, "protocol": "UDP"}, go)
+        where = self._where(family) | {"path": way.value, "protocol": "UDP"}
+        return Visit(node.peer.name, where, go)
 
-    def _send(self, stage: Stage, way: Way, address: str, port: int) -> Sent:
+    def _send(self, stage: Stage, way: Way, there: Target, family: Family) -> Sent:
         chosen = self._bed.parameters
-        between = ends(way, stage)
-        stream = Stream(between.source, address, port, chosen.flows, chosen.packet_size)
+        between = ends(way, stage, family)
+        size_bytes = self._size_bytes(family)
+        stream = Stream(between.source, there.address, there.port, chosen.flows, size_bytes)
         mac = details(stage.node, between.enters_by)["address"]
         return self._bed.frames.send(between.sender, "eth0", mac, stream, seconds=chosen.seconds)
 
-    def _where(self) -> dict[str, str | int | float]:
+    def _where(self, family: Family) -> dict[str, str | int | float]:
         chosen = self._bed.parameters
-        return circumstances(self._bed.size, flows=chosen.flows, packet_bytes=chosen.packet_size)
+        return circumstances(
+            self._bed.size,
+            family=family.value,
+            flows=chosen.flows,
+            packet_bytes=self._size_bytes(family),
+        )
+
+    def _size_bytes(self, family: Family) -> int:
+        return max(self._bed.parameters.packet_size, least_bytes(family))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from backends.ebpf.compiler import CACHE
-from bench.cluster import NODE_NAME, POD_RANGE
+from bench.cluster import NODE_NAME, POD_RANGE, POD_RANGE6
 from bench.peers.kernel import no_ipvs
 from bench.peers.kube_proxy import KubeProxy
 from bench.peers.peer import Home, Peer
@@ -15,7 +15,7 @@ from bench.peers.peer import Home, Peer
 _CONFIG = f"""\
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
-clusterCIDR: {POD_RANGE}
+clusterCIDR: {POD_RANGE},{POD_RANGE6}
 featureGates: {{KubeProxyIPVS: true}}
 kproxy: {{takeOver: true}}  # as in the place of kube-proxy
 """

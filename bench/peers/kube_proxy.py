@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bench.cluster import NODE_NAME, POD_RANGE
+from bench.cluster import NODE_NAME, POD_RANGE, POD_RANGE6
 from bench.peers.kernel import no_ipvs
 from bench.peers.peer import Home, Peer
 from tests.support.cluster import original, programs
@@ -35,7 +35,8 @@ class KubeProxy(Peer):
 
     def command(self, home: Home) -> Sequence[str]:
         """Return the command line, with a configuration beside it."""
-        document = original.configuration(home.kubeconfig, mode=self._mode, clusterCIDR=POD_RANGE)
+        pods = f"{POD_RANGE},{POD_RANGE6}"
+        document = original.configuration(home.kubeconfig, mode=self._mode, clusterCIDR=pods)
         return original.command(document, home.folder, NODE_NAME)
 
     def environment(self, home: Home) -> Mapping[str, str]:

@@ -35,35 +35,56 @@ def run(to, *arguments):
 
 
 def test_everybody_forwards_every_way_and_loses_nothing(tmp_path):
-    results = run(
-        tmp_path / "results.jsonl",
-        *("--parts", "packets,connections,requests,bulk"),
-        *("--data-paths", ",".join(PRESETS["full"].data_paths)),
-    )
+    values, timed = forwarded(tmp_path / "results.jsonl", "packets,connections,requests,bulk")
+    assert_all_arrived(values, timed, "IPv4")
+    for tcp in everybody("TCP", None):
+        assert values[(OPENED.name, *tcp)] > 0, tcp
+        assert values[("bulk TCP", *tcp)] > 0, tcp
+
+
+def test_everybody_forwards_ipv6_and_loses_nothing(tmp_path):
+    file = tmp_path / "results.jsonl"
+    values, timed = forwarded(file, "packets,requests", "--families", "IPv6")
+    assert_all_arrived(values, timed, "IPv6")
+
+
+def forwarded(file, parts, *arguments):
+    """Have all peers of the full preset forward; return what was found, and what was timed."""
+    paths = ",".join(PRESETS["full"].data_paths)
+    results = run(file, "--parts", parts, "--data-paths", paths, *arguments)
     assert results.complete
+    unexplained = [each.text for each in results.limits if "generator" not in each.text]
+    assert unexplained == []
     values = {
         (figure.measure, *about(figure.who, dict(figure.where))): rounds.values[0]
         for figure, rounds in results.figures().items()
     }
-    timed = {about(each.who, each.where) for each in results.distributions}
-    unexplained = [each.text for each in results.limits if "generator" not in each.text]
-    assert unexplained == []
-    for peer in chosen(PRESETS["full"]):
-        for way in () if peer.lacks() else WAYS.values():
-            tcp, udp = ((peer.name, way.value, protocol) for protocol in ("TCP", "UDP"))
-            assert values[(FORWARDED.name, *udp)] > 0, udp
-            assert values[(LOST.name, *udp)] == 0, udp
-            assert values[(OPENED.name, *tcp)] > 0, tcp
-            assert values[("bulk TCP", *tcp)] > 0, tcp
-            for each in (tcp, udp):
-                assert values[(UNANSWERED.name, *each)] == 0, each
-                assert each in timed
-    assert values[(FORWARDED.name, ALONE, None, None)] > 0
+    return values, {about(each.who, each.where) for each in results.distributions}
+
+
+def assert_all_arrived(values, timed, family):
+    for udp in everybody("UDP", family):
+        assert values[(FORWARDED.name, *udp)] > 0, udp
+        assert values[(LOST.name, *udp)] == 0, udp
+    for each in (*everybody("TCP", family), *everybody("UDP", family)):
+        assert values[(UNANSWERED.name, *each)] == 0, each
+        assert each in timed
+    assert values[(FORWARDED.name, ALONE, None, None, family)] > 0
+
+
+def everybody(protocol, family):
+    """Return what figures are about that there are of everybody who can run here."""
+    return [
+        (peer.name, way.value, protocol, family)
+        for peer in chosen(PRESETS["full"])
+        if not peer.lacks()
+        for way in WAYS.values()
+    ]
 
 
 def about(who, where):
     """Return of whom a figure is, and which traffic."""
-    return who, where.get("path"), where.get("protocol")
+    return who, where.get("path"), where.get("protocol"), where.get("family")
 
 
 def test_what_happens_on_a_node_costs_clients_what_it_has_to(tmp_path):
