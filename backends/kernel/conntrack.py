@@ -6,7 +6,6 @@ Messages and attributes are those of linux/netfilter/nfnetlink_conntrack.h.
 from __future__ import annotations
 
 import errno
-import itertools
 import socket
 import struct
 from collections.abc import Generator, Iterable, Iterator
@@ -24,6 +23,7 @@ from backends.kernel.netlink import (
     Netlink,
     attribute,
     netfilter,
+    netfilter_body,
     refusal,
     spans,
 )
@@ -44,7 +44,6 @@ _IPV4_SOURCE, _IPV4_DESTINATION, _IPV6_SOURCE, _IPV6_DESTINATION = 1, 2, 3, 4
 
 _TRIES = 5  # so often does upstream read a table that changes meanwhile
 _FEW = 4  # up to here the kernel is asked for each destination apart: one walk over its table each
-_BATCH = 64  # deletions at once; their answers fit into the smallest receive buffer
 _NAMING = (_ORIGINAL, _ZONE, _ID)  # the attributes that name one entry and no other
 _OF_ONE_ENTRY = {errno.ENOENT, errno.EBUSY}  # gone already; in hardware's hands
 
@@ -82,14 +81,21 @@ def delete(family: Family, flows: Iterable[Flow]) -> int:
     Raises BackendError.
     """
     doing = "removing tracked UDP flows"
-    existed = 0
+    handles = [flow.handle for flow in flows]
+    if not all(handles):
+        raise ValueError("without a handle the kernel would remove every entry")
+    gone = 0
     refused: list[int] = []
-    remaining = iter(flows)
     with Netlink(doing) as netlink:
-        while batch := list(itertools.islice(remaining, _BATCH)):
-            failures = _delete_batch(netlink, family, batch)
-            existed += len(batch) - failures.count(errno.ENOENT)
-            refused += [code for code in failures if code != errno.ENOENT]
+        bodies = (netfilter_body(AF[family], handle) for handle in handles)
+        for _, code in netlink.failures(_DELETE, 0, bodies):
+            if code not in _OF_ONE_ENTRY:
+                raise netlink.refusal(code)
+            if code == errno.ENOENT:
+                gone += 1
+            else:
+                refused.append(code)
+    existed = len(handles) - gone
     if refused:
         raise refusal(f"{doing} ({len(refused)} of {existed})", refused[0])
     return existed
@@ -192,29 +198,6 @@ def _tuple(data: bytes, start: int, end: int) -> _Tuple:
         numbers[_PROTOCOL_NUMBER],
         zone,
     )
-
-
-def _delete_batch(netlink: Netlink, family: Family, batch: list[Flow]) -> list[int]:
-    """Remove a batch of entries and return the error numbers of those that it failed for.
-
-    Only the last one asks for an answer, and errors are told in any case: silence is success.
-    """
-    messages = []
-    for sequence, flow in enumerate(batch, 1):
-        if not flow.handle:
-            raise ValueError("without a handle the kernel would remove every entry")
-        flags = REQUEST | ACK if sequence == len(batch) else REQUEST
-        messages.append(netfilter(_DELETE, flags, AF[family], flow.handle, sequence=sequence))
-    netlink.send(b"".join(messages))
-    failures = []
-    for sequence, code in netlink.outcomes():
-        if code and code not in _OF_ONE_ENTRY:
-            raise netlink.refusal(code)
-        if code:
-            failures.append(code)
-        if sequence == len(batch):
-            break
-    return failures
 
 
 def _narrowings(family: Family, wanted: Destinations) -> list[bytes]:

@@ -12,7 +12,7 @@ import itertools
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from kproxy.core.addresses import Family
@@ -35,6 +35,7 @@ _PASSING = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
 }
 _BUFFER_BYTES = 1 << 16  # the kernel fills at most half of it
+_AT_ONCE = 64  # requests; if all are refused, the answers fit into the smallest receive buffer
 _SENT_AT_ONCE_BYTES = 1 << 16  # less than any kernel's default buffer
 _SEND_BUFFER_FORCE = 32  # SO_SNDBUFFORCE
 _NETLINK_LEVEL, _STRICT_CHECK = 270, 12  # SOL_NETLINK, NETLINK_GET_STRICT_CHK
@@ -68,6 +69,7 @@ class Netlink:
         self._doing = doing
         self._content_at = _HEADER.size + protocol.header_bytes
         self.interrupted = False
+        self._sequences = itertools.count(1)
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol.number)
             if protocol.strict:
@@ -154,6 +156,31 @@ class Netlink:
                 yield sequence, -_STATUS.unpack_from(data, at + _HEADER.size)[0]
                 at += length + 3 & ~3
 
+    def failures(self, kind: int, flags: int, bodies: Iterable[bytes]) -> Iterator[tuple[int, int]]:
+        """Send requests; yield the place among them and the error number of each that is refused.
+
+        Of some the last one alone asks for an answer: silence is success.
+        """
+        left = enumerate(bodies)
+        while some := list(itertools.islice(left, _AT_ONCE)):
+            places = {next(self._sequences): place for place, _ in some}
+            *_, last = places
+            messages = (
+                message(
+                    kind,
+                    REQUEST | flags | (ACK if sequence == last else 0),
+                    body,
+                    sequence=sequence,
+                )
+                for sequence, (_, body) in zip(places, some, strict=True)
+            )
+            self.send(b"".join(messages))
+            for sequence, code in self.outcomes():
+                if code and sequence in places:
+                    yield places[sequence], code
+                if sequence == last:
+                    break
+
     def refusal(self, code: int) -> NetlinkRefusal:
         """Return the error for an error number of the kernel."""
         return refusal(self._doing, code)
@@ -196,8 +223,13 @@ def netfilter(
     sequence: int = 1,
 ) -> bytes:
     """Return a message to netfilter; `family` is an NFPROTO_* or AF_* number."""
-    header = _NETFILTER_HEADER.pack(family, 0, socket.htons(resource))
-    return message(kind, flags, header + attributes, sequence=sequence)
+    body = netfilter_body(family, attributes, resource=resource)
+    return message(kind, flags, body, sequence=sequence)
+
+
+def netfilter_body(family: int, attributes: bytes, *, resource: int = 0) -> bytes:
+    """Return what a message to netfilter has behind its header."""
+    return _NETFILTER_HEADER.pack(family, 0, socket.htons(resource)) + attributes
 
 
 def attribute(kind: int, content: bytes) -> bytes:

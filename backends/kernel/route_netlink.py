@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import itertools
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,6 @@ from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
 from backends.kernel.netlink import (
-    ACK,
     AF,
     DUMP,
     REQUEST,
@@ -36,7 +34,6 @@ _CLONED = 0x200  # RTM_F_CLONED
 _TRIES = 5  # of a listing that changes disturb
 _RECEIVE_BUFFER_FORCE, _ATTACH_FILTER = 33, 26  # SO_RCVBUFFORCE, SO_ATTACH_FILTER
 _RECEIVE_BYTES = 1 << 16
-_AT_ONCE = 128  # requests; if all are refused, the answers fit into the smallest receive buffer
 _ROOM_BYTES = 4 << 20  # of messages that wait: some 2,000 links
 _LISTENING = "listening for changes of devices, addresses and routes"
 
@@ -125,32 +122,11 @@ class RouteWriter:
 
     def __init__(self, doing: str) -> None:
         self._netlink = Netlink(doing, ROUTE)
-        self._numbers = itertools.count(1)
         self.port = self._netlink.port()
 
     def ask(self, kind: int, flags: int, bodies: Iterable[bytes]) -> list[int]:
-        """Send requests, and return the error numbers of those that are refused.
-
-        Of many the last one alone is answered in any case.
-        """
-        refused = []
-        left = iter(bodies)
-        while some := list(itertools.islice(left, _AT_ONCE)):
-            numbers = list(itertools.islice(self._numbers, len(some)))
-            last = numbers[-1]
-            messages = (
-                message(
-                    kind, REQUEST | flags | (ACK if number == last else 0), body, sequence=number
-                )
-                for number, body in zip(numbers, some, strict=True)
-            )
-            self._netlink.send(b"".join(messages))
-            for number, code in self._netlink.outcomes():
-                if code:
-                    refused.append(code)
-                if number == last:
-                    break
-        return refused
+        """Send requests, and return the error numbers of those that are refused."""
+        return [code for _, code in self._netlink.failures(kind, flags, bodies)]
 
     def refusal(self, code: int) -> NetlinkRefusal:
         """Return the error for an error number."""

@@ -7,12 +7,12 @@ to build a request. Layouts: linux/ip_vs.h, linux/genetlink.h.
 from __future__ import annotations
 
 import errno
+import functools
 import ipaddress
-import itertools
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from backends.kernel.netlink import (
@@ -36,6 +36,7 @@ from kproxy.ports.data_path import BackendError
 
 _GENERIC_HEADER = struct.Struct("=BBH")  # command, version, reserved
 _GENERIC = NetlinkProtocol(16, _GENERIC_HEADER.size)
+_VERSION = 1
 _CONTROLLER, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2
 _NEW_SERVER, _SET_SERVER, _DELETE_SERVER, _GET_SERVER = range(1, 5)
 _NEW_DESTINATION, _SET_DESTINATION, _DELETE_DESTINATION, _GET_DESTINATION = range(5, 9)
@@ -44,6 +45,8 @@ _SERVER, _DESTINATION = 1, 2
 _TCP, _TCP_FIN, _UDP = 4, 5, 6  # timeouts
 _AF, _PROTOCOL, _ADDRESS, _PORT, _MARK, _SCHEDULER, _FLAGS, _TIMEOUT, _NETMASK = range(1, 10)
 _D_ADDRESS, _D_PORT, _D_METHOD, _D_WEIGHT, _D_UPPER, _D_LOWER, _D_ACTIVE, _D_INACTIVE = range(1, 9)
+# Nested: an address of 16 bytes, a port, and four words.
+_PAIR = struct.Struct("=HHHH16sHH2s2x" + 4 * "HHI")
 _FLAG_PAIR = struct.Struct("=II")  # flags, mask
 _HASHED = 0x2  # IP_VS_SVC_F_HASHED: the kernel's own
 _MASQUERADING, _METHOD_MASK = 0, 0x7  # IP_VS_CONN_F_MASQ: translated by the node
@@ -52,7 +55,6 @@ _EVERY_BIT = 0xFFFFFFFF
 _ONE_CLIENT = {Family.IPV4: b"\xff\xff\xff\xff", Family.IPV6: struct.pack("=I", 128)}
 _NO_LENGTH = bytes(4)
 _ADDRESS_BYTES = 16
-_BATCH = 64  # requests at once; their answers fit into the smallest receive buffer
 _NOT_THERE = (errno.ENOENT, errno.ESRCH)  # a destination, a server
 
 
@@ -186,8 +188,8 @@ class VirtualServers:
         """Set the timeouts; one of 0 stays as it is."""
         pairs = zip((_TCP, _TCP_FIN, _UDP), wanted, strict=True)
         content = b"".join(_word(kind, seconds) for kind, seconds in pairs)
-        for code in self._ask(_SET_CONFIGURATION, [content]):
-            self._is(code)
+        for _, code in self._failures(_SET_CONFIGURATION, [content]):
+            raise self._netlink.refusal(code)
 
     def has_scheduler(self, name: str) -> bool:
         """Say whether virtual servers can choose so; the kernel loads the module for it.
@@ -197,43 +199,37 @@ class VirtualServers:
         """
         nobody = Server(Family.IPV6, protocol=socket.IPPROTO_TCP, port=1)
         content = _key(nobody, _settings(Settings(name), _NO_LENGTH))
-        (code,) = self._ask(_NEW_SERVER, [content])
-        self._is(code, errno.ENOENT, errno.EINVAL, errno.EAFNOSUPPORT)
-        return code != errno.ENOENT
+        for _, code in self._failures(_NEW_SERVER, [content]):
+            if code not in (errno.ENOENT, errno.EINVAL, errno.EAFNOSUPPORT):
+                raise self._netlink.refusal(code)
+            return code != errno.ENOENT
+        return True
 
-    def _put(self, new: int, change: int, wanted: list[bytes]) -> None:
-        existing = [
-            content
-            for content, code in zip(wanted, self._ask(new, wanted), strict=True)
-            if self._is(code, errno.EEXIST)
-        ]
-        for code in self._ask(change, existing):
-            self._is(code)
-
-    def _remove(self, command: int, contents: list[bytes]) -> None:
-        for code in self._ask(command, contents):
-            self._is(code, *_NOT_THERE)
-
-    def _is(self, code: int, *expected: int) -> bool:
-        """Say whether it is one of these error numbers; raise for any other but success."""
-        if code and code not in expected:
+    def _put(self, new: int, change: int, wanted: Sequence[bytes]) -> None:
+        existing = []
+        for place, code in self._failures(new, wanted):
+            if code != errno.EEXIST:
+                raise self._netlink.refusal(code)
+            existing.append(wanted[place])
+        for _, code in self._failures(change, existing):
             raise self._netlink.refusal(code)
-        return bool(code)
 
-    def _ask(self, command: int, contents: list[bytes]) -> Iterator[int]:
-        left = iter(contents)
-        while batch := list(itertools.islice(left, _BATCH)):
-            messages = (self._message(command, ACK, content) for content in batch)
-            self._netlink.send(b"".join(messages))
-            yield from self._netlink.statuses(len(batch))
+    def _remove(self, command: int, contents: Iterable[bytes]) -> None:
+        for _, code in self._failures(command, contents):
+            if code not in _NOT_THERE:
+                raise self._netlink.refusal(code)
+
+    def _failures(self, command: int, contents: Iterable[bytes]) -> Iterator[tuple[int, int]]:
+        header = _GENERIC_HEADER.pack(command, _VERSION, 0)
+        return self._netlink.failures(self._kind, 0, (header + each for each in contents))
 
     def _message(self, command: int, flags: int, content: bytes = b"") -> bytes:
-        header = _GENERIC_HEADER.pack(command, 1, 0)
+        header = _GENERIC_HEADER.pack(command, _VERSION, 0)
         return message(self._kind, REQUEST | flags, header + content)
 
     def _family_id(self) -> int:
         """Return the number of ipvs; the kernel loads its module for that, if it has one."""
-        header = _GENERIC_HEADER.pack(_GET_FAMILY, 1, 0)
+        header = _GENERIC_HEADER.pack(_GET_FAMILY, _VERSION, 0)
         name = text_attribute(_FAMILY_NAME, "IPVS")
         self._netlink.send(message(_CONTROLLER, REQUEST | ACK, header + name))
         try:
@@ -262,6 +258,12 @@ def _key(server: Server, settings: bytes = b"") -> bytes:
     return attribute(_SERVER | NESTED, content + settings)
 
 
+@functools.lru_cache(maxsize=1)
+def _shared_key(server: Server) -> bytes:
+    """Return what names a server, made once for the destinations that come after one another."""
+    return _key(server)
+
+
 def _settings(settings: Settings, netmask: bytes) -> bytes:
     return (
         text_attribute(_SCHEDULER, settings.scheduler)
@@ -274,15 +276,17 @@ def _settings(settings: Settings, netmask: bytes) -> bytes:
 def _pair(
     server: Server, destination: Destination, weight: int, *, method: int = _MASQUERADING
 ) -> bytes:
-    content = (
-        attribute(_D_ADDRESS, destination.address.ljust(_ADDRESS_BYTES, b"\0"))
-        + attribute(_D_PORT, destination.port.to_bytes(2, "big"))
-        + _word(_D_METHOD, method)
-        + _word(_D_WEIGHT, weight)
-        + _word(_D_UPPER, 0)
-        + _word(_D_LOWER, 0)
+    """Return what names a destination and its server, quickly: there are very many."""
+    length = _PAIR.size
+    return _shared_key(server) + _PAIR.pack(
+        *(length, _DESTINATION | NESTED),
+        *(4 + _ADDRESS_BYTES, _D_ADDRESS, destination.address),
+        *(6, _D_PORT, destination.port.to_bytes(2, "big")),
+        *(8, _D_METHOD, method),
+        *(8, _D_WEIGHT, weight),
+        *(8, _D_UPPER, 0),
+        *(8, _D_LOWER, 0),
     )
-    return _key(server) + attribute(_DESTINATION | NESTED, content)
 
 
 def _server(answer: Attributes) -> tuple[Server, Settings]:

@@ -204,11 +204,13 @@ class Servers:
                 yield raw, _server(self._family, raw)
 
     def _pairs(self, keys: Iterable[Key]) -> Iterator[Pair]:
+        servers: dict[bytes, Server] = {}
         for key in keys:
             found = split_destination(key)
             if found is not None:
                 raw, address, port = found
-                yield _server(self._family, raw), Destination(address, port)
+                server = servers.get(raw) or servers.setdefault(raw, _server(self._family, raw))
+                yield server, Destination(address, port)
 
 
 def _is_of_udp(server: Server) -> bool:

