@@ -15,6 +15,7 @@ from typing import Protocol
 from kproxy.text.urls import complete_address, proxy_for, split_user, without_user
 from kproxy.watch.api.errors import ApiError
 from kproxy.watch.api.kubeconfig import Kubeconfig
+from kproxy.watch.api.lean_import import lean_import
 from kproxy.watch.api.server import ApiServer, MemoryFile, check
 from kproxy.watch.api.session import Requested, Session
 
@@ -106,9 +107,10 @@ def _anonymous(master: str) -> ApiServer:
 
 
 def _in_cluster() -> ApiServer:
-    from kubernetes.client import Configuration
-    from kubernetes.config import incluster_config
-    from kubernetes.config.config_exception import ConfigException
+    with lean_import():
+        from kubernetes.client import Configuration
+        from kubernetes.config import incluster_config
+        from kubernetes.config.config_exception import ConfigException
 
     configuration = Configuration()
     try:

@@ -21,6 +21,7 @@ from kproxy import __version__
 from kproxy.text.urls import split_user
 from kproxy.watch.api.body import Broken, Silent, TooLong, whole
 from kproxy.watch.api.errors import ApiError, Doing, answered, unanswered
+from kproxy.watch.api.lean_import import lean_import
 from kproxy.watch.api.server import ApiServer, MemoryFile
 
 CONNECT_S = 10.0
@@ -42,8 +43,6 @@ _HEADERS = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",  # unpacking costs more than the network does
 }
-
-_importing = threading.Lock()  # two threads that import the package at once find it half made
 
 Requested = Callable[[str, str, str, float | None], None]
 
@@ -233,7 +232,7 @@ def _manager(target: ApiServer, sockets: _Sockets) -> urllib3.PoolManager:
     `wire` of a connection is its socket, also after it was handed over to the last answer. A
     connection reads CA and client certificate when it is made, so `target` must live as long.
     """
-    with _importing:
+    with lean_import():
         from kubernetes.client import Configuration
         from kubernetes.client.rest import RESTClientObject
 
