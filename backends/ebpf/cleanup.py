@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from threading import Lock
 
+from backends.ebpf import places
 from backends.ebpf.driver import (
     attach,
     device_layout,
@@ -14,7 +15,6 @@ from backends.ebpf.driver import (
     hooks,
     host,
     loader,
-    places,
 )
 from backends.ebpf.driver.loopback import Loopback
 from kproxy.core.addresses import Family
@@ -38,7 +38,7 @@ def clean_up(family: Family, root: Path) -> int:
             removed += hooks.remove(places.hooks(root, family))
             removed += gate.leave(root, family) + attach.remove_own_links(root, family)
             removed += _close_loopback(family, root)
-            removed += loader.unload(loader.family_folder(root, family))
+            removed += loader.unload(places.family_folder(root, family))
     return removed + forwarding.remove(family)
 
 
@@ -56,7 +56,7 @@ def is_here(family: Family, root: Path) -> bool:
 
     Containers may share the file system of their machine, and not its network.
     """
-    if not loader.family_folder(root, family).is_dir():
+    if not places.family_folder(root, family).is_dir():
         return False
     settings = loader.published_map(root, family, "host")
     if settings is None:

@@ -6,8 +6,8 @@ import contextlib
 import logging
 from pathlib import Path
 
-from backends.ebpf import cleanup
-from backends.ebpf.driver import loader, places
+from backends.ebpf import cleanup, places
+from backends.ebpf.driver import loader
 from backends.ebpf.driver.device_layout import HostFlag
 from backends.ebpf.driver.forwarding import ForwardingRule
 from backends.ebpf.driver.host import HostSettings

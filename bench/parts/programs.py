@@ -21,7 +21,7 @@ from pathlib import Path
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 
-from backends.ebpf.driver.loader import family_folder, shared_folder
+from backends.ebpf.places import family_folder, shared_folder
 from backends.kernel.bpf import maps, programs
 from backends.kernel.bpf.programs import Code, Program, ProgramType
 from bench.answers import answering

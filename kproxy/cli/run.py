@@ -18,7 +18,6 @@ from kproxy.cli.options import (
     with_ebpf,
 )
 from kproxy.config.fields import IptablesVariant, LogFormat, Mode
-from kproxy.proxy import folder
 from kproxy.proxy.command_line import CommandLine
 from kproxy.proxy.failures import BadUsage
 
@@ -110,7 +109,10 @@ def run(
     )
     loaded = replace(loaded, configuration=configuration)
     name = node_name_of(node_name, configuration)
+    # Not at the top: nobody shall pay for the other way.
     if manifests is not None:
+        from kproxy.proxy import folder
+
         if kubeconfig is not None or master:
             raise BadUsage("--manifests excludes --kubeconfig and --master: it is one or the other")
         if once:
@@ -119,7 +121,6 @@ def run(
         return 0
     if once:
         raise BadUsage("--once needs --manifests")
-    # Not at the top: who follows a folder shall not pay for what speaks to an API server.
     from kproxy.proxy import cluster
 
     return cluster.serve(CommandLine(loaded, name, master, config))

@@ -37,11 +37,17 @@ def data_path(configuration: Configuration) -> DataPath:
 
 
 def others(configuration: Configuration) -> list[DataPath]:
-    """Return the data paths that a configuration does not name: each once, for all families."""
+    """Return the data paths that a configuration does not name: each once, for all families.
+
+    Of ebpf, which is the most to import, only if it left anything.
+    """
+    from backends.ebpf import places
+
+    nothing_left = places.is_empty(Path(configuration.kproxy.ebpf.bpffs))
     return [
         data_path(msgspec.structs.replace(configuration, mode=mode))
         for mode in DATA_PATHS
-        if mode is not configuration.mode
+        if mode is not configuration.mode and not (mode is Mode.EBPF and nothing_left)
     ]
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from threading import Lock
 
 from backends.ebpf.driver.clsact import ClsactFilters
-from backends.ebpf.driver.loader import family_folder, shared_folder
 from backends.ebpf.driver.sides import Place, Programs, Side
 from backends.ebpf.driver.tcx import TcxLinks
+from backends.ebpf.places import family_folder, shared_folder
 from backends.kernel import links, traffic_control
 from backends.kernel.bpf.programs import Program
 from backends.kernel.bpf.syscall import KernelRefusal

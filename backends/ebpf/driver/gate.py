@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 
+from backends.ebpf import places
 from backends.ebpf.driver import attach, loader, tcx
 from backends.ebpf.driver.attach import Attacher
 from backends.ebpf.driver.loader import Version
@@ -47,7 +48,7 @@ class Gate:
         """Take up the programs that are in force if they are these, else load these."""
         with self._lock:
             if self._opened is None:
-                folder = loader.shared_folder(self._root)
+                folder = places.shared_folder(self._root)
                 attacher = Attacher(self._root, by_tcx=tcx.supported())
                 self._opened = loader.open_version(self._root, folder, [unit], {}), attacher
             self._holders += 1
@@ -121,7 +122,7 @@ def leave(root: Path, family: Family) -> int:
 
     Returns how many kernel objects went. Raises BackendError.
     """
-    folder = loader.shared_folder(root)
+    folder = places.shared_folder(root)
     entries = loader.map_in(folder, _ENTRIES)
     if entries is not None:
         with entries:

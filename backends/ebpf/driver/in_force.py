@@ -9,7 +9,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from backends.ebpf.driver import attach, places
+from backends.ebpf import places
+from backends.ebpf.driver import attach
 from backends.ebpf.driver import hooks as socket_hooks
 from backends.ebpf.driver.claims import Claims
 from backends.ebpf.driver.device_layout import HostFlag, SocketHooks

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from backends.ebpf.driver import carrying
 from backends.ebpf.driver.objects import Objects, may_be_carried_over, shapes
+from backends.ebpf.places import family_folder
 from backends.ebpf.unit import Unit, encode
 from backends.kernel.bpf import bpffs, kfuncs, maps, objects, programs
 from backends.kernel.bpf.maps import Map, Shape
@@ -32,7 +33,6 @@ from backends.kernel.bpf.syscall import Descriptor, KernelRefusal
 from kproxy.core.addresses import Family
 from kproxy.ports.data_path import BackendError
 
-_OURS, _SHARED = "kproxy", "gate"
 _CURRENT, _NEXT, _FORMER = "current", "next", "former-"
 _MAPS, _PROGRAMS = "maps", "programs"
 
@@ -136,16 +136,6 @@ class Version:
             yield folder / _MAPS / name, table
         for name, program in self.programs.items():
             yield folder / _PROGRAMS / name, program
-
-
-def family_folder(root: Path, family: Family) -> Path:
-    """Return where a family's pins are, below a BPF file system."""
-    return root / _OURS / family.name.lower()
-
-
-def shared_folder(root: Path) -> Path:
-    """Return where pins are that families share, below a BPF file system."""
-    return root / _OURS / _SHARED
 
 
 def open_version(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from backends.ebpf.driver.loader import family_folder
+from backends.ebpf.places import family_folder
 from backends.kernel import sysctl
 from kproxy.core.addresses import Family
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from backends.ebpf import compiler
-from backends.ebpf.driver import device_layout, loader, places
+from backends.ebpf import compiler, places
+from backends.ebpf.driver import device_layout, loader
 from backends.ebpf.driver.backend import EbpfBackend, Parts
 from backends.ebpf.driver.claims import Claims
 from backends.ebpf.driver.counters import Counters
@@ -63,7 +63,7 @@ def open_backend(family: Family, options: EbpfOptions, gate: Gate) -> EbpfBacken
     missing = at_devices.kfuncs - kfuncs.offered(at_devices.kfuncs).keys()
     if missing:
         log.warning(_CANNOT_ASK, family.value, ", ".join(sorted(missing)))
-    folder = loader.family_folder(options.bpffs, family)
+    folder = places.family_folder(options.bpffs, family)
     with ExitStack() as held:
         gate.open(entrance)
         held.callback(gate.close)

@@ -8,7 +8,8 @@ import json
 
 import pytest
 
-from backends.ebpf.driver import loader, places
+from backends.ebpf import places
+from backends.ebpf.driver import loader
 from backends.ebpf.options import SocketHooks
 from backends.ebpf.path import EbpfPath
 from backends.ebpf.render.layout import TableMap

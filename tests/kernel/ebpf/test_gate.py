@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backends.ebpf import compiler
+from backends.ebpf import compiler, places
 from backends.ebpf.driver import clsact, loader, tcx
 from backends.ebpf.driver.sides import Side
 from backends.ebpf.options import SocketHooks
@@ -46,7 +46,7 @@ class Node:
 
     def __init__(self, talk, folder):
         self.place = Place(folder)
-        self.shared = loader.shared_folder(self.place.bpffs)
+        self.shared = places.shared_folder(self.place.bpffs)
         self._talk = talk
         self._opened = []
 
@@ -248,5 +248,5 @@ def test_links_that_a_former_kproxy_had_for_each_family_are_detached(node):
             )
     node.start(V4)
     assert len(met()) == len(Side)
-    assert not (loader.family_folder(node.place.bpffs, V4) / "devices").exists()
+    assert not (places.family_folder(node.place.bpffs, V4) / "devices").exists()
     assert node.serves(V4)

@@ -5,6 +5,7 @@ import struct
 
 import pytest
 
+from backends.ebpf import places
 from backends.ebpf.driver import loader
 from backends.ebpf.driver import objects as held_objects
 from backends.ebpf.render import crc32c
@@ -254,7 +255,7 @@ def test_tables_of_numbers_are_filled_and_kept_as_they_must_be(place):
 def test_everything_is_unloaded_and_nothing_of_others(place):
     place.put_in_force(SOURCE)
     place.open(NEWER).close()
-    six = loader.family_folder(place.bpffs, Family.IPV6)
+    six = places.family_folder(place.bpffs, Family.IPV6)
     other = loader.open_version(place.bpffs, six, [place.sources.unit(SOURCE)], {})
     objects.pin(other.maps["flows"], place.bpffs / "foreign")
     pins = sum(1 for path in place.folder.rglob("*") if path.is_file())

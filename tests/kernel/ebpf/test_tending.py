@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from backends.ebpf.driver import loader, places
+from backends.ebpf import places
 from backends.ebpf.driver.sides import Side
 from backends.ebpf.options import SocketHooks
 from backends.ebpf.path import EbpfPath
@@ -57,7 +57,7 @@ def test_a_restart_leaves_nothing_of_former_versions_when_all_is_tended(backend,
     """It takes up pods' devices after all else, and may end then."""
     backend.close()
     ip("link add pod type veth peer name eth0", "link set pod up")
-    former = loader.family_folder(place.bpffs, Family.IPV4) / "former-0"
+    former = places.family_folder(place.bpffs, Family.IPV4) / "former-0"
     former.mkdir()
     with contextlib.closing(opened(place)) as serving:
         tend(serving)

@@ -15,9 +15,9 @@ from backends.ebpf.driver import tcx
 from backends.ebpf.driver.attach import Attacher
 from backends.ebpf.driver.claims import Claims
 from backends.ebpf.driver.devices import Devices
-from backends.ebpf.driver.loader import family_folder, shared_folder
 from backends.ebpf.driver.loopback import Loopback
 from backends.ebpf.driver.sides import Programs, Side
+from backends.ebpf.places import family_folder, shared_folder
 from backends.kernel import traffic_control
 from backends.kernel.bpf import links, objects
 from backends.kernel.bpf.links import Link, Order

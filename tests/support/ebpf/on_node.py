@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from backends.ebpf import places
 from backends.ebpf.driver import loader
 from backends.ebpf.driver.sides import Side
 from backends.ebpf.options import EbpfOptions, SocketHooks
@@ -183,7 +184,7 @@ def _attached_to_group(place: Place) -> Iterator[str]:
 
 def pins(bpffs: Path) -> list[str]:
     """Return the names of all that is pinned, folders too, while an agent may remove some."""
-    ours = loader.shared_folder(bpffs).parent
+    ours = places.shared_folder(bpffs).parent
     return sorted(
         os.path.relpath(os.path.join(folder, name), ours)
         for folder, folders, files in os.walk(ours)

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+from backends.ebpf import places
 from backends.ebpf.driver import loader
 from backends.ebpf.driver.loader import Version
 from backends.ebpf.driver.objects import Objects
@@ -59,7 +60,7 @@ class Place:
     def __init__(self, bpffs: Path, sources: Sources) -> None:
         self.bpffs = bpffs
         self.sources = sources
-        self.folder = loader.family_folder(bpffs, Family.IPV4)
+        self.folder = places.family_folder(bpffs, Family.IPV4)
 
     def open(self, text: str, sizes: Mapping[str, int] | None = None) -> Version:
         """Return a version of this source, as the loader finds or makes it."""

@@ -128,3 +128,23 @@ def test_listing_the_data_paths_imports_none():
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert found.stdout.strip() == b""
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_of_ebpf_nothing_is_imported_unless_it_left_something(tmp_path, left):
+    (tmp_path / "kproxy" / ("ipv4" if left else "")).mkdir(parents=True)
+    script = f"""
+import sys
+import msgspec
+from kproxy.config.fields import Configuration, Mode
+from kproxy.proxy.data_paths import others
+given = {{"mode": "iptables", "kproxy": {{"ebpf": {{"bpffs": {str(tmp_path)!r}}}}}}}
+print(*sorted(type(each).__name__ for each in others(msgspec.convert(given, Configuration))))
+print("backends.ebpf.path" in sys.modules)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    assert found.stdout.splitlines() == (
+        ["EbpfPath IpvsPath", "True"] if left else ["IpvsPath", "False"]
+    )
