@@ -30,7 +30,7 @@ def run_inside(arguments: Sequence[str], to: Path) -> int:
     share = Path(tempfile.mkdtemp(prefix="kproxy-bench-"))
     inside = Machine.SHARE / _RESULTS
     command = [sys.executable, "-u", "-m", "bench", "run", *arguments, "--to", str(inside)]
-    told = {"KPROXY_TESTS_SLOWER": str(_SLOWER), "PYTHONDONTWRITEBYTECODE": "1"}
+    told = {"KPROXY_TESTS_SLOWER": str(_SLOWER)}
     machine = Machine(command, share=share, cwd=Path.cwd(), environment=told)
     try:
         with machine.output.open() as output:

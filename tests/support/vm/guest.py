@@ -36,7 +36,7 @@ class Guest:
             _pytest(selected),
             share=share,
             cwd=ROOT,
-            environment={"KPROXY_TESTS_SLOWER": str(_SLOWER), "PYTHONDONTWRITEBYTECODE": "1"},
+            environment={"KPROXY_TESTS_SLOWER": str(_SLOWER)},
         )
         self._record = Record(share / _RECORD, config)
 
