@@ -40,6 +40,7 @@ class Parameters:
     repeats: int
     changes: int
     starts: int
+    slow_repeats: int
 
     def document(self) -> Mapping[str, object]:
         """Return what results say of them."""
@@ -50,18 +51,21 @@ class Parameters:
 PRESETS = {
     "quick": Parameters(
         data_paths=("iptables-nft", "ipvs", "ebpf"),
+        peers=("routing", "straight", "kube-proxy-nftables"),
         sizes=(Size(1_000, 10),),
         families=("IPv4",),
         seconds=0.2,
         repeats=3,
         changes=5,
         starts=1,
+        slow_repeats=1,
     ),
     "full": Parameters(
-        sizes=(Size(1, 10), Size(100, 10), Size(1_000, 10), Size(1_000, 100), Size(10_000, 10)),
+        sizes=(Size(1, 10), Size(100, 10), Size(100, 100), Size(1_000, 10), Size(10_000, 10)),
         seconds=0.3,
         repeats=5,
-        changes=15,
+        changes=8,
         starts=2,
+        slow_repeats=1,
     ),
 }

@@ -56,10 +56,6 @@ class _OfEachStart(Part):
         """Return those that are a cluster."""
         return [size for size in parameters.sizes if size.services >= _FEWEST_SERVICES]
 
-    def repeats(self, parameters: Parameters) -> int:
-        """Return how many starts there are."""
-        return parameters.starts
-
     @contextlib.contextmanager
     def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
         """Measure each proxy in turn."""
@@ -85,6 +81,10 @@ class Start(_OfEachStart):
     about = "a proxy's start until the last Service answers, with its CPU and memory"
     measures = (STARTED, START_CPU, STEADY, PEAK)
 
+    def repeats(self, parameters: Parameters) -> int:
+        """Return how many starts there are."""
+        return parameters.starts
+
     @staticmethod
     def _measured(bed: Bed, node: Node) -> Iterator[Finding]:
         began_s = time.monotonic()
@@ -104,6 +104,10 @@ class Changes(_OfEachStart):
     name = "changes"
     about = "how soon packets follow a change, alone and at 100 a second, and the CPU of it"
     measures = (ALONE, IN_STORM, STORM_CPU)
+
+    def repeats(self, parameters: Parameters) -> int:
+        """Return how many proxies are started to follow changes, one after the other."""
+        return parameters.slow_repeats
 
     @staticmethod
     def _measured(bed: Bed, node: Node) -> Iterator[Finding]:

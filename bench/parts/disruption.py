@@ -82,7 +82,7 @@ class Disruption(Part):
 
     def repeats(self, parameters: Parameters) -> int:
         """Return how often each event happens."""
-        return parameters.starts
+        return parameters.slow_repeats
 
     @contextlib.contextmanager
     def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:

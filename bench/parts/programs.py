@@ -60,6 +60,10 @@ class Programs(Part):
         """Return the one that they cost most at."""
         return largest(parameters)
 
+    def repeats(self, parameters: Parameters) -> int:
+        """Return how many data paths are made, one for each visit."""
+        return parameters.slow_repeats
+
     @contextlib.contextmanager
     def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
         """Attach them on a fresh node each time."""

@@ -27,6 +27,7 @@ def refused(*arguments):
         (("--data-paths", "nft"), "iptables-legacy, iptables-nft"),
         (("--sizes", "10"), "is not like 100x10,1000x10"),
         (("--sizes", "0x10"), "1 to 10,000 Services"),
+        (("--families", "IPv5"), "'IPv5' is none of IPv4, IPv6"),
         (("--flows", "0"), "--flows"),
         (("--packet-size", "32"), "--packet-size"),
     ],
