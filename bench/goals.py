@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bench import wording
+from bench.comparison import reference
 from bench.model import Figure, Results, Rounds, Value
 from bench.noise import ratios, spread
 
@@ -181,11 +182,26 @@ def _answer(goal: Goal, figures: _Figures) -> Answer | None:
         return None
     values = list(figures[figure].values.values())
     if other is not None:
-        values = ratios(figures[figure].values, figures[other].values)
+        same_rounds = goal.against is not None and goal.against.services == goal.place.services
+        own, its = (
+            figures[each].values if same_rounds else _of_the_limit(each, figures)
+            for each in (figure, other)
+        )
+        values = ratios(own, its)
     if not values:
         return None
     found = spread(values)
     return Answer(goal, statistics.median(values), found.low, found.high)
+
+
+def _of_the_limit(figure: Figure, figures: _Figures) -> Mapping[int, float]:
+    """Return a figure as parts of what a node without a proxy did in the same rounds, if one did.
+
+    Sizes of cluster are measured one after the other: the machine may be slower at one of them.
+    """
+    own, limit = figures[figure].values, reference(figure, figures)
+    its = figures[limit].values if limit else dict.fromkeys(own, 1.0)
+    return {number: own[number] / its[number] for number in own.keys() & its.keys()}
 
 
 def lines(results: Results) -> Iterator[str]:
@@ -198,7 +214,8 @@ def lines(results: Results) -> Iterator[str]:
         f"Goals at {SERVICES:,} Services with {ENDPOINTS} endpoints each, and what the last full "
         f"run says of them: {len(known) - len(missed)} met, {len(missed)} missed, "
         f"{len(said) - len(known)} not measured. In brackets the interval of the median. "
-        "What no data path has yet (XDP, mode nftables) is left out."
+        "What no data path has yet (XDP, mode nftables) is left out. Sizes are measured one after "
+        "the other: what is compared over sizes is compared with a node without a proxy at each."
     )
     yield ""
     yield "| what | who | goal | measured | |"

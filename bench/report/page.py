@@ -174,7 +174,9 @@ def _plots(measured: Measured) -> Iterator[_Plot]:
         yield _Plot(
             Markup(plots.curves(f"{name}-{_anchor(number)}", curves, label)),
             f"What it costs to grow: {measured.measure} against the number of {number}, medians "
-            f"with their intervals. A flat line is what nobody feels. {_better(measured)}",
+            f"with their intervals. A flat line is what nobody feels. {_better(measured)} Sizes "
+            "were measured one after the other, not in the same rounds: read how somebody grows "
+            "beside how a node without a proxy does, or the others.",
         )
 
 

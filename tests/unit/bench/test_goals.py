@@ -65,6 +65,20 @@ def test_many_services_are_compared_with_one():
     assert answer.goal.wanted == "≥ 0.95 of 1 Service"
 
 
+def test_a_machine_that_is_slower_at_one_size_is_taken_for_no_growth():
+    measured = ("connections", "new connections")
+    few = {"path": "clusterIP, from a pod", "services": 1}
+    many = few | {"services": 10_000}
+    (answer,) = answered(
+        sample(*measured, "kproxy iptables-nft", 48.0, **many),
+        sample(*measured, "plain routing", 50.0, **many),
+        sample(*measured, "kproxy iptables-nft", 100.0, **few),
+        sample(*measured, "plain routing", 100.0, **few),
+    )
+
+    assert answer.reached == pytest.approx(0.96)
+
+
 def test_another_size_answers_no_goal():
     assert not answered(sample("start", "memory", "kproxy ebpf", 1.0, services=1_000))
 
