@@ -11,7 +11,8 @@ clusterIP and through a NodePort at once, something happens on the node:
 - *a swap from kube-proxy*: on a fresh node where the real one runs, in ipvs mode for that data
   path, else in iptables mode, it is ended by SIGTERM, and kproxy takes over.
 - *a swap back to kube-proxy*: kproxy is ended, kube-proxy started, and `kproxy cleanup` run once
-  kube-proxy has written its rules.
+  kube-proxy has written its rules. In mode ebpf that cuts what programs at devices translate, as
+  deploy/ebpf.md says of the way in a hurry; the way by iptables mode cuts nothing.
 
 A connection is *refused* if it is told so at once, *cut* if it was open and is reset, and *lost* if
 there is no answer within two seconds, or no way.
