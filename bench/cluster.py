@@ -79,13 +79,17 @@ class Cluster:
             },
         }
 
-    def endpoint_slice(self, number: int, moved: int | None = None) -> Document:
+    def endpoint_slice(
+        self, number: int, moved: int | None = None, *, alone: bool = False
+    ) -> Document:
         """Return a Service's EndpointSlice.
 
-        `moved` gives its first endpoint the address of that number outside of the usual ones.
+        `moved` gives its first endpoint the address of that number outside of the usual ones;
+        `alone`: it has no others.
         """
         first = _FIRST_ENDPOINT + number * self.endpoints
-        addresses = [str(ipaddress.IPv4Address(first + n)) for n in range(self.endpoints)]
+        count = 1 if alone else self.endpoints
+        addresses = [str(ipaddress.IPv4Address(first + n)) for n in range(count)]
         if moved is not None:
             addresses[0] = spare_address(moved)
         chance = random.Random(number)

@@ -72,7 +72,7 @@ class Node:
             self.wait_for_answer(number)
 
     def wait_for_answer(self, number: int, *, by: str | None = None) -> None:
-        """Wait until a Service answers, if that matters by one endpoint. Raises PeerFailed."""
+        """Wait until a Service answers, if that matters by its only endpoint. Raises PeerFailed."""
         deadline_s = time.monotonic() + _READY_WITHIN_S
         while True:
             answered = who_answers(self.stage, self.cluster.cluster_ip(number))
