@@ -20,7 +20,6 @@ _SLOWER = 10
 _TEST_LONGEST_S = 120 * _SLOWER
 # What is slow to import there and nothing needs.
 _WITHOUT = ("randomly", "cacheprovider", "hypothesispytest")
-_PROCESSES = 2  # half of the time is waiting
 _RECORD = "record"
 _BOOT_LONGEST_S = 600.0  # 15 s where nothing else runs
 _SHOWN = 3000  # characters of the end of what the machine said
@@ -85,7 +84,5 @@ class Guest:
 def _pytest(selected: Sequence[str]) -> list[str]:
     without = [word for each in _WITHOUT for word in ("-p", f"no:{each}")]
     recording = ["-p", "tests.support.vm.recording", "--record", str(Machine.SHARE / _RECORD)]
-    # One by one, as some take a hundred times as long as others.
-    spread = ["-n", str(_PROCESSES), "--maxschedchunk", "1"]
     limit = f"--timeout={_TEST_LONGEST_S}"
-    return [sys.executable, "-m", "pytest", "-v", *without, *recording, *spread, limit, *selected]
+    return [sys.executable, "-m", "pytest", "-v", *without, *recording, limit, *selected]

@@ -17,22 +17,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin, where reports of all processes come together."""
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Recording(config))
+    """Begin."""
+    config.pluginmanager.register(_Recording(config))
 
 
 class _Recording:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._file = config.getoption("record").open("a")
-        self._has_collected = False
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        if not self._has_collected:  # each process collects the same
-            self._has_collected = True
-            self._write({"collected": ids})
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._write({"collected": [item.nodeid for item in session.items]})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         hook = self._config.hook
