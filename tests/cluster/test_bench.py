@@ -50,8 +50,9 @@ def test_everybody_forwards_ipv6_and_loses_nothing(tmp_path):
 
 def forwarded(file, parts, *arguments):
     """Have all peers of the full preset forward; return what was found, and what was timed."""
-    paths = ",".join(PRESETS["full"].data_paths)
-    results = run(file, "--parts", parts, "--data-paths", paths, *arguments)
+    full = PRESETS["full"]
+    paths, peers = ",".join(full.data_paths), ",".join(full.peers)
+    results = run(file, "--parts", parts, "--data-paths", paths, "--peers", peers, *arguments)
     assert results.complete
     unexplained = [each.text for each in results.limits if "generator" not in each.text]
     assert unexplained == []

@@ -15,7 +15,8 @@ from bench.parts.packets import FORWARDED, LOST
 from bench.peers.kproxy import Kproxy
 from tests.support import bench_run
 
-pytestmark = [pytest.mark.kernel, pytest.mark.cluster]
+# A minute and a half where nothing else runs: it waits for a proxy that is stopped mostly.
+pytestmark = [pytest.mark.kernel, pytest.mark.cluster, pytest.mark.timeout(600)]
 
 _AS_IT_IS, _SLOW = "as it is", "stopped and continued"
 _STOPPED_MOST_OF_THE_TIME = """\
