@@ -214,17 +214,10 @@ def message(kind: int, flags: int, body: bytes, *, sequence: int = 1) -> bytes:
 
 
 def netfilter(
-    kind: int,
-    flags: int,
-    family: int,
-    attributes: bytes = b"",
-    *,
-    resource: int = 0,
-    sequence: int = 1,
+    kind: int, flags: int, family: int, attributes: bytes = b"", *, resource: int = 0
 ) -> bytes:
     """Return a message to netfilter; `family` is an NFPROTO_* or AF_* number."""
-    body = netfilter_body(family, attributes, resource=resource)
-    return message(kind, flags, body, sequence=sequence)
+    return message(kind, flags, netfilter_body(family, attributes, resource=resource))
 
 
 def netfilter_body(family: int, attributes: bytes, *, resource: int = 0) -> bytes:
