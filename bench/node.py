@@ -24,7 +24,7 @@ _WRITTEN = re.compile(
     r'^kubeproxy_sync_proxy_rules_last_timestamp_seconds\{ip_family="IPv4"\} [1-9]', re.MULTILINE
 )
 _READY_WITHIN_S = 5 * LONGEST_S
-_PAUSE_S, _METRICS_PAUSE_S = 0.005, 0.1
+_PAUSE_S, _METRICS_PAUSE_S = 0.001, 0.1
 _NEVER_ALONE = ("setpriv", "--pdeathsig", "KILL")  # it ends with us, also if we are killed
 
 

@@ -18,7 +18,7 @@ from tests.support import bench_run
 
 pytestmark = [pytest.mark.kernel, pytest.mark.cluster]
 
-_RULES = 5_000  # that every packet is compared with: tens of microseconds
+_RULES = 12_000  # that every packet is compared with: far over what a busy machine adds
 _AS_IT_IS, _SLOW, _LOSSY = "as it is", "slow", "loses one in a hundred"
 
 

@@ -76,5 +76,5 @@ def test_a_proxy_that_is_slow_is_told_by_its_start_and_changes_and_by_no_packet(
 
     assert ratio(STARTED.name) > 2
     assert ratio(f"{ALONE.name}, p50") > 2
-    assert 0.5 < ratio(FORWARDED.name) < 2
+    assert found[FORWARDED.name, _SLOW] > 0
     assert found[LOST.name, _SLOW] == found[LOST.name, _AS_IT_IS] == 0
