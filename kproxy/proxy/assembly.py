@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from typing import TypeVar
 
 from kproxy.config.fields import Configuration, Iptables, Ipvs, Mode, Nftables
 from kproxy.config.loading import to_settings
@@ -54,6 +56,8 @@ log = logging.getLogger(__name__)
 _OPEN_TRIES = 5
 _OPEN_PAUSE_S = 0.5
 _HEALTH_CONNECTIONS = 512  # over all healthCheckNodePorts
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +116,9 @@ def build(
     compiler.apply((Connected(connected),))
     settings = loop_settings(configuration)
     telling = _Telling(compiler, core_settings, around, started)
-    paths = [path, *others(configuration)]
+    not_chosen = _once(partial(others, configuration))  # no first write waits for their import
     handover = Handover(
-        lambda family: (former for each in paths for former in each.former(family)),
+        lambda family: (former for each in (path, *not_chosen()) for former in each.former(family)),
         ThreadPoolExecutor(1, "handover"),
     )
     agent = Agent(
@@ -162,6 +166,17 @@ def build(
     networks = HostNetworks(host_networks, address_events, agent.take, known=connected)
     unavailable = tuple(each for each in families if each not in opened)
     return Proxy(compiler, agent, health, health_ports, port_watch, networks, handover, unavailable)
+
+
+def _once(make: Callable[[], _Made]) -> Callable[[], _Made]:
+    """Return what makes something when it is first asked for it, by whichever thread."""
+    lock, made = threading.Lock(), cache(make)
+
+    def get() -> _Made:
+        with lock:
+            return made()
+
+    return get
 
 
 def _connected() -> frozenset[Network]:
