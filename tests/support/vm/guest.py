@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +21,7 @@ _SLOWER = 10
 _TEST_LONGEST_S = 120 * _SLOWER
 # What is slow to import there and nothing needs.
 _WITHOUT = ("randomly", "cacheprovider", "hypothesispytest")
-_RECORD = "record"
+_PROCESSES = 2  # as many as the machine has processors
 _BOOT_LONGEST_S = 600.0  # 15 s where nothing else runs
 _SHOWN = 3000  # characters of the end of what the machine said
 
@@ -28,17 +29,24 @@ _SHOWN = 3000  # characters of the end of what the machine said
 class Guest:
     """A machine that runs tests; which ones, pytest is told by node ids.
 
-    Its files are in `share`: the console, what pytest printed, the record of each test.
+    They are dealt out like cards to processes that run side by side, each of which runs what it got
+    in this order. Files are in `share`: the console, what they printed, the record of each process.
     """
 
     def __init__(self, selected: Sequence[str], share: Path, config: pytest.Config) -> None:
+        hands = {share / f"record{n}": selected[n::_PROCESSES] for n in range(_PROCESSES)}
         self._machine = Machine(
-            _pytest(selected),
+            _side_by_side([_pytest(hand, record.name) for record, hand in hands.items() if hand]),
             share=share,
             cwd=ROOT,
             environment={"KPROXY_TESTS_SLOWER": str(_SLOWER)},
         )
-        self._record = Record(share / _RECORD, config)
+        self._records = {
+            each: record
+            for file, hand in hands.items()
+            for record in [Record(file, config)]
+            for each in hand
+        }
 
     def reports(self, selected: str, within_s: float) -> Reports:
         """Return what was reported of the tests that a node id selects, once all have ended.
@@ -46,15 +54,16 @@ class Guest:
         Fails if the machine goes off, or the time is up, before they have: what is asked for after
         that fails at once.
         """
+        record = self._records[selected]
         try:
             until(self._has_booted, within_s=_BOOT_LONGEST_S, what="the machine boots")
-            over = partial(self._is_over, selected)
+            over = partial(self._is_over, record, selected)
             until(over, within_s=within_s, what="the tests in the machine end")
-            assert self._record.has_ended(selected), "the machine went off before this had ended"
+            assert record.has_ended(selected), "the machine went off before this had ended"
         except AssertionError as error:
             self.off()
             raise AssertionError(f"{selected}: {error}\n{self._said()}") from None
-        found = self._record.reports(selected)
+        found = record.reports(selected)
         assert found, f"{selected} selects no test"
         return found
 
@@ -69,10 +78,10 @@ class Guest:
     def _has_booted(self) -> bool:
         return self._machine.has_booted() or not self._machine.is_running()
 
-    def _is_over(self, selected: str) -> bool:
+    def _is_over(self, record: Record, selected: str) -> bool:
         is_off = not self._machine.is_running()
-        self._record.follow()
-        return is_off or self._record.has_ended(selected)
+        record.follow()
+        return is_off or record.has_ended(selected)
 
     def _said(self) -> str:
         return "\n".join(
@@ -81,8 +90,12 @@ class Guest:
         )
 
 
-def _pytest(selected: Sequence[str]) -> list[str]:
+def _side_by_side(commands: Sequence[Sequence[str]]) -> list[str]:
+    return ["sh", "-c", "".join(f"{shlex.join(each)} &\n" for each in commands) + "wait"]
+
+
+def _pytest(selected: Sequence[str], record: str) -> list[str]:
     without = [word for each in _WITHOUT for word in ("-p", f"no:{each}")]
-    recording = ["-p", "tests.support.vm.recording", "--record", str(Machine.SHARE / _RECORD)]
+    recording = ["-p", "tests.support.vm.recording", "--record", str(Machine.SHARE / record)]
     limit = f"--timeout={_TEST_LONGEST_S}"
     return [sys.executable, "-m", "pytest", "-v", *without, *recording, limit, *selected]
