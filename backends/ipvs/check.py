@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backends.ipvs.driver import parts, schedulers
+from backends.ipvs.driver import parts, policies, schedulers
 from backends.ipvs.driver.ours import OURS
 from backends.ipvs.driver.settings import TRACKING
 from backends.ipvs.options import IpvsOptions
@@ -54,6 +54,13 @@ def _kernel(family: Family, options: IpvsOptions) -> Iterator[Finding]:
     yield _tracking()
     yield _possible("dummy links", dummy_links.are_possible(), dummy_links.REMEDY)
     yield _possible("routing rules", routing_rules.are_possible(family), routing_rules.REMEDY)
+    reason = policies.unenforced(family)
+    yield Finding(
+        "network policies",
+        not reason,
+        reason or "no engine is known to miss it",
+        policies.REMEDY if reason else "",
+    )
 
 
 def _scheduler(name: str, consequence: str) -> Finding:

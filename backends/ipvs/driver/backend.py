@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from backends.ipvs.driver import policies
 from backends.ipvs.driver.counters import Counters
 from backends.ipvs.driver.link import ServiceLink
 from backends.ipvs.driver.ours import DIVERTING, OURS
@@ -25,6 +27,8 @@ from kproxy.core.flows import Destinations, Flow
 from kproxy.core.image import Changes, Image, Key
 from kproxy.core.table import ServicePortKey, TableChanges
 from kproxy.ports.data_path import Sample
+
+log = logging.getLogger(__name__)
 
 _DRAIN_EVERY_S = 1.0
 
@@ -52,6 +56,7 @@ class IpvsBackend:
         self._parts = parts
         self._clock = clock
         self._next_drain_s = clock()
+        self._unenforced = ""
 
     def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
         """Take table changes in; return the image entries that they alter."""
@@ -61,6 +66,7 @@ class IpvsBackend:
 
     def observe(self) -> Image:
         """Read back all that is ours: the sets first, as they tell which virtual servers are."""
+        self._warn_of_policies()
         parts = self._parts
         image: dict[Key, bytes] = {**parts.sets.observe()}
         for part in (parts.servers, parts.link, parts.rules, parts.settings):
@@ -142,6 +148,13 @@ class IpvsBackend:
     def close(self) -> None:
         """Let go of the sockets: the kernel goes on without this process."""
         self._parts.link.close()
+
+    def _warn_of_policies(self) -> None:
+        """Say it if an engine has come since the start that would have kept us from it."""
+        found = policies.unenforced(self.family)
+        if found and found != self._unenforced:
+            log.error("%s: %s; %s", self.family.value, found, policies.REMEDY)
+        self._unenforced = found
 
     def _needed_addresses(self) -> frozenset[bytes]:
         """Return where connections are open, though there is no frontend any more."""

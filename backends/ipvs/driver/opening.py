@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from backends.ipvs.driver import parts, schedulers
+from backends.ipvs.driver import parts, policies, schedulers
 from backends.ipvs.driver.backend import IpvsBackend, Parts
 from backends.ipvs.driver.counters import Counters
 from backends.ipvs.driver.link import ServiceLink, SharedLink
@@ -41,6 +41,7 @@ def open_backend(
     the kernel lacks something.
     """
     schedulers.require(options.scheduler)
+    policies.require(family)
     parts.require(family, chosen)
     routing_rules.require(family)
     hashes = options.scheduler == HASHING or not schedulers.missing(HASHING)
