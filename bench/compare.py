@@ -38,7 +38,7 @@ _COLOURS = {"worse": "red", "better": "green"}
     type=click.FloatRange(min=1e-9, max=0.5),
     help="How often one figure or more may be told although nothing changed.",
 )
-@click.option("--all", "everything", is_flag=True, help="List the figures that did not change too.")
+@click.option("--all", "everything", is_flag=True, help="List all other figures, too.")
 @click.pass_context
 def compare(
     context: click.Context,
@@ -58,14 +58,15 @@ def compare(
     a proxy that became slower.
 
     With few rounds only great changes can be told from noise: 11 rounds tell most changes of 10 %
-    on a machine whose rounds differ by 3 %, 5 rounds those of 20 %.
+    on a machine whose rounds differ by 3 %, 5 rounds those of 20 %. Figures of fewer than 3 rounds,
+    as presets have of what takes long (--slow-repeats, --starts), are counted and not compared.
 
     \b
     The exit code is for CI:
-      0  nothing got worse
+      0  nothing got worse of what could be compared
       1  something got worse
       2  it cannot be said: another machine, a file that is none, figures that AFTER lacks,
-         or too few rounds
+         or nothing that could be compared
 
     \b
     For example:
@@ -93,7 +94,8 @@ def compare(
 def _exit_code(found: Comparison) -> int:
     if found.of("worse"):
         return WORSE
-    return CANNOT if found.missing or found.of("unclear") or not found.changes else 0
+    nothing = len(found.of("unclear")) == len(found.changes)
+    return CANNOT if found.missing or nothing else 0
 
 
 def _told(
@@ -104,7 +106,7 @@ def _told(
     yield from _differences(runs[0].run, runs[1].run)
     for verdict in ("worse", "better", "unclear", "same"):
         changes = found.of(verdict)
-        if changes and (verdict != "same" or everything):
+        if changes and (verdict in _COLOURS or everything):
             yield ""
             yield click.style(
                 _TITLES[verdict].format(len(changes)), _COLOURS.get(verdict), bold=True
@@ -119,10 +121,13 @@ def _told(
     yield _summary(found)
 
 
+_NOT_COMPARED = (
+    f"not compared: fewer than {FEWEST_ROUNDS} rounds, or too few figures to know their noise"
+)
 _TITLES = {
     "worse": "worse: {}",
     "better": "better: {}",
-    "unclear": f"of fewer than {FEWEST_ROUNDS} rounds, or too few figures, to tell: {{}}",
+    "unclear": f"{_NOT_COMPARED}: {{}}",
     "same": "within the noise, or too small to matter: {}",
 }
 
@@ -178,5 +183,6 @@ def _listed(figures: Sequence[Figure]) -> Iterator[str]:
 def _summary(found: Comparison) -> str:
     if not found.changes:
         return "the two runs have no figure in common"
-    worse, better = len(found.of("worse")), len(found.of("better"))
-    return f"{len(found.changes)} figures compared: {worse} worse, {better} better"
+    worse, better, unclear = (len(found.of(each)) for each in ("worse", "better", "unclear"))
+    compared = f"{len(found.changes) - unclear} figures compared: {worse} worse, {better} better"
+    return f"{compared}; {unclear} {_NOT_COMPARED}" if unclear else compared

@@ -47,7 +47,7 @@ class Slower:
 
 def results(*, seed: int, rounds: int = 11, slower: Slower | None = None) -> Results:
     """Return a run that ended."""
-    made = [*_Made(random.Random(seed), rounds, slower).records()]
+    made = [*_Made(random.Random(seed), rounds, rounds, slower).records()]
     return Results(
         _run(seed, rounds, "abc123"),
         tuple(each for each in made if isinstance(each, Sample)),
@@ -58,11 +58,17 @@ def results(*, seed: int, rounds: int = 11, slower: Slower | None = None) -> Res
 
 
 def write_run(
-    path: Path, *, seed: int, rounds: int = 11, slower: Slower | None = None, commit: str = "abc123"
+    path: Path,
+    *,
+    seed: int,
+    rounds: int = 11,
+    slow_rounds: int | None = None,
+    slower: Slower | None = None,
+    commit: str = "abc123",
 ) -> Path:
-    """Write the file of a run that ended."""
+    """Write the file of a run that ended; what takes long may have had fewer rounds."""
     with Writer(path, _run(seed, rounds, commit)) as writer:
-        for record in _Made(random.Random(seed), rounds, slower).records():
+        for record in _Made(random.Random(seed), rounds, slow_rounds or rounds, slower).records():
             writer.add(record)
         writer.end(FINISHED, complete=True)
     return path
@@ -85,6 +91,7 @@ def _run(seed: int, rounds: int, commit: str) -> Run:
 class _Made:
     chance: random.Random
     rounds: int
+    slow_rounds: int
     slower: Slower | None
 
     def records(self) -> Iterator[Sample | Distribution | Limit]:
@@ -100,7 +107,7 @@ class _Made:
         )
 
     def _forwarding(self) -> Iterator[Sample]:
-        for weather, number in self._weather():
+        for weather, number in self._weather(self.rounds):
             for path in PATHS:
                 for who, speed in self._shuffled(SPEED):
                     where: dict[str, Value] = {"services": 10_000, "endpoints": 10}
@@ -112,7 +119,7 @@ class _Made:
                     yield self._sample("forwarding", "bulk", "Mbit/s", who, where, number, rate)
 
     def _connections(self) -> Iterator[Sample | Distribution]:
-        for weather, number in self._weather():
+        for weather, number in self._weather(self.rounds):
             for services in SIZES:
                 for who, speed in self._shuffled(SPEED):
                     where: dict[str, Value] = {"services": services, "endpoints": 10}
@@ -141,7 +148,7 @@ class _Made:
                         )
 
     def _control_plane(self) -> Iterator[Sample]:
-        for weather, number in self._weather():
+        for weather, number in self._weather(self.slow_rounds):
             for services in SIZES:
                 for who in self.chance.sample(PROXIES, len(PROXIES)):
                     ours = 1 if "kproxy" in who else 3
@@ -159,7 +166,7 @@ class _Made:
                         )
 
     def _disruption(self) -> Iterator[Sample]:
-        for _, number in self._weather():
+        for _, number in self._weather(self.slow_rounds):
             for scenario in SCENARIOS:
                 for who in PROXIES:
                     where = {"scenario": scenario, "path": PATHS[0]}
@@ -178,8 +185,8 @@ class _Made:
                             value=count,
                         )
 
-    def _weather(self) -> Iterator[tuple[float, int]]:
-        for number in range(1, self.rounds + 1):
+    def _weather(self, rounds: int) -> Iterator[tuple[float, int]]:
+        for number in range(1, rounds + 1):
             yield self.chance.lognormvariate(0, _WEATHER), number
 
     def _shuffled(self, speeds: Mapping[str, float]) -> list[tuple[str, float]]:

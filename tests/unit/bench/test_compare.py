@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.__main__ import main
+from bench.parameters import PRESETS
 from tests.support.bench import Slower, write_run
 
 
@@ -101,12 +102,51 @@ def test_figures_that_are_gone_are_exit_code_2(compared, before, tmp_path):
     assert "disruption: lost, connections: kproxy" in done.output
 
 
-def test_too_few_rounds_are_exit_code_2(compared, tmp_path):
+def test_nothing_but_too_few_rounds_is_exit_code_2(compared, tmp_path):
     before, after = (write_run(tmp_path / f"{seed}.jsonl", seed=seed, rounds=2) for seed in (1, 2))
     done = compared(before, after)
 
     assert done.exit_code == 2
-    assert "of fewer than 3 rounds, or too few figures, to tell: 189" in done.output
+    assert "0 figures compared: 0 worse, 0 better; 189 not compared: fewer than 3" in done.output
+
+
+@pytest.fixture(params=list(PRESETS))
+def of_a_preset(request, tmp_path):
+    """Write runs that have as many rounds as a preset."""
+    preset = PRESETS[request.param]
+
+    def write(seed, slower=None):
+        return write_run(
+            tmp_path / f"{seed}.jsonl",
+            seed=seed,
+            rounds=preset.repeats,
+            slow_rounds=preset.slow_repeats,
+            slower=slower,
+        )
+
+    return write
+
+
+def test_equal_runs_of_a_preset_are_exit_code_0(compared, of_a_preset):
+    done = compared(of_a_preset(1), of_a_preset(2))
+
+    assert done.exit_code == 0
+    assert "84 figures compared: 0 worse, 0 better; 105 not compared" in done.output
+
+
+def test_what_a_preset_measures_in_rounds_can_get_worse(compared, of_a_preset):
+    slower = Slower("kproxy ebpf", "packets", 0.5)
+    done = compared(of_a_preset(1), of_a_preset(2, slower))
+
+    assert done.exit_code == 1
+    assert "worse: 3\n" in done.output
+
+
+def test_what_was_not_compared_is_listed_on_request(compared, of_a_preset):
+    before, after = of_a_preset(1), of_a_preset(2)
+
+    assert "their noise: 105\n" in compared("--all", before, after).output
+    assert "first sync" not in compared(before, after).output
 
 
 def test_an_interrupted_run_is_told_as_such(compared, before, tmp_path):
