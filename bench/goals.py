@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
+import enum
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -69,6 +70,14 @@ class Goal:
         return f"≥ {self.goal:.2f} of {_named(self.place, self.against)}"
 
 
+class Mark(enum.Enum):
+    """What the median of the rounds says of a goal; nothing where its interval holds the goal."""
+
+    MET = "met"
+    MISSED = "**missed**"
+    OPEN = "cannot be said"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a run says of a goal. `reached` is the value, or the ratio that was wanted."""
@@ -77,13 +86,17 @@ class Answer:
     reached: float
     low: float
     high: float
+    rounds: int
 
     @property
-    def is_met(self) -> bool:
-        """Whether the median of the rounds is what was wanted."""
+    def mark(self) -> Mark:
+        """Whether the goal was reached, beyond the noise of the rounds."""
+        if self.low < self.goal.goal < self.high:
+            return Mark.OPEN
+        better = self.reached - self.goal.goal
         if self.goal.against is None:
-            return self.reached <= self.goal.goal
-        return self.reached >= self.goal.goal
+            better = -better
+        return Mark.MET if better >= 0 else Mark.MISSED
 
 
 def _control(
@@ -191,7 +204,7 @@ def _answer(goal: Goal, figures: _Figures) -> Answer | None:
     if not values:
         return None
     found = spread(values)
-    return Answer(goal, statistics.median(values), found.low, found.high)
+    return Answer(goal, found.median, found.low, found.high, found.count)
 
 
 def _of_the_limit(figure: Figure, figures: _Figures) -> Mapping[int, float]:
@@ -208,12 +221,12 @@ def lines(results: Results) -> Iterator[str]:
     """Return the summary as Markdown."""
     run = results.run
     said = answers(results)
-    known = [each for each in said if isinstance(each, Answer)]
-    missed = [each for each in known if not each.is_met]
+    known = Counter(each.mark for each in said if isinstance(each, Answer))
     yield (
         f"Goals at {SERVICES:,} Services with {ENDPOINTS} endpoints each, and what the last full "
-        f"run says of them: {len(known) - len(missed)} met, {len(missed)} missed, "
-        f"{len(said) - len(known)} not measured. In brackets the interval of the median. "
+        f"run says of them: {known[Mark.MET]} met, {known[Mark.MISSED]} missed; of "
+        f"{known[Mark.OPEN]} it cannot be said, as the interval of the median, in brackets, holds "
+        f"the goal; {len(said) - known.total()} not measured. "
         "What no data path has yet (XDP, mode nftables) is left out. Sizes are measured one after "
         "the other: what is compared over sizes is compared with a node without a proxy at each."
     )
@@ -236,10 +249,9 @@ def _row(each: Answer | Goal) -> tuple[str, str, str, str, str]:
     if isinstance(each, Goal):
         return each.what, each.place.who, each.wanted, "not measured", ""
     goal = each.goal
-    interval = f"({wording.number(each.low)} to {wording.number(each.high)})"
-    reached = f"{wording.number(each.reached)} {interval}"
-    mark = "met" if each.is_met else "**missed**"
-    return goal.what, goal.place.who, goal.wanted, reached, mark
+    interval = f"{wording.number(each.low)} to {wording.number(each.high)}"
+    reached = f"{wording.number(each.reached)} ({interval if each.rounds > 1 else 'one round'})"
+    return goal.what, goal.place.who, goal.wanted, reached, each.mark.value
 
 
 def _named(place: Place, other: Place) -> str:

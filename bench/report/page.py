@@ -19,6 +19,7 @@ from bench.report.sections import (
     Row,
     Section,
     Spreading,
+    are_apart,
     best_and_last,
     common_circumstances,
     needs_logarithm,
@@ -127,7 +128,7 @@ def _glances(section: Section) -> Iterator[_Glance]:
             continue
         for panel in measured.panels:
             ends = best_and_last(panel)
-            if ends and ends[0].spread.median != ends[1].spread.median:
+            if ends and are_apart(*ends):
                 where = wording.circumstances(ends[0].figure.where)
                 anchor = _anchor(section.part, measured.title)
                 yield _Glance(anchor, measured.title, where, *ends)
@@ -209,7 +210,10 @@ def _panel_sentence(panel: Panel) -> str:
     best, last = ends
     if best.spread.median == last.spread.median:
         return f"{_place(panel)}the median of all proxies is {wording.number(best.spread.median)}."
-    return f"{_place(panel)}{_valued(best)} is best, {_valued(last)} last."
+    if are_apart(best, last):
+        return f"{_place(panel)}{_valued(best)} is best, {_valued(last)} last."
+    why = "intervals overlap" if best.spread.count > 1 else "there was one round"
+    return f"{_place(panel)}from {_valued(best)} to {_valued(last)}; no rank, as {why}."
 
 
 def _place(panel: Panel) -> str:

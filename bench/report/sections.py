@@ -266,6 +266,12 @@ def best_and_last(panel: Panel) -> tuple[Row, Row] | None:
     return ordered[0], ordered[-1]
 
 
+def are_apart(one: Row, other: Row) -> bool:
+    """Say whether two medians differ by more than their rounds do; one round cannot tell."""
+    lower, upper = sorted((one.spread, other.spread), key=lambda each: each.median)
+    return min(lower.count, upper.count) > 1 and lower.high < upper.low
+
+
 def needs_logarithm(values: Iterable[float]) -> bool:
     """Say whether values lie so far apart that a linear axis would hide the small ones."""
     least, most = math.inf, 0.0

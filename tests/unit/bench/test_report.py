@@ -191,6 +191,27 @@ def test_what_was_nothing_for_everyone_is_said_and_not_drawn(run):
     assert "<svg" not in shown
 
 
+@pytest.mark.parametrize(
+    ("own", "others", "said"),
+    [
+        ((1.0, 2.0), (3.0, 4.0), "kproxy ipvs (3.50) is best, kproxy ebpf (1.50) last."),
+        ((1.0, 3.0), (2.0, 4.0), "from kproxy ipvs (3) to kproxy ebpf (2); no rank, as intervals"),
+        ((1.0,), (2.0,), "from kproxy ipvs (2) to kproxy ebpf (1); no rank, as there was one"),
+    ],
+)
+def test_who_is_best_is_said_where_intervals_do_not_overlap(run, own, others, said):
+    rounds = {"kproxy ebpf": own, "kproxy ipvs": others}
+    samples = [
+        sample(who=who, round=number, value=value)
+        for who, values in rounds.items()
+        for number, value in enumerate(values)
+    ]
+    text = Elements(page(with_samples(run, *samples))).text
+
+    assert said in text
+    assert ("the one with the last" in text) == ("is best" in said)
+
+
 def test_sizes_are_drawn_as_curves_and_the_largest_side_by_side(run):
     sizes = [sample(where={"services": size}, value=float(size)) for size in (10, 100, 1_000)]
     (section,) = sections(with_samples(run, *sizes))
