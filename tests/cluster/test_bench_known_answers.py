@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 import subprocess
 from dataclasses import replace
 
@@ -16,8 +16,10 @@ from bench.parts.packets import FORWARDED, LOST
 from bench.peers.routing import Straight
 from tests.support import bench_run
 
-pytestmark = [pytest.mark.kernel, pytest.mark.cluster]
+pytestmark = [pytest.mark.kernel, pytest.mark.cluster, pytest.mark.timeout(600)]
 
+_SECONDS, _ROUNDS, _REQUESTS_PER_S = 0.3, 3, 2_000
+_SIGMAS = 6
 _RULES = 12_000  # that every packet is compared with: far over what a busy machine adds
 _AS_IT_IS, _SLOW, _LOSSY = "as it is", "slow", "loses one in a hundred"
 
@@ -54,8 +56,9 @@ def measured(tmp_path, monkeypatch):
         peers=tuple(made),
         sizes=(Size(1, 1),),
         paths=("nodeport",),
-        seconds=0.3,
-        repeats=3,
+        seconds=_SECONDS,
+        requests_per_s=_REQUESTS_PER_S,
+        repeats=_ROUNDS,
         flows=1_000,
     )
     parts = [PARTS[name] for name in ("packets", "connections", "requests")]
@@ -64,30 +67,46 @@ def measured(tmp_path, monkeypatch):
 
 
 def test_a_node_that_is_slow_or_loses_packets_is_told_by_the_right_figure(measured):
-    found = {
-        (figure.measure, figure.who): statistics.median(rounds.values.values())
-        for figure, rounds in measured.figures().items()
-        if (figure.part, dict(figure.where).get("protocol")) != ("requests", "UDP")
-    }
-    udp = {
-        figure.who: statistics.median(rounds.values.values())
-        for figure, rounds in measured.figures().items()
-        if figure.measure == UNANSWERED.name and dict(figure.where)["protocol"] == "UDP"
-    }
+    """Best rounds are compared with best rounds: a busy machine slows, and loses, never less."""
+    found = best_rounds(measured, "TCP")
+    udp = best_rounds(measured, "UDP")
 
-    def ratio(name, who):
-        return found[name, who] / found[name, _AS_IT_IS]
+    def ratio(figures, name, who):
+        return figures[name, who] / figures[name, _AS_IT_IS]
 
     p50, p999 = f"{LATENCY.name}, p50", f"{LATENCY.name}, p99.9"
-    assert ratio(FORWARDED.name, _SLOW) < 0.5
-    assert ratio(OPENED.name, _SLOW) < 0.8
-    assert ratio(p50, _SLOW) > 1.2
-    assert found[LOST.name, _SLOW] == found[LOST.name, _AS_IT_IS] == 0
-    assert 0.5 < found[LOST.name, _LOSSY] < 1.5
+    assert ratio(udp, FORWARDED.name, _SLOW) < 0.5
+    assert ratio(found, OPENED.name, _SLOW) < 0.8
+    assert ratio(found, p50, _SLOW) > 1.2
     assert found[p999, _LOSSY] > 100, "a lost packet is sent again after 200 ms at the soonest"
-    assert found[UNANSWERED.name, _SLOW] == found[UNANSWERED.name, _AS_IT_IS] == 0
-    assert udp[_SLOW] == udp[_AS_IT_IS] == 0
-    assert 0.5 < udp[_LOSSY] < 4, "a datagram and its answer: two in a hundred; none is sent again"
-    assert [each.text for each in measured.limits if each.who == _SLOW] == []
-    lost = [each.text for each in measured.limits if each.who == _LOSSY]
-    assert any("packets of" in text and "were lost" in text for text in lost), lost
+    for who in (_SLOW, _AS_IT_IS):
+        assert udp[LOST.name, who] == 0, who
+        assert found[UNANSWERED.name, who] == udp[UNANSWERED.name, who] == 0, who
+    packets = udp[FORWARDED.name, _LOSSY] * _SECONDS
+    assert udp[LOST.name, _LOSSY] == pytest.approx(1, abs=chance(1, packets / _ROUNDS))
+    requests = _REQUESTS_PER_S * _SECONDS
+    there_or_back = 1.99  # lost in a hundred; nobody sends a datagram again
+    assert udp[UNANSWERED.name, _LOSSY] < there_or_back + chance(there_or_back, requests)
+    slow, lossy = (
+        [each.text for each in measured.limits if each.who == who] for who in (_SLOW, _LOSSY)
+    )
+    assert [text for text in slow if not bench_run.is_of_a_stall(text)] == []
+    assert any("packets of" in text and "were lost" in text for text in lossy), lossy
+    assert any("no answer to" in text for text in lossy), lossy
+
+
+def best_rounds(measured, protocol):
+    """Return the best round of each figure of a protocol."""
+    return {
+        (figure.measure, figure.who): (max if rounds.better == "more" else min)(
+            rounds.values.values()
+        )
+        for figure, rounds in measured.figures().items()
+        if dict(figure.where).get("protocol") == protocol
+    }
+
+
+def chance(percent, count):
+    """Return by how many per cent it is off, of so many, once in a thousand million times."""
+    share = percent / 100
+    return 100 * _SIGMAS * math.sqrt(share * (1 - share) / count)

@@ -66,15 +66,15 @@ def measured(tmp_path, monkeypatch):
 
 
 def test_a_proxy_that_is_slow_is_told_by_its_start_and_changes_and_by_no_packet(measured):
-    found = {
-        (figure.measure, figure.who): statistics.median(rounds.values.values())
-        for figure, rounds in measured.figures().items()
-    }
+    found = {(figure.measure, figure.who): rounds for figure, rounds in measured.figures().items()}
 
     def ratio(name):
-        return found[name, _SLOW] / found[name, _AS_IT_IS]
+        """Compare with its best round: a busy machine makes a proxy slower, never faster."""
+        slow, as_it_is = (found[name, who].values.values() for who in (_SLOW, _AS_IT_IS))
+        return statistics.median(slow) / min(as_it_is)
 
     assert ratio(STARTED.name) > 2
     assert ratio(f"{ALONE.name}, p50") > 2
-    assert found[FORWARDED.name, _SLOW] > 0
-    assert found[LOST.name, _SLOW] == found[LOST.name, _AS_IT_IS] == 0
+    assert min(found[FORWARDED.name, _SLOW].values.values()) > 0
+    for who in (_SLOW, _AS_IT_IS):
+        assert min(found[LOST.name, who].values.values()) == 0, who

@@ -1,8 +1,11 @@
-"""A run of the bench in the test's own process, told to nobody."""
+"""Runs of the bench: by its command, or in the test's own process, told to nobody."""
 
 from __future__ import annotations
 
 import contextlib
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +17,35 @@ from bench.model import Run as Head
 from bench.parameters import Parameters
 from bench.part import Part
 from bench.runner import Run
+from tests.support.waiting import LONGEST_S
+
+_SMALL = ("--sizes", "20x3", "--repeats", "1", "--seconds", "0.05", "--flows", "1000")
+_WITHIN_S = 5 * LONGEST_S
+_STALLED = ("Connection timed out", "were lost")
+
+
+def is_of_a_stall(text: str) -> bool:
+    """Say whether a limit is also seen where a processor of the machine stood still."""
+    return any(each in text for each in _STALLED)
+
+
+def run(to: Path, *arguments: str) -> Results:
+    """Run the command on a small cluster; return what it has written. It has to succeed."""
+    command = [*small_run(to), *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, said = process.communicate(timeout=_WITHIN_S)
+        except BaseException:
+            process.send_signal(signal.SIGINT)  # it takes away what it has made
+            process.communicate(timeout=_WITHIN_S)
+            raise
+    assert process.returncode == 0, said
+    return read(to)
+
+
+def small_run(to: Path) -> list[str]:
+    """Return the command that measures a small cluster once."""
+    return [sys.executable, "-m", "bench", "run", *_SMALL, "--to", str(to)]
 
 
 class Silent:
