@@ -26,6 +26,10 @@ _AT_ONCE = 500
 _ROOT = Path(__file__).parents[1]
 
 
+class ApiServerEnded(Exception):
+    """It ended by itself, having said why on standard error."""
+
+
 class ApiServer:
     """The server from the outside: what it is told to change."""
 
@@ -64,7 +68,7 @@ class ApiServer:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the fake API server has ended: see what it said above")
+            raise ApiServerEnded("the fake API server has ended: see what it said above")
         answer: Document = json.loads(line)
         return answer
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from bench.answers import answering
-from bench.api_server import ApiServer, api_server
+from bench.api_server import ApiServer, ApiServerEnded, api_server
 from bench.cluster import Cluster
 from bench.load.frames import Frames
 from bench.load.talk import FIRST_PORT, LAST_PORT, Talk
@@ -21,9 +21,21 @@ from bench.peers import KPROXY, PEERS
 from bench.peers.peer import Peer
 from bench.traffic import MOST_MOVES, WAYS, Way, services
 from kproxy.core.addresses import Family
+from kproxy.ports.data_path import BackendError
+from tests.support.commands import CommandFailed
+from tests.support.waiting import NotInTime
 
-FAILURES = (PeerFailed, OSError, subprocess.SubprocessError, TimeoutError, RuntimeError)
+FAILURES = (
+    PeerFailed,
+    ApiServerEnded,
+    BackendError,
+    CommandFailed,
+    NotInTime,
+    OSError,
+    subprocess.SubprocessError,
+)
 """How a peer, or a program that loads it, fails: it costs its own figures, not the run."""
+_LINES = 3  # of what a program said at last
 
 
 class Bed:
@@ -128,11 +140,20 @@ class Bed:
                         with answering(node.stage), node.stage.place.joined():
                             node.wait_until_ready()
                     except FAILURES as error:
-                        self._limit(peer.name, f"it could not be measured: {error}")
+                        self._limit(peer.name, f"it could not be measured: {reason(error)}")
                         continue
                     self._nodes.append(node)
                     self._closing.push(closing.pop_all())
         return self._nodes
+
+
+def reason(failure: Exception) -> str:
+    """Return what a failure says, with what the program said that failed."""
+    said = None
+    if isinstance(failure, subprocess.CalledProcessError | subprocess.TimeoutExpired):
+        said = failure.stderr or failure.output
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said or ""
+    return " / ".join([str(failure), *text.strip().splitlines()[-_LINES:]])
 
 
 def chosen(parameters: Parameters) -> list[Peer]:

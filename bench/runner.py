@@ -10,11 +10,11 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.bed import FAILURES, Bed
+from bench.bed import FAILURES, Bed, reason
 from bench.load.frames import Frames
 from bench.model import Distribution, Limit, Sample, Value, Writer
 from bench.parameters import Parameters, Size
@@ -22,6 +22,7 @@ from bench.part import Finding, Found, Limited, Part, Spread, Visit
 from bench.progress import Progress
 
 _SEED = 12
+_EVERYBODY = "everybody"
 
 
 class Run:
@@ -34,13 +35,11 @@ class Run:
         *,
         writer: Writer,
         progress: Progress,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._parts = parts
         self._parameters = parameters
         self._writer = writer
         self._progress = progress
-        self._clock = clock
         self._chance = random.Random(_SEED)
         self._limits: set[tuple[str, str, str]] = set()
         self.failed = 0
@@ -74,20 +73,25 @@ class Run:
         ):
             for part in parts:
                 self._progress.title = f"{part.name}, {size.services:,} x {size.endpoints}"
-                self._measure_part(part, bed)
+                try:
+                    with part.visits(bed) as visits:
+                        self._make_rounds(part, visits)
+                except FAILURES as error:
+                    self.failed += 1
+                    text = f"it could not be measured: {reason(error)}"
+                    self._limit(part, _EVERYBODY, {"services": size.services}, text)
 
-    def _measure_part(self, part: Part, bed: Bed) -> None:
+    def _make_rounds(self, part: Part, visits: Sequence[Visit]) -> None:
         rounds = part.repeats(self._parameters)
-        with part.visits(bed) as visits:
-            protocols = self._parameters.protocols
-            left = [each for each in visits if each.where.get("protocol") in (None, *protocols)]
-            self._progress.begin(len(left), rounds + part.warms_up)
-            for number in range(-1 if part.warms_up else 0, rounds):
-                for visit in self._chance.sample(left, len(left)):
-                    began_s = self._clock()
-                    if not self._made(part, visit, number):
-                        left.remove(visit)
-                    self._progress.made(self._clock() - began_s, left=len(left))
+        protocols = self._parameters.protocols
+        left = [each for each in visits if each.where.get("protocol") in (None, *protocols)]
+        self._progress.begin(len(left), rounds + part.warms_up)
+        for number in range(-1 if part.warms_up else 0, rounds):
+            for visit in self._chance.sample(left, len(left)):
+                began_s = time.monotonic()
+                if not self._made(part, visit, number):
+                    left.remove(visit)
+                self._progress.made(time.monotonic() - began_s, left=len(left))
 
     def _made(self, part: Part, visit: Visit, number: int) -> bool:
         """Make one visit; return whether it is worth another one."""
@@ -97,7 +101,8 @@ class Run:
                     self._note(part, visit, number, finding)
         except FAILURES as error:
             self.failed += 1
-            self._limit(part, visit.who, visit.where, f"it could not be measured: {error}")
+            text = f"it could not be measured: {reason(error)}"
+            self._limit(part, visit.who, visit.where, text)
             return False
         return True
 

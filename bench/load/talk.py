@@ -14,8 +14,9 @@ from bench.traffic import Target
 from tests.support.net.namespace import Namespace
 from tests.support.waiting import SLOWER
 
-# What sends and answers is not made to wait by whatever else this machine does.
-UNDISTURBED = ("chrt", "--fifo", "10")
+# What sends and answers ends with us, also if we are killed, and is not made to wait by whatever
+# else this machine does.
+UNDISTURBED = ("setpriv", "--pdeathsig", "KILL", "chrt", "--fifo", "10")
 FIRST_PORT, LAST_PORT = 10_000, 65_535
 _SOURCES = Path(__file__).parent
 _WITHIN_S = 60.0 * SLOWER
@@ -94,7 +95,11 @@ class Talk:
             command = stage.place.inside(*command)  # it is a pod of the node
         with client.entered():
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
         assert process.stdin is not None
         process.stdin.write("".join(f"{each.address} {each.port}\n" for each in targets))
@@ -122,12 +127,12 @@ def told(client: subprocess.Popen[str]) -> list[str]:
     """Wait for a client, and return its lines. Raises CalledProcessError, TimeoutExpired."""
     with client:
         try:
-            output, _ = client.communicate(timeout=_WITHIN_S)
+            output, said = client.communicate(timeout=_WITHIN_S)
         except BaseException:
             client.kill()
             raise
     if client.returncode:
-        raise subprocess.CalledProcessError(client.returncode, client.args)
+        raise subprocess.CalledProcessError(client.returncode, client.args, stderr=said)
     return output.splitlines()
 
 

@@ -10,6 +10,10 @@ from tests.support.waiting import SLOWER
 _SHOWN = 4000  # characters of either stream, from its end
 
 
+class CommandFailed(AssertionError):
+    """A command that had to succeed did not; the text is what it said."""
+
+
 def output_of(
     *command: object,
     timeout_s: float,
@@ -30,5 +34,6 @@ def output_of(
         timeout=timeout_s * SLOWER,
     )
     said = f"{done.stdout[-_SHOWN:]}{done.stderr[-_SHOWN:]}"
-    assert done.returncode == 0, f"{shlex.join(words)}: {said}"
+    if done.returncode:
+        raise CommandFailed(f"{shlex.join(words)}: {said}")
     return done.stdout

@@ -18,6 +18,10 @@ How soon the proxy promises to do something is tested with a clock that is hande
 _PAUSE_S = 0.02
 
 
+class NotInTime(AssertionError):
+    """Something did not come true within its time."""
+
+
 def until(
     condition: Callable[[], object], *, within_s: float, what: str | Callable[[], str]
 ) -> float:
@@ -34,7 +38,7 @@ def until(
             return asked
         if asked >= within_s:
             missing = what if isinstance(what, str) else what()
-            raise AssertionError(f"not within {within_s} s: {missing} (the last answer: {last!r})")
+            raise NotInTime(f"not within {within_s} s: {missing} (the last answer: {last!r})")
         time.sleep(_PAUSE_S)
 
 

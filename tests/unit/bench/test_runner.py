@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,9 @@ from bench import runner
 from bench.node import PeerFailed
 from bench.parameters import PRESETS, Size
 from bench.part import Found, Limited, Measure, Part, Spread, Visit
+from kproxy.ports.data_path import BackendError
 from tests.support import bench_run
+from tests.support.waiting import until
 
 RATE = Measure("rate", "1/s", "more")
 DELAY = Measure("delay", "ms", "less")
@@ -88,6 +91,60 @@ def test_who_fails_costs_its_own_figures(measured):
     assert [(limit.who, limit.text) for limit in results.limits] == [
         ("a", "it could not be measured: a has ended")
     ]
+
+
+class Broken(Counting):
+    """Cannot make what its visits need."""
+
+    name = "broken"
+
+    def __init__(self, *names, happens):
+        super().__init__(*names)
+        self._breaks = happens
+
+    @contextlib.contextmanager
+    def visits(self, bed):
+        self._breaks()
+        yield []
+
+
+def refuses():
+    raise BackendError("sending frames", "EINVAL", transient=False)
+
+
+def waits_in_vain():
+    until(lambda: False, within_s=0, what="iperf3 listens")
+
+
+def says_why():
+    subprocess.run(["sh", "-c", "echo no more ports >&2; exit 1"], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("happens", "why"),
+    [
+        (refuses, "sending frames: EINVAL"),
+        (waits_in_vain, "iperf3 listens"),
+        (says_why, "exit status 1. / no more ports"),
+    ],
+)
+def test_a_part_that_cannot_begin_costs_its_own_figures(measured, happens, why):
+    results, made = measured(Broken(happens=happens), Counting("a"))
+    assert made.failed == 1
+    assert results.complete
+    assert {figure.part for figure in results.figures()} == {"counting"}
+    (limit,) = results.limits
+    assert (limit.part, limit.who) == ("broken", "everybody")
+    assert why in limit.text
+
+
+@pytest.mark.parametrize("bug", [RuntimeError, AssertionError, KeyError])
+def test_a_bug_ends_the_run(measured, bug):
+    def happens(_, times):
+        raise bug
+
+    results, _ = measured(Counting("a", happens=happens), raises=bug)
+    assert not results.complete
 
 
 def test_an_interruption_keeps_what_was_measured_and_takes_all_away(measured):
