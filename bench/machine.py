@@ -19,6 +19,7 @@ from tests.support.vm.machine import Machine
 _SLOWER = 20
 _RESULTS = "results.jsonl"
 _PAUSE_S = 0.2
+_LINES = 20  # of a console, shown where it went wrong
 
 
 def run_inside(arguments: Sequence[str], to: Path) -> int:
@@ -27,25 +28,25 @@ def run_inside(arguments: Sequence[str], to: Path) -> int:
     Results come out also if it is interrupted. Raises Unavailable where there is no kernel for it.
     """
     kernel.fetch()
-    share = Path(tempfile.mkdtemp(prefix="kproxy-bench-"))
     inside = Machine.SHARE / _RESULTS
     command = [sys.executable, "-u", "-m", "bench", "run", *arguments, "--to", str(inside)]
     told = {"KPROXY_TESTS_SLOWER": str(_SLOWER)}
-    machine = Machine(command, share=share, cwd=Path.cwd(), environment=told)
-    try:
-        with machine.output.open() as output:
-            while machine.is_running():
+    with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as folder:
+        share = Path(folder)
+        machine = Machine(command, share=share, cwd=Path.cwd(), environment=told)
+        try:
+            with machine.output.open() as output:
+                while machine.is_running():
+                    _pass_on(output.read)
+                    time.sleep(_PAUSE_S)
                 _pass_on(output.read)
-                time.sleep(_PAUSE_S)
-            _pass_on(output.read)
-    finally:
-        machine.off()
-        if (share / _RESULTS).exists():
-            shutil.copyfile(share / _RESULTS, to)
-    status = machine.status()
-    if status is None:
-        raise Unavailable(f"the virtual machine ended before the run did: see {share}")
-    shutil.rmtree(share)
+        finally:
+            machine.off()
+            if (share / _RESULTS).exists():
+                shutil.copyfile(share / _RESULTS, to)
+        if (status := machine.status()) is None:
+            said = machine.console.read_text(errors="replace").splitlines()[-_LINES:]
+            raise Unavailable("\n".join(["the virtual machine ended before the run did:", *said]))
     return status
 
 

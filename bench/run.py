@@ -29,6 +29,7 @@ from bench.traffic import WAYS
 from tests.support.fetched import Unavailable
 
 _INTERRUPTED, _FAILED = 130, 1
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FOLDER = Path("build")
 
 
@@ -189,7 +190,9 @@ def _as_given(context: click.Context) -> Iterator[str]:
 
 def _measured(preset: str, parameters: Parameters, file: Path) -> int:
     """Measure into a file; return the exit code."""
-    signal.signal(signal.SIGTERM, _interrupted)
+    for each in _ENDINGS:
+        if each is not signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:  # by nohup
+            signal.signal(each, _interrupted)
     console = Console(stderr=True)
     peers = chosen(parameters)
     parts = [part for name, part in PARTS.items() if name in parameters.parts]
@@ -212,4 +215,8 @@ def _measured(preset: str, parameters: Parameters, file: Path) -> int:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
+    """End the run, once: neither we nor what cleans up for us is to be interrupted in that."""
+    for each in _ENDINGS:
+        signal.signal(each, signal.SIG_IGN)
+    os.write(2, b"cleaning up\n")  # whoever was interrupted may be writing there
     raise KeyboardInterrupt

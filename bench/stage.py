@@ -68,19 +68,24 @@ def built_stage() -> Iterator[Stage]:
     """Make the namespaces and connect them; take all of it away at the end."""
     with contextlib.ExitStack() as closing:
         scratch = closing.enter_context(tempfile.TemporaryDirectory(prefix="kproxy-bench-"))
+        place = Place(Path(scratch))
+        closing.callback(place.close)
         stage = Stage(
-            client=Namespace("client"),
-            outside=Namespace("outside"),
-            node=Namespace("node"),
-            far=Namespace("far"),
-            place=Place(Path(scratch)),
+            client=_namespace("client", closing),
+            outside=_namespace("outside", closing),
+            node=_namespace("node", closing),
+            far=_namespace("far", closing),
+            place=place,
         )
-        closing.callback(stage.place.close)
-        for each in stage.namespaces:
-            closing.callback(each.close)
         _connect(stage)
         closing.enter_context(inhabited(stage.client))
         yield stage
+
+
+def _namespace(name: str, closing: contextlib.ExitStack) -> Namespace:
+    made = Namespace(name)
+    closing.callback(made.close)
+    return made
 
 
 def _connect(stage: Stage) -> None:

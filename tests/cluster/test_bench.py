@@ -113,20 +113,26 @@ def cost_of_events(file):
     }
 
 
-def test_an_interruption_leaves_the_host_clean_and_keeps_what_was_measured(tmp_path):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_leaves_the_host_clean_and_keeps_what_was_measured(tmp_path, ending):
+    """However it is told to end, and also if somebody presses Ctrl-C again meanwhile."""
     to = tmp_path / "results.jsonl"
     more = ("--parts", "packets", "--data-paths", "iptables-nft,ebpf", "--peers", "routing")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    process = subprocess.Popen(
-        [*bench_run.small_run(to), "--repeats", "500", *more],
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "TMPDIR": str(scratch)},
-    )
+    said = tmp_path / "said"
+    with said.open("w") as output:
+        process = subprocess.Popen(
+            [*bench_run.small_run(to), "--repeats", "500", *more],
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": str(scratch)},
+        )
     try:
         until(lambda: samples_so_far(to) > 4, within_s=LONGEST_S, what="samples")
         assert all(made_on_host(process.pid, scratch))
+        os.kill(process.pid, ending)
+        until(lambda: "cleaning up" in said.read_text(), within_s=LONGEST_S, what="it hears")
     finally:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
         status = process.wait(LONGEST_S)

@@ -196,7 +196,7 @@ def pins(bpffs: Path) -> list[str]:
 def inhabited(machine: Namespace) -> Iterator[None]:
     """Have a process of its own in a machine: by it a namespace is found and looked at."""
     with machine.entered():
-        process = subprocess.Popen(["sleep", "infinity"])
+        process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "sleep", "infinity"])
     try:
         yield
     finally:
