@@ -80,6 +80,8 @@ DEBIAN_12 = (
     "tests/kernel/ipvs/test_leaving.py::"
     "test_it_goes_with_its_last_connection_whoever_was_killed_meanwhile",
     "tests/kernel/ipvs/test_leaving.py::"
+    "test_one_to_which_its_client_sends_nothing_more_streams_on[IPv6]",
+    "tests/kernel/ipvs/test_leaving.py::"
     "test_after_it_the_nodes_new_connections_pass_and_open_ones_go_on[IPv4]",
     "tests/kernel/ipvs/test_link.py::test_what_was_written_is_read_back_and_leads_here",
     "tests/kernel/ipvs/test_link.py::test_the_link_stays_until_the_last_family_lets_go",

@@ -140,7 +140,7 @@ class IpvsBackend:
         parts = self._parts
         if self._clock() >= self._next_drain_s:
             self._next_drain_s = self._clock() + _DRAIN_EVERY_S
-            parts.servers.tend()
+            parts.servers.tend(budget_s)
             parts.link.release(but=self._needed_addresses())
             self._keep_leaving()
         return parts.link.tend()

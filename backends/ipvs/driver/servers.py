@@ -1,8 +1,8 @@
 """The virtual servers of one family and what is behind them, as part of the image.
 
-A destination that is not wanted any more takes no new connections and leaves when those that it
-has are over: then it has weight 0, and is not in the image, nor is a server that has no others.
-UDP has no such end: it leaves at once.
+A destination that is not wanted any more takes no new connections, and leaves when the kernel has
+forgotten those that it has: until then it has weight 0, and is not in the image, nor is a server
+that has no others. UDP has no end that a kernel sees: it leaves at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
+from backends.ipvs.driver.draining import Draining, Pair
 from backends.ipvs.driver.servers_watch import ServersWatch
 from backends.ipvs.render.entries import (
     WEIGHT,
@@ -33,7 +34,6 @@ from kproxy.core.addresses import Family, Network
 from kproxy.core.image import Changes, Image, Key
 from kproxy.ports.data_path import BackendError
 
-Pair = tuple[Server, Destination]
 Known = Callable[[bytes], bool]
 
 
@@ -60,7 +60,7 @@ class Servers:
         self._watch = ServersWatch(family)
         self._ours: set[bytes] = set()
         self._foreign: set[bytes] = set()
-        self._draining: dict[Pair, float] = {}  # since when
+        self._draining = Draining()
         self._leaving: set[Server] = set()  # as soon as nothing is behind them
 
     def observe(self) -> Image:
@@ -70,7 +70,7 @@ class Servers:
         ours: set[bytes] = set()
         self._watch.reading()
         adopts = self._adopting()
-        draining: dict[Pair, float] = {}
+        draining: list[Pair] = []
         leaving: set[Server] = set()
         with VirtualServers("reading virtual servers") as kernel:
             for server, settings in kernel.servers():
@@ -88,13 +88,13 @@ class Servers:
                         key = raw_destination_key(raw, destination.address, destination.port)
                         image[key] = _weight(load)
                     else:
-                        pair = (server, destination)
-                        draining[pair] = self._draining.get(pair, time.monotonic())
+                        draining.append((server, destination))
                 if found and not any(load.weight for _, load in found):
                     leaving.add(server)
                 else:
                     image[server_key(raw)] = _value(settings)
-        self._draining, self._leaving, self._ours = draining, leaving, ours
+        self._draining.replace(draining)
+        self._leaving, self._ours = leaving, ours
         return image
 
     def check(self, changes: Changes) -> None:
@@ -122,8 +122,7 @@ class Servers:
             )
             kernel.put_destinations(pairs, weight=int(WEIGHT))
         self._leaving.difference_update(server for _, server in servers)
-        for pair in pairs:
-            self._draining.pop(pair, None)
+        self._draining.discard(pairs)
 
     def drop(self, changes: Changes) -> None:
         """Let go of what is not wanted any more. Raises BackendError."""
@@ -132,19 +131,29 @@ class Servers:
         self._touch(servers, pairs)
         self._leaving.update(server for _, server in servers)
         at_once = [pair for pair in pairs if _is_of_udp(pair[0])]
-        now = time.monotonic()
         with VirtualServers("removing virtual servers") as kernel:
             kernel.delete_destinations(at_once)
             graceful = [pair for pair in pairs if not _is_of_udp(pair[0])]
             kernel.drain(graceful)
-            self._draining.update(dict.fromkeys(graceful, now))
-            self._let_go(kernel)
+            self._draining.add(graceful)
+            for server in dict.fromkeys(server for server, _ in graceful):
+                self._let_destinations_go(kernel, server)
+            self._let_servers_go(kernel)
 
-    def tend(self) -> None:
-        """Remove what has drained. Raises BackendError."""
-        if self._draining or self._leaving:
-            with VirtualServers("removing drained destinations") as kernel:
-                self._let_go(kernel)
+    def tend(self, budget_s: float) -> None:
+        """Remove what has drained, as far as the time goes: others come the next time.
+
+        Raises BackendError.
+        """
+        if not self._draining and not self._leaving:
+            return
+        end_s = time.monotonic() + budget_s
+        with VirtualServers("removing drained destinations") as kernel:
+            for server in self._draining.in_turn():
+                self._let_destinations_go(kernel, server)
+                if time.monotonic() >= end_s:
+                    break
+            self._let_servers_go(kernel)
 
     def leaving(self) -> frozenset[bytes]:
         """Return those at an address that are there for open connections alone, by their bytes."""
@@ -166,36 +175,17 @@ class Servers:
         self._watch.touched(raw for raw, _ in servers)
         self._watch.touched(raw_server(server) for server, _ in pairs)
 
-    def _let_go(self, kernel: VirtualServers) -> None:
-        if self._draining:
-            self._let_destinations_go(kernel)
-        occupied = {server for server, _ in self._draining}
-        free = self._leaving - occupied
+    def _let_destinations_go(self, kernel: VirtualServers, server: Server) -> None:
+        over = self._draining.ended(kernel, server)
+        kernel.delete_destinations(over)
+        self._touch((), over)
+        self._draining.discard(over)
+
+    def _let_servers_go(self, kernel: VirtualServers) -> None:
+        free = {each for each in self._leaving if each not in self._draining}
         kernel.delete_servers(free)
         self._leaving -= free
         self._ours.difference_update(map(raw_server, free))
-
-    def _let_destinations_go(self, kernel: VirtualServers) -> None:
-        """Remove those that nobody needs any more.
-
-        A connection that one side has closed may still carry something for as long as the kernel
-        remembers it. After that only those are left that both sides have closed.
-        """
-        closed_since = time.monotonic() - kernel.timeouts().tcp_fin_s
-        by_server: dict[Server, list[Destination]] = {}
-        for server, destination in self._draining:
-            by_server.setdefault(server, []).append(destination)
-        for server, draining in by_server.items():
-            loads = dict(kernel.destinations(server))
-            over = [
-                (server, each)
-                for each in draining
-                if _is_over(loads.get(each), all_closed=self._draining[server, each] < closed_since)
-            ]
-            kernel.delete_destinations(over)
-            self._touch((), over)
-            for pair in over:
-                del self._draining[pair]
 
     def _servers(self, keys: Iterable[Key]) -> Iterator[tuple[bytes, Server]]:
         for key in keys:
@@ -215,12 +205,6 @@ class Servers:
 
 def _is_of_udp(server: Server) -> bool:
     return is_of_udp(server.mark) if server.mark else server.protocol == socket.IPPROTO_UDP
-
-
-def _is_over(load: Load | None, *, all_closed: bool) -> bool:
-    if load is None:
-        return True
-    return not load.active and (not load.inactive or all_closed)
 
 
 def raw_server(server: Server) -> bytes:

@@ -5,18 +5,19 @@ The node itself is the client and the only endpoint: so one namespace has all th
 
 import contextlib
 import socket
+import time
 from dataclasses import replace
 
 import pytest
 
 from backends.ipvs.path import IpvsPath
-from backends.ipvs.withdrawal import FormerServers
 from backends.kernel.virtual_servers import Timeouts, VirtualServers
 from kproxy.core.addresses import Family
 from kproxy.core.objects import Protocol
 from kproxy.core.table import Target
 from tests.support.contract import Follower
 from tests.support.iptables.applied import run
+from tests.support.ipvs.on_node import forget_connections
 from tests.support.ipvs.options import PLAIN
 from tests.support.tables import service_port, table, vip
 from tests.support.waiting import LONGEST_S, until
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.kernel
 
 NODE = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}
 KINDS = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
-A_CLOSED_CONNECTION_IS_REMEMBERED_FOR_S = 1
+TCP_FIN_S = 1
 
 
 class Node:
@@ -42,8 +43,8 @@ class Node:
         self.start()
 
     def start(self):
-        timeouts = Timeouts(0, A_CLOSED_CONNECTION_IS_REMEMBERED_FOR_S, 0)
-        self._backend = IpvsPath(replace(PLAIN, timeouts=timeouts)).backend(self.family)
+        options = replace(PLAIN, timeouts=Timeouts(0, TCP_FIN_S, 0))
+        self._backend = IpvsPath(options).backend(self.family)
         self._closing.callback(self._backend.close)
         self._follower = Follower(self._backend)
 
@@ -77,7 +78,8 @@ class Node:
 
     def withdraws(self):
         """Do what a process in another mode does; say whether no open connection is left."""
-        return FormerServers(self.family).withdraw()
+        (former,) = IpvsPath(PLAIN).former(self.family)
+        return former.withdraw()
 
     def left(self):
         """Return what sets say of those that are there for open connections alone."""
@@ -127,12 +129,34 @@ def test_it_goes_with_its_last_connection_whoever_was_killed_meanwhile(node):
             assert spoken(client, served)
             with pytest.raises(ConnectionRefusedError):
                 node.connected()
+    forget_connections()
     node.tend_until(lambda: node.weights() is None, "the server is gone")
     assert node.left() == []
     assert vip(node.family, 1) not in run("ip route show table all") + run(
         "ip -6 route show table all"
     )
     assert node.is_settled()
+
+
+def test_one_to_which_its_client_sends_nothing_more_streams_on(node):
+    """To the kernel it is inactive, as those are that both sides have closed."""
+    with node.listening() as listening:
+        port = listening.getsockname()[1]
+        node.serves(Protocol.TCP, port)
+        with node.connected() as client, listening.accept()[0] as served:
+            client.shutdown(socket.SHUT_WR)
+            node.serves(Protocol.TCP)
+            closed_at = time.monotonic()
+
+            def has_streamed_for_long():
+                served.sendall(b"!")
+                assert client.recv(1) == b"!"
+                return time.monotonic() > closed_at + 3 * TCP_FIN_S
+
+            node.tend_until(has_streamed_for_long, "it streams")
+            assert node.weights() == {port: 0}
+    forget_connections()
+    node.tend_until(lambda: node.weights() is None, "the server is gone")
 
 
 def test_one_that_returns_takes_connections_again(node):
@@ -164,6 +188,7 @@ def test_an_endpoint_that_goes_keeps_its_connection_and_gets_no_other(node):
             with node.connected() as another, new.accept()[0] as served_too:
                 assert spoken(another, served_too)
             assert spoken(client, served)
+        forget_connections()
         node.tend_until(lambda: node.weights() == {ports[1]: 1}, "the endpoint is gone")
 
 

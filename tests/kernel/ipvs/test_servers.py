@@ -20,6 +20,7 @@ from kproxy.core.table import Use, Via, Vip
 from kproxy.ports.data_path import BackendError
 from tests.support.iptables.applied import changes, rules, service_port
 from tests.support.ipvs.world import World
+from tests.support.waiting import LONGEST_S
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
 
@@ -181,17 +182,31 @@ def test_an_idle_destination_leaves_at_once_and_one_with_a_connection_when_that_
             servers.put(Changes({idle: b"1"}, frozenset()))
             servers.drop(Changes({}, frozenset({idle, target})))
             assert servers.observe() == {}
-            servers.tend()
+            servers.tend(LONGEST_S)
             assert servers.leaving()
             assert weights() == {port: 0}
 
             restarted = servers_of(family, owning(want))
             restarted.put(diff(restarted.observe(), want))
             assert weights() == {port: 1}
-            restarted.tend()
+            restarted.tend(LONGEST_S)
             assert not restarted.leaving()
             restarted.drop(Changes({}, frozenset(want)))
             assert weights() == {port: 0}
+
+
+def test_those_that_there_was_no_time_for_come_first_the_next_time():
+    family = Family.IPV4
+    want = everything(family)
+    servers_of(family, nobodys).put(Changes(want, frozenset()))
+    with VirtualServers("draining") as kernel:
+        found = [server for server, _ in kernel.servers()]
+        kernel.drain((each, behind) for each in found for behind, _ in kernel.destinations(each))
+        servers = servers_of(family, owning(want))
+        assert servers.observe() == {}
+        for left in reversed(range(len(found))):
+            servers.tend(budget_s=0.0)
+            assert len(kernel.servers()) == left
 
 
 def weights():
