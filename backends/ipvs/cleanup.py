@@ -22,9 +22,10 @@ def clean_up(family: Family, shared: SharedLink) -> int:
     its now. Settings of the node stay too. Raises BackendError.
     """
     removed = rulesets.in_both(lambda variant: clean_up_variant(family, variant))
-    if not is_here(family):
+    if is_here(family):
+        removed += _remove_servers(family)
+    elif shared.find() is None:  # the families share it, so sets may have gone before it
         return removed
-    removed += _remove_servers(family)
     link = ServiceLink(family, shared)
     try:
         removed += link.clean_up()

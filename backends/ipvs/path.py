@@ -62,7 +62,7 @@ class IpvsPath:
         """
         chosen = self._chosen.get(family)
         if chosen is None:
-            return [FormerServers(family)]
+            return [FormerServers(family, self._link)]
         former: list[Former] = [FormerRules(family, each) for each in Variant if each is not chosen]
         if self._take_over:
             former += [KubeProxysForwarding(family), KubeProxysLink(family)]

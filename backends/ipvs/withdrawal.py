@@ -20,9 +20,10 @@ from kproxy.core.addresses import Family
 class FormerServers:
     """One family's virtual servers, with all around them: they stay for open connections alone."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, link: SharedLink) -> None:
         self._family = family
-        self._reduced = False
+        self._link = link
+        self._serving: list[Server] | None = None  # None: they may take new connections
 
     @property
     def name(self) -> str:
@@ -32,22 +33,22 @@ class FormerServers:
     def withdraw(self) -> bool:
         """Take no new connections; say whether no open one needs this any more.
 
-        Raises BackendError.
+        The work after the first call is bounded, whatever is open. Raises BackendError.
         """
         if not cleanup.is_here(self._family):
             return True
-        if not self._reduced:
+        if self._serving is None:
             for variant in Variant:
                 _reduce(self._family, variant)
-            self._reduced = True
-        return self._drained()
+            self._serving = self._drained()
+        return self._is_over(self._serving)
 
     def clean_up(self) -> int:
         """Remove what is left; return how many kernel objects. Raises BackendError."""
-        return cleanup.clean_up(self._family, SharedLink())
+        return cleanup.clean_up(self._family, self._link)
 
-    def _drained(self) -> bool:
-        """Let no endpoint take connections; say whether none has any.
+    def _drained(self) -> list[Server]:
+        """Let no endpoint take connections; return the virtual servers that may have open ones.
 
         What the node itself sends comes to ipvs before any program sees it, and a server without
         destinations would refuse it: so it passes, for whoever serves it now.
@@ -59,19 +60,33 @@ class FormerServers:
                 server: kernel.destinations(server)
                 for server in cleanup.own_servers(kernel, self._family, sets)
             }
-            loads = [
-                (server, destination, load)
-                for server, destinations in found.items()
-                for destination, load in destinations
-                if destination != passage(server)
-            ]
             kernel.let_pass(
                 server
                 for server, destinations in found.items()
                 if not server.mark and not _lets_pass(server, dict(destinations))
             )
-            kernel.drain((server, each) for server, each, load in loads if load.weight)
-        return not any(load.active or load.inactive for _, _, load in loads)
+            kernel.drain(
+                (server, destination)
+                for server, destinations in found.items()
+                for destination, load in destinations
+                if load.weight and destination != passage(server)
+            )
+        return list(found)
+
+    def _is_over(self, serving: list[Server]) -> bool:
+        """Let go of those virtual servers that serve nobody, up to one that does."""
+        with VirtualServers("looking for open connections") as kernel:
+            while serving and not _serves(kernel, serving[-1]):
+                serving.pop()
+        return not serving
+
+
+def _serves(kernel: VirtualServers, server: Server) -> bool:
+    return any(
+        load.active or load.inactive
+        for destination, load in kernel.destinations(server)
+        if destination != passage(server)
+    )
 
 
 def _lets_pass(server: Server, destinations: Mapping[Destination, Load]) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from backends.ipvs.path import IpvsPath
-from backends.ipvs.withdrawal import FormerServers
 from backends.kernel.xtables.tools import Variant
 from kproxy.core.addresses import Family
 from tests.support.change_contract import ChangeContract
@@ -32,7 +31,8 @@ class VirtualServers:
         return IpvsPath(replace(PLAIN, variant=Variant.NF_TABLES)).backend(self._family)
 
     def former(self):
-        return FormerServers(self._family)
+        (former,) = IpvsPath(PLAIN).former(self._family)
+        return former
 
     def left(self):
         lines = saved(self._family, Variant.NF_TABLES).splitlines()

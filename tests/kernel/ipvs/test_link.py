@@ -1,11 +1,16 @@
 """The link of ipvs mode in a kernel: its routes are as written, shared, and repaired."""
 
+import contextlib
 import socket
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from backends.ipvs.driver import link as link_module
 from backends.ipvs.driver.link import LINK, TABLE, ServiceLink, SharedLink
+from backends.ipvs.path import IpvsPath
 from backends.ipvs.render.entries import STEERING, address_key, packed, steered_key
 from backends.ipvs.render.marks import STEERED
 from backends.ipvs.render.renderer import Surroundings
@@ -15,6 +20,7 @@ from kproxy.core.addresses import Family
 from kproxy.core.image import Changes, diff
 from kproxy.ports.data_path import BackendError
 from tests.support.iptables.applied import run
+from tests.support.ipvs.options import PLAIN
 from tests.support.net.namespace import Namespace
 from tests.support.waiting import LONGEST_S, until
 
@@ -47,7 +53,7 @@ def namespace(monkeypatch):
             monkeypatch.setattr(dummy_links, "KIND", "ifb")
         else:
             run("ip link delete tried")
-        yield
+        yield made
     made.close()
 
 
@@ -200,6 +206,40 @@ def test_the_link_stays_until_the_last_family_lets_go(family, service_link):
     assert LINK not in run("ip link show")
     assert not any(RULE in ip(each, "rule show") for each in Family)
     assert last.clean_up() == 0
+
+
+def test_it_goes_though_both_families_let_go_of_it_at_the_same_time(
+    namespace, service_link, monkeypatch
+):
+    for family in Family:
+        filled(service_link(family), family)
+    path = IpvsPath(PLAIN)
+    both_look = threading.Barrier(len(Family), timeout=1.0)
+    listed = link_module.routes_on
+
+    def seen_by_both(family, device, *, table):
+        found = list(listed(family, device, table=table))
+        with contextlib.suppress(threading.BrokenBarrierError):  # one waits for the other
+            both_look.wait()
+        return found
+
+    def clean_up(family):
+        (former,) = path.former(family)
+        with namespace.entered():
+            return former.clean_up()
+
+    monkeypatch.setattr(link_module, "routes_on", seen_by_both)
+    with ThreadPoolExecutor(len(Family)) as executor:
+        assert sum(executor.map(clean_up, Family)) == 9
+    assert LINK not in run("ip link show")
+
+
+@FAMILIES
+def test_one_that_was_left_behind_goes_too(family):
+    run(f"ip link add {LINK} type {dummy_links.KIND}")
+    assert IpvsPath(PLAIN).clean_up(family) == 1
+    assert LINK not in run("ip link show")
+    assert IpvsPath(PLAIN).clean_up(family) == 0
 
 
 @FAMILIES
