@@ -7,7 +7,6 @@ to build a request. Layouts: linux/ip_vs.h, linux/genetlink.h.
 from __future__ import annotations
 
 import errno
-import functools
 import ipaddress
 import socket
 import struct
@@ -126,14 +125,14 @@ class VirtualServers:
         try:
             self._kind = self._family_id()
         except BaseException:
-            self._netlink.__exit__()
+            self._netlink.close()
             raise
 
     def __enter__(self) -> VirtualServers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._netlink.__exit__()
+        self._netlink.close()
 
     def servers(self) -> list[tuple[Server, Settings]]:
         """Return all virtual servers of both families, whoever made them."""
@@ -154,25 +153,23 @@ class VirtualServers:
         self, destinations: Iterable[tuple[Server, Destination]], *, weight: int
     ) -> None:
         """Put destinations behind virtual servers; those that are there get the weight."""
-        wanted = [_pair(server, each, weight) for server, each in destinations]
-        self._put(_NEW_DESTINATION, _SET_DESTINATION, wanted)
+        self._put(_NEW_DESTINATION, _SET_DESTINATION, _pairs(destinations, weight))
 
     def let_pass(self, servers: Iterable[Server]) -> None:
         """Let virtual servers at addresses send on, as it is, what no other destination takes.
 
         Each gets itself for a destination, with `passage` as its place.
         """
-        wanted = [_pair(each, passage(each), 1, method=_DIRECT) for each in servers]
-        self._put(_NEW_DESTINATION, _SET_DESTINATION, wanted)
+        passing = ((each, passage(each)) for each in servers)
+        self._put(_NEW_DESTINATION, _SET_DESTINATION, _pairs(passing, 1, method=_DIRECT))
 
     def drain(self, destinations: Iterable[tuple[Server, Destination]]) -> None:
         """Let destinations take no new connections, as far as they are there."""
-        self._remove(_SET_DESTINATION, [_pair(server, each, 0) for server, each in destinations])
+        self._remove(_SET_DESTINATION, _pairs(destinations, 0))
 
     def delete_destinations(self, destinations: Iterable[tuple[Server, Destination]]) -> None:
         """Remove destinations, as far as they are there."""
-        pairs = [_pair(server, each, 0) for server, each in destinations]
-        self._remove(_DELETE_DESTINATION, pairs)
+        self._remove(_DELETE_DESTINATION, _pairs(destinations, 0))
 
     def delete_servers(self, servers: Iterable[Server]) -> None:
         """Remove virtual servers with all behind them, as far as they are there."""
@@ -258,12 +255,6 @@ def _key(server: Server, settings: bytes = b"") -> bytes:
     return attribute(_SERVER | NESTED, content + settings)
 
 
-@functools.lru_cache(maxsize=1)
-def _shared_key(server: Server) -> bytes:
-    """Return what names a server, made once for the destinations that come after one another."""
-    return _key(server)
-
-
 def _settings(settings: Settings, netmask: bytes) -> bytes:
     return (
         text_attribute(_SCHEDULER, settings.scheduler)
@@ -273,20 +264,28 @@ def _settings(settings: Settings, netmask: bytes) -> bytes:
     )
 
 
-def _pair(
-    server: Server, destination: Destination, weight: int, *, method: int = _MASQUERADING
-) -> bytes:
-    """Return what names a destination and its server, quickly: there are very many."""
+def _pairs(
+    pairs: Iterable[tuple[Server, Destination]], weight: int, *, method: int = _MASQUERADING
+) -> list[bytes]:
+    """Return what names destinations and their servers, quickly: there are very many."""
     length = _PAIR.size
-    return _shared_key(server) + _PAIR.pack(
-        *(length, _DESTINATION | NESTED),
-        *(4 + _ADDRESS_BYTES, _D_ADDRESS, destination.address),
-        *(6, _D_PORT, destination.port.to_bytes(2, "big")),
-        *(8, _D_METHOD, method),
-        *(8, _D_WEIGHT, weight),
-        *(8, _D_UPPER, 0),
-        *(8, _D_LOWER, 0),
-    )
+    wanted: list[bytes] = []
+    before: Server | None = None
+    key = b""
+    for server, destination in pairs:
+        if server != before:
+            before, key = server, _key(server)
+        content = _PAIR.pack(
+            *(length, _DESTINATION | NESTED),
+            *(4 + _ADDRESS_BYTES, _D_ADDRESS, destination.address),
+            *(6, _D_PORT, destination.port.to_bytes(2, "big")),
+            *(8, _D_METHOD, method),
+            *(8, _D_WEIGHT, weight),
+            *(8, _D_UPPER, 0),
+            *(8, _D_LOWER, 0),
+        )
+        wanted.append(key + content)
+    return wanted
 
 
 def _server(answer: Attributes) -> tuple[Server, Settings]:
