@@ -155,12 +155,23 @@ def remove(to: ElementSet, elements: Iterable[Element]) -> None:
 
 
 def elements(of: ElementSet) -> Iterator[Element]:
-    """Yield what is in a set, nothing if there is no such set. Raises BackendError."""
+    """Return what is in a set. Raises BackendError."""
+    return read(told(of))
+
+
+def told(of: ElementSet) -> bytes:
+    """Return what is in a set as the kernel tells it, for `read`. Raises BackendError.
+
+    That takes a fifteenth of the time, for who wants to know if it is the same as before.
+    """
     with Netlink(f"listing the ipset {of.name}") as netlink:
         netlink.send(request(LIST_SETS, DUMP, text_attribute(NAME, of.name)))
-        for answer in netlink.answers():
-            for member in nested(attributes(answer).get(ELEMENTS, b"")):
-                yield _element(member)
+        return b"".join(attributes(answer).get(ELEMENTS, b"") for answer in netlink.answers())
+
+
+def read(content: bytes) -> Iterator[Element]:
+    """Yield the elements that the kernel told of."""
+    return map(_element, nested(content))
 
 
 def _change(command: int, doing: str, to: ElementSet, changed: Iterable[Element]) -> None:

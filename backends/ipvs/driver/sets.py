@@ -5,7 +5,8 @@ They also tell which virtual servers are ours.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from backends.ipvs.render.entries import marked, member_key, split_member
 from backends.ipvs.render.marks import is_ours
@@ -16,6 +17,7 @@ from backends.kernel.xtables.wording import set_key
 from kproxy.core.addresses import Family
 from kproxy.core.image import Changes, Image, Key
 
+_LOOK_EVERY_S = 2.5  # 20,000 elements take 10 ms
 _PLACE_BYTES = 3  # of a protocol and a port, around the address
 _AT_FRONTENDS = (SetKind.CLUSTER_IP, SetKind.CLUSTER_POLICY, SetKind.LOCAL_POLICY)
 
@@ -23,25 +25,28 @@ _AT_FRONTENDS = (SetKind.CLUSTER_IP, SetKind.CLUSTER_POLICY, SetKind.LOCAL_POLIC
 class Sets:
     """One family's sets. Whoever refers to them is written after them, and leaves before them."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, clock: Callable[[], float] = time.monotonic) -> None:
         self._family = family
+        self._clock = clock
+        self._next_look_at = 0.0
         self._by_key = {set_key(set_name(family, kind)): kind for kind in SetKind}
         # What is in each, as observed and written last.
-        self._members: dict[SetKind, set[Key]] = {kind: set() for kind in SetKind}
+        self._members: dict[SetKind, dict[Key, bytes]] = {kind: {} for kind in SetKind}
+        self._right: dict[SetKind, int] = {}  # a digest of what the kernel told when that was it
 
     def observe(self) -> Image:
         """Read back our sets with all that is in them. Raises BackendError."""
         image: dict[Key, bytes] = {}
-        self._members = {kind: set() for kind in SetKind}
+        self._members = {kind: {} for kind in SetKind}
+        self._right.clear()
         for name, (kind_of, marks) in ipset_elements.observe(self._prefix).items():
             key = set_key(name)
             image[key] = shape_value(self._family, kind_of, marks=marks)
             kind = self._by_key.get(key)
             if kind is not None and image[key] == sets(self._family)[key]:
-                found = self._elements(kind)
-                self._members[kind].update(found)
+                self._members[kind] = _members(kind, ipset_elements.elements(self._set(kind)))
                 if kind.value.rendered:
-                    image.update(found)
+                    image.update(self._members[kind])
         return image
 
     def names(self) -> Collection[str]:
@@ -63,20 +68,25 @@ class Sets:
         wanted = {member_key(kind, each): b"" for each in elements}
         had = self._members[kind]
         self._add({key: value for key, value in wanted.items() if key not in had})
-        self._remove(had - wanted.keys())
+        self._remove(had.keys() - wanted.keys())
 
     def counts(self) -> Mapping[SetKind, int]:
         """Return how many elements each of our sets has."""
         return {kind: len(members) for kind, members in self._members.items()}
 
     def disturbed(self) -> bool:
-        """Say whether others made sets of ours have more elements or fewer. Raises BackendError.
+        """Say whether others changed what is in sets of ours. Raises BackendError.
 
-        One element in the place of another is not noticed.
+        That there is more or less in one shows at once, other elements and marks every few seconds.
         """
         found = ipset_elements.sizes(self._prefix)
         names = {kind: set_name(self._family, kind) for kind in SetKind}
-        return any(found.get(names[kind]) != len(self._members[kind]) for kind in SetKind)
+        if any(found.get(names[kind]) != len(self._members[kind]) for kind in SetKind):
+            return True
+        if self._clock() < self._next_look_at:
+            return False
+        self._next_look_at = self._clock() + _LOOK_EVERY_S
+        return any(map(self._is_altered, SetKind))
 
     def put(self, changes: Changes) -> None:
         """Make what is missing of sets and elements. Raises BackendError."""
@@ -97,13 +107,16 @@ class Sets:
         for kind, elements in self._by_kind(values).items():
             found = (_element(kind, each, values[key]) for key, each in elements)
             ipset_elements.add(self._set(kind), found)
-            self._members[kind].update(key for key, _ in elements)
+            self._members[kind].update((key, values[key]) for key, _ in elements)
+            self._right.pop(kind, None)
 
     def _remove(self, keys: Iterable[Key]) -> None:
         for kind, elements in self._by_kind(keys).items():
             found = (_element(kind, each, b"") for _, each in elements)
             ipset_elements.remove(self._set(kind), found)
-            self._members[kind].difference_update(key for key, _ in elements)
+            for key, _ in elements:
+                self._members[kind].pop(key, None)
+            self._right.pop(kind, None)
 
     @property
     def _prefix(self) -> str:
@@ -113,13 +126,15 @@ class Sets:
         shape = kind.value
         return ElementSet(set_name(self._family, kind), shape.type, self._family, shape.marks)
 
-    def _elements(self, kind: SetKind) -> Mapping[Key, bytes]:
-        return {
-            member_key(kind, _bytes(kind, each)): b""
-            if each.mark is None
-            else each.mark.to_bytes(4, "big")
-            for each in ipset_elements.elements(self._set(kind))
-        }
+    def _is_altered(self, kind: SetKind) -> bool:
+        content = ipset_elements.told(self._set(kind))
+        digest = hash(content)
+        if self._right.get(kind) == digest:
+            return False
+        if _members(kind, ipset_elements.read(content)) != self._members[kind]:
+            return True
+        self._right[kind] = digest
+        return False
 
     def _by_kind(self, keys: Iterable[Key]) -> dict[SetKind, list[tuple[Key, bytes]]]:
         found: dict[SetKind, list[tuple[Key, bytes]]] = {}
@@ -129,6 +144,16 @@ class Sets:
                 kind, element = member
                 found.setdefault(kind, []).append((key, element))
         return found
+
+
+def _members(kind: SetKind, elements: Iterable[Element]) -> dict[Key, bytes]:
+    """Return the part of an image that is in a set, from the kernel's elements."""
+    return {
+        member_key(kind, _bytes(kind, each)): b""
+        if each.mark is None
+        else each.mark.to_bytes(4, "big")
+        for each in elements
+    }
 
 
 def _element(kind: SetKind, element: bytes, value: bytes) -> Element:

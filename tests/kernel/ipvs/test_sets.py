@@ -140,6 +140,78 @@ def test_it_shows_when_others_take_an_element_or_a_set(family, kind):
     assert found.disturbed()
 
 
+class Clock:
+    """A clock that stands still until it is set forward."""
+
+    def __init__(self):
+        self.now_s = 100.0
+
+    def __call__(self):
+        return self.now_s
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        ("del {refused} {idle},tcp:80", "add {refused} {idle},tcp:81"),
+        ("del {steered} {vip}", "add {steered} {idle}"),
+        ("del {health} 32000", "add {health} 32001"),
+        ("-exist add {local} {vip},tcp:443 skbmark 0x1234",),
+    ],
+    ids=["another port", "another address", "another health check", "another mark"],
+)
+@FAMILIES
+def test_it_shows_within_seconds_when_others_exchange_what_is_in_a_set(family, exchange):
+    clock = Clock()
+    found = Sets(family, clock)
+    idle = Place(NODE[family], Protocol.TCP, 80)
+    want = everything(family) | {member_key(SetKind.REFUSED, place_bytes(idle)): b""}
+    found.put(Changes(want, frozenset()))
+    assert not found.disturbed()
+    kinds = {
+        "refused": SetKind.REFUSED,
+        "steered": SetKind.STEERED_ADDRESSES,
+        "health": SetKind.HEALTH,
+        "local": SetKind.LOCAL_POLICY,
+    }
+    words = {word: set_name(family, kind) for word, kind in kinds.items()}
+    for command in exchange:
+        run("ipset " + command.format(**words, vip=LOAD_BALANCER[family], idle=NODE[family]))
+    assert not found.disturbed()
+    clock.now_s += 2.5
+    assert found.disturbed()
+
+
+@FAMILIES
+def test_what_we_write_ourselves_does_not_disturb_and_who_undoes_it_does(family):
+    clock = Clock()
+    found = Sets(family, clock)
+    found.put(Changes(everything(family), frozenset()))
+
+    def noticed():
+        clock.now_s += 2.5
+        return found.disturbed()
+
+    assert not noticed()
+    old, new = (
+        member_key(SetKind.REFUSED, place_bytes(Place(NODE[family], Protocol.TCP, port)))
+        for port in (80, 81)
+    )
+    found.put(Changes({old: b""}, frozenset()))
+    assert not noticed()
+    found.put(Changes({new: b""}, frozenset()))
+    found.drop(Changes({}, frozenset({old})))
+    found.keep(SetKind.LEAVING_ADDRESSES, [packed(NODE[family])])
+    assert not noticed()
+    found.keep(SetKind.LEAVING_ADDRESSES, [])
+    found.put(Changes({old: b""}, frozenset()))
+    found.drop(Changes({}, frozenset({new})))
+    name = set_name(family, SetKind.REFUSED)
+    run(f"ipset del {name} {NODE[family]},tcp:80")
+    run(f"ipset add {name} {NODE[family]},tcp:81")
+    assert noticed()
+
+
 def test_a_mark_that_differs_is_seen_and_replaced():
     family = Family.IPV4
     found = Sets(family)
