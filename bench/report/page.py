@@ -28,7 +28,8 @@ from bench.report.sections import (
 from kproxy.text.escaping import printable
 
 _TEMPLATE = "page.html"
-_BESIDE_P99 = (", p50", ", p99.9")  # of a distribution one quantile is enough at a glance
+_P99 = ", p99"  # of a distribution one quantile is enough at a glance: this one, if it is told
+_BESIDE_P99 = re.compile(r", p(50|99\.9)$")
 _NO_WORD = re.compile(r"[^a-z0-9]+")
 
 
@@ -123,8 +124,9 @@ def _plain(value: object) -> str:
 
 
 def _glances(section: Section) -> Iterator[_Glance]:
+    names = {measured.measure for measured in section.measures}
     for measured in section.measures:
-        if measured.measure.endswith(_BESIDE_P99):
+        if _BESIDE_P99.sub(_P99, measured.measure) in names - {measured.measure}:
             continue
         for panel in measured.panels:
             ends = best_and_last(panel)

@@ -117,6 +117,19 @@ def test_growth_and_distributions_have_curves(html):
     assert [">99.9</text>" in each for each in spread] == [True]
 
 
+@pytest.mark.parametrize(
+    ("told", "at_a_glance"), [(("p50",), ["p50"]), (("p50", "p99", "p99.9"), ["p99"])]
+)
+def test_at_a_glance_a_distribution_has_one_quantile_that_is_told(run, told, at_a_glance):
+    samples = [
+        sample(measure=f"delay, {quantile}", who=who, value=value)
+        for quantile in told
+        for who, value in (("kproxy ebpf", 1.0), ("kproxy iptables-nft", 2.0))
+    ]
+    overview = page(with_samples(run, *samples)).partition("At a glance")[2].partition("<h2")[0]
+    assert re.findall(r">delay, (p[\d.]+)[^<]*</a>", overview) == at_a_glance
+
+
 def test_no_colour_is_fixed_in_a_plot(html):
     plots = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
     assert set(re.findall(r"var\((--[\w-]+)\)", plots)) <= set(VARIABLES.values())

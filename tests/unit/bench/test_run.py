@@ -51,11 +51,25 @@ def test_presets_name_what_there_is():
 
 
 def test_quantiles_are_values_that_were_measured():
-    found = dict(quantiles([float(n) for n in range(1000, 0, -1)]))
+    found = dict(quantiles([float(n) for n in range(2000, 0, -1)]))
     assert (found[0.0], found[0.5], found[0.99], found[0.999], found[1.0]) == (
         1.0,
-        501.0,
-        991.0,
-        1000.0,
-        1000.0,
+        1001.0,
+        1981.0,
+        1999.0,
+        2000.0,
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (1, [0.0, 0.5, 1.0]),
+        (8, [0.0, 0.25, 0.5, 0.75, 1.0]),
+        (30, [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]),
+        (200, [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0]),
+        (300, [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0]),
+    ],
+)
+def test_few_values_tell_no_extreme_quantile(count, told):
+    assert [share for share, _ in quantiles([1.0] * count)] == told
