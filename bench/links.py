@@ -23,6 +23,10 @@ _SYSCTLS = {
     # Addresses are usable at once.
     "net/ipv6/conf/default/accept_dad": 0,
     "net/ipv6/conf/default/accept_ra": 0,
+    # Who is refused is told so each time. The mask lifts the limit over all destinations as well.
+    "net/ipv4/icmp_ratelimit": 0,
+    "net/ipv4/icmp_ratemask": 0,
+    "net/ipv6/icmp/ratelimit": 0,
 }
 _ROUTER_SYSCTLS = {
     "net/ipv4/ip_forward": 1,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.answers import who_answers
+from bench.answers import Calling
 from bench.api_server import ApiServer
 from bench.cluster import Cluster
 from bench.peers.peer import Home, Peer
@@ -23,8 +23,9 @@ _METRICS_PORT = 10249
 _WRITTEN = re.compile(
     r'^kubeproxy_sync_proxy_rules_last_timestamp_seconds\{ip_family="IPv4"\} [1-9]', re.MULTILINE
 )
-_READY_WITHIN_S = 5 * LONGEST_S
-_PAUSE_S, _METRICS_PAUSE_S = 0.001, 0.1
+READY_WITHIN_S = 5 * LONGEST_S
+_METRICS_PAUSE_S = 0.1
+CHECKED_EVERY_S = 0.1
 _NEVER_ALONE = ("setpriv", "--pdeathsig", "KILL")  # it ends with us, also if we are killed
 
 
@@ -69,32 +70,23 @@ class Node:
         if not self.peer.translates:
             return
         for number in sorted({0, self.cluster.services // 2, self.cluster.services - 1}):
-            self.wait_for_answer(number)
+            self._wait_for_answer(number)
 
-    def wait_for_answer(self, number: int, *, by: str | None = None) -> None:
-        """Wait until a Service answers, if that matters by its only endpoint. Raises PeerFailed."""
-        deadline_s = time.monotonic() + _READY_WITHIN_S
-        while True:
-            answered = who_answers(self.stage, self.cluster.cluster_ip(number))
-            if answered is not None and by in (None, answered):
-                return
-            self.check()
-            if time.monotonic() > deadline_s:
-                raise PeerFailed(
-                    f"{self.peer.name}: Service {number} does not answer: {self._end()}"
-                )
-            time.sleep(_PAUSE_S)
+    def _wait_for_answer(self, number: int) -> None:
+        deadline_s = time.monotonic() + READY_WITHIN_S
+        with Calling(self.stage) as calling:
+            calling.expect(self.cluster.cluster_ip(number))
+            while not calling.answers(until_s=time.monotonic() + CHECKED_EVERY_S):
+                self.check(deadline_s, f"Service {number} does not answer")
 
     def wait_until_written(self) -> None:
         """Wait until its metrics say that rules were written. Raises PeerFailed.
 
         Clients cannot tell whose rules they meet while another proxy's are there.
         """
-        deadline_s = time.monotonic() + _READY_WITHIN_S
+        deadline_s = time.monotonic() + READY_WITHIN_S
         while not _WRITTEN.search(self._metrics()):
-            self.check()
-            if time.monotonic() > deadline_s:
-                raise PeerFailed(f"{self.peer.name} writes no rules: {self._end()}")
+            self.check(deadline_s, "it writes no rules")
             time.sleep(_METRICS_PAUSE_S)
 
     def _metrics(self) -> str:
@@ -121,10 +113,12 @@ class Node:
             with self.stage.node.entered():
                 subprocess.run(command, env=environment, check=True, capture_output=True)
 
-    def check(self) -> None:
-        """Raise PeerFailed if the process has ended by itself."""
+    def check(self, deadline_s: float, missing: str) -> None:
+        """Raise PeerFailed if the process has ended by itself, or if the time is up."""
         if self._agent is not None and not self._agent.is_running():
             raise PeerFailed(f"{self.peer.name} has ended: {self._end()}")
+        if time.monotonic() > deadline_s:
+            raise PeerFailed(f"{self.peer.name}: {missing}: {self._end()}")
 
     def stop(self) -> None:
         """End the process by SIGTERM, as kubelet does."""

@@ -7,26 +7,28 @@ process of its own, and its objects are the same for all.
   Service; the CPU of that; the memory then, and at its peak together with all children, pages that
   several share counted once (PSS).
 - *changes*: from the moment when the API server has stored a moved endpoint until a client's
-  packets reach it. First alone, each some time after the last at random, so that what a proxy
-  pauses after a write shows; then while 100 others a second move, whose CPU is counted. The
-  Services that are watched have one endpoint each: among ten a client would meet the new one by
-  luck.
+  packets reach it. First alone, each when the proxy has been idle for longer than it waits between
+  two writes; then while 100 others a second move, whose CPU is counted. When each of these moves is
+  settled beforehand, at random, and nothing waits for those before: a slow proxy is asked as often
+  as a fast one, and at all moments of its pauses (no coordinated omission). The Services that are
+  watched have one endpoint each: among ten a client would meet the new one by luck.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 import time
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from bench.answers import answering
+from bench.answers import Calling, answering
 from bench.bed import Bed
 from bench.cluster import spare_address
 from bench.load.quantiles import quantiles
-from bench.node import Node
+from bench.node import CHECKED_EVERY_S, READY_WITHIN_S, Node
 from bench.parameters import Parameters, Size
 from bench.part import Finding, Found, Limited, Measure, Part, Spread, Visit, circumstances
 from bench.peers.peer import Peer
@@ -42,11 +44,10 @@ STORM_CPU = Measure("CPU for 1,000 changes", "s", "less")
 _FEWEST_SERVICES = 20  # with less there is no cluster to follow
 _PER_S = 100
 _NEARLY = 0.9
-_STORM_S = 5
-_ALONE_S, _IN_STORM_S = (0.2, 1.0), (0.05, 0.2)  # between two changes
+_STORM_S = 3
+_IDLE_S = (1.1, 1.9)  # before a change; kube-proxy waits for 1 s between two writes
 _SETTLED_S = 1.0
-_MOST_IN_STORM = 200
-_WATCHED = 10  # Services
+_MOST_WATCHED = 30  # Services
 _SEED = 5
 
 
@@ -62,18 +63,19 @@ class _OfEachStart(Part):
     @contextlib.contextmanager
     def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
         """Measure each proxy in turn."""
-        yield [self._visit(bed, peer) for peer in bed.peers if peer.translates]
+        chance = random.Random(_SEED)
+        yield [self._visit(bed, peer, chance) for peer in bed.peers if peer.translates]
 
-    def _visit(self, bed: Bed, peer: Peer) -> Visit:
+    def _visit(self, bed: Bed, peer: Peer, chance: random.Random) -> Visit:
         def go() -> Iterable[Finding]:
             with bed.node(peer) as node, answering(node.stage), node.stage.place.joined():
-                yield from self._measured(bed, node)
+                yield from self._measured(bed, node, chance)
 
         return Visit(peer.name, circumstances(bed.size), go)
 
     @staticmethod
     @abstractmethod
-    def _measured(bed: Bed, node: Node) -> Iterator[Finding]:
+    def _measured(bed: Bed, node: Node, chance: random.Random) -> Iterator[Finding]:
         """Start the proxy, and yield what is found."""
 
 
@@ -89,7 +91,7 @@ class Start(_OfEachStart):
         return parameters.starts
 
     @staticmethod
-    def _measured(bed: Bed, node: Node) -> Iterator[Finding]:
+    def _measured(bed: Bed, node: Node, chance: random.Random) -> Iterator[Finding]:
         began_s = time.monotonic()
         agent = _started(node)
         node.wait_until_ready()
@@ -113,31 +115,47 @@ class Changes(_OfEachStart):
         return parameters.slow_repeats
 
     @staticmethod
-    def _measured(bed: Bed, node: Node) -> Iterator[Finding]:
+    def _measured(bed: Bed, node: Node, chance: random.Random) -> Iterator[Finding]:
         agent = _started(node, watched=False)
         node.wait_until_ready()
         time.sleep(_SETTLED_S)
-        with _watched(bed, node) as watched:
-            yield from _followed(bed, node, agent, watched)
+        with _watched(bed, node, chance) as watched:
+            yield from _followed(bed, node, agent, watched, chance)
 
 
-def _followed(bed: Bed, node: Node, agent: Agent, watched: Sequence[int]) -> Iterator[Finding]:
-    alone = bed.moves(bed.parameters.changes)
-    yield Spread(ALONE, quantiles(list(_delays_ms(bed, node, watched, alone, between_s=_ALONE_S))))
+@dataclass(frozen=True, slots=True, order=True)
+class Move:
+    """The only endpoint of a Service moves, so long after all began."""
+
+    due_s: float
+    number: int
+    moved: int
+
+
+def _followed(
+    bed: Bed, node: Node, agent: Agent, watched: Sequence[int], chance: random.Random
+) -> Iterator[Finding]:
+    alone = []
+    for moved in bed.moves(bed.parameters.changes):
+        move = Move(chance.uniform(*_IDLE_S), chance.choice(watched), moved)
+        alone += delays_ms(bed, node, [move])
+    yield Spread(ALONE, quantiles(alone))
     time.sleep(_SETTLED_S)
     before_s = agent.cpu_s()
     many = bed.moves(_PER_S * _STORM_S)
     bed.api.begin_storm(many, per_s=_PER_S, among=bed.size.services // 2)
-    over_s = time.monotonic() + _STORM_S
-    some = itertools.takewhile(lambda _: time.monotonic() < over_s, bed.moves(_MOST_IN_STORM))
-    in_storm = list(_delays_ms(bed, node, watched, some, between_s=_IN_STORM_S))
+    moves = bed.moves(len(watched))
+    in_storm = [
+        Move(chance.uniform(0, _STORM_S), number, moved)
+        for number, moved in zip(watched, moves, strict=True)
+    ]
+    delays = delays_ms(bed, node, in_storm)
     reached_per_s = bed.api.end_storm()
     time.sleep(_SETTLED_S)
-    changes = len(many) + len(in_storm)
-    yield Spread(IN_STORM, quantiles(in_storm))
+    yield Spread(IN_STORM, quantiles(delays))
     if reached_per_s < _NEARLY * _PER_S:
         yield Limited(f"the API server made only {reached_per_s:.0f} changes a second")
-    yield Found(STORM_CPU, 1000 * (agent.cpu_s() - before_s) / changes)
+    yield Found(STORM_CPU, 1000 * (agent.cpu_s() - before_s) / (len(many) + len(in_storm)))
 
 
 def _started(node: Node, *, watched: bool = True) -> Agent:
@@ -147,36 +165,39 @@ def _started(node: Node, *, watched: bool = True) -> Agent:
 
 
 @contextlib.contextmanager
-def _watched(bed: Bed, node: Node) -> Iterator[Sequence[int]]:
+def _watched(bed: Bed, node: Node, chance: random.Random) -> Iterator[Sequence[int]]:
     """Leave some Services of the cluster's second half one endpoint each for a while."""
     second_half = range(bed.size.services // 2, bed.size.services)
-    numbers = random.Random(_SEED).sample(second_half, _WATCHED)
+    numbers = chance.sample(second_half, min(_MOST_WATCHED, len(second_half)))
+    moves = zip(numbers, bed.moves(len(numbers)), strict=True)
     try:
-        for number, moved in zip(numbers, bed.moves(_WATCHED), strict=True):
-            _move(bed, node, number, moved)
-        time.sleep(_SETTLED_S)
+        delays_ms(bed, node, [Move(0.0, *move) for move in moves])
         yield numbers
     finally:
         bed.api.put(*map(bed.cluster.endpoint_slice, numbers))
 
 
-def _delays_ms(
-    bed: Bed,
-    node: Node,
-    watched: Sequence[int],
-    moves: Iterable[int],
-    *,
-    between_s: tuple[float, float],
-) -> Iterator[float]:
-    """Move the only endpoints of watched Services; return how long packets took to follow."""
-    chance = random.Random(_SEED)
-    for moved in moves:
-        yield 1000 * _move(bed, node, chance.choice(watched), moved)
-        time.sleep(chance.uniform(*between_s))
+def delays_ms(bed: Bed, node: Node, moves: Iterable[Move]) -> list[float]:
+    """Make each move when it is due, whatever became of those before; each is of another Service.
 
-
-def _move(bed: Bed, node: Node, number: int, moved: int) -> float:
-    """Give a Service one endpoint at another address; return how many seconds it took."""
-    stored_s = bed.api.put(bed.cluster.endpoint_slice(number, moved, alone=True))
-    node.wait_for_answer(number, by=spare_address(moved))
-    return time.monotonic() - stored_s
+    Returns how long packets took to follow, from when the move was stored, in any order.
+    """
+    left = deque(sorted(moves))
+    began_s = time.monotonic()
+    deadline_s = began_s + left[-1].due_s + READY_WITHIN_S
+    stored_s = dict[str, float]()
+    delays = []
+    with Calling(node.stage) as calling:
+        while left or calling.waits:
+            node.check(deadline_s, f"packets do not follow {len(stored_s)} changes")
+            while left and began_s + left[0].due_s <= time.monotonic():
+                move = left.popleft()
+                cluster_ip = bed.cluster.cluster_ip(move.number)
+                moved = bed.cluster.endpoint_slice(move.number, move.moved, alone=True)
+                stored_s[cluster_ip] = bed.api.put(moved)
+                calling.expect(cluster_ip, spare_address(move.moved))
+            due_s = began_s + left[0].due_s if left else deadline_s
+            until_s = min(due_s, time.monotonic() + CHECKED_EVERY_S)
+            for answer in calling.answers(until_s=until_s):
+                delays.append(1000 * (answer.heard_s - stored_s.pop(answer.cluster_ip)))
+    return delays
