@@ -68,7 +68,7 @@ lint: setup
 bench: setup programs ## measure data paths beside their peers (5 minutes; OPTIONS="--help" tells of more)
 	@$(ROOT_ENV) $(VENV)/python -m bench run $(OPTIONS)
 
-numbers: setup ## write the tables in README.md again from bench/results/
+numbers: setup ## write the table of goals in README.md again from bench/results/
 	@$(VENV)/python -m bench.table
 
 image: packages ## build the container image kproxy:<version>, with docker or buildah
