@@ -61,6 +61,15 @@ class Visit:
     go: Callable[[], Iterable[Finding]]
 
 
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """What all rounds of a visit have found of a measure."""
+
+    visit: Visit
+    measure: Measure
+    values: dict[int, float]  # by round
+
+
 class Part(ABC):
     """Something that is measured."""
 
@@ -82,6 +91,10 @@ class Part(ABC):
     @abstractmethod
     def visits(self, bed: Bed) -> AbstractContextManager[Sequence[Visit]]:
         """Make what is needed, hand out the visits, and take all of it away."""
+
+    def judged(self, found: Sequence[Rounds]) -> Iterable[tuple[Visit, Limited]]:
+        """Return what limited figures, where all rounds of everybody together tell it."""
+        return ()
 
 
 def largest(parameters: Parameters) -> Sequence[Size]:

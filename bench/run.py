@@ -17,10 +17,12 @@ from rich.console import Console
 
 from bench.bed import chosen
 from bench.load.frames import LEAST_BYTES, MOST_BYTES, MOST_FLOWS
+from bench.load.talk import PORTS
 from bench.machine import run_inside
 from bench.model import Writer
 from bench.parameters import PRESETS, Parameters, Size
 from bench.parts import PARTS
+from bench.parts.connections import Requests
 from bench.peers import KPROXY, PEERS
 from bench.progress import Display
 from bench.runner import Run
@@ -165,6 +167,11 @@ def run(
     wanted = {name: value for name, value in given.items() if value is not None}
     parameters = replace(PRESETS[preset], **wanted)
     parameters = replace(parameters, parts=parameters.parts or tuple(PARTS))
+    asks = Requests.name in parameters.parts
+    if asks and parameters.requests_per_s * parameters.seconds > PORTS:
+        raise click.UsageError(
+            f"--requests-per-s times --seconds is more than the {PORTS:,} ports of a client"
+        )
     if os.geteuid() != 0 and not machine:
         raise click.ClickException("network namespaces need root: use `make bench`, or sudo")
     file = to or _FOLDER / f"bench-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"

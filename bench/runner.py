@@ -18,7 +18,7 @@ from bench.bed import FAILURES, Bed, reason
 from bench.load.frames import Frames
 from bench.model import Distribution, Limit, Sample, Value, Writer
 from bench.parameters import Parameters, Size
-from bench.part import Finding, Found, Limited, Part, Spread, Visit
+from bench.part import Finding, Found, Limited, Part, Rounds, Spread, Visit
 from bench.progress import Progress
 
 _SEED = 12
@@ -42,6 +42,7 @@ class Run:
         self._progress = progress
         self._chance = random.Random(_SEED)
         self._limits: set[tuple[str, str, str]] = set()
+        self._found: dict[tuple[int, str], Rounds] = {}  # of a part, by visit and measure
         self.failed = 0
 
     def measure(self) -> None:
@@ -85,6 +86,7 @@ class Run:
         rounds = part.repeats(self._parameters)
         protocols = self._parameters.protocols
         left = [each for each in visits if each.where.get("protocol") in (None, *protocols)]
+        self._found.clear()
         self._progress.begin(len(left), rounds + part.warms_up)
         for number in range(-1 if part.warms_up else 0, rounds):
             for visit in self._chance.sample(left, len(left)):
@@ -92,6 +94,8 @@ class Run:
                 if not self._made(part, visit, number):
                     left.remove(visit)
                 self._progress.made(time.monotonic() - began_s, left=len(left))
+        for visit, limited in part.judged(list(self._found.values())):
+            self._limit(part, visit.who, visit.where, limited.text)
 
     def _made(self, part: Part, visit: Visit, number: int) -> bool:
         """Make one visit; return whether it is worth another one."""
@@ -109,6 +113,9 @@ class Run:
     def _note(self, part: Part, visit: Visit, number: int, finding: Finding) -> None:
         match finding:
             case Found(measure, value):
+                rounds = Rounds(visit, measure, {})
+                rounds = self._found.setdefault((id(visit), measure.name), rounds)
+                rounds.values[number] = value
                 self._writer.add(
                     Sample(
                         part=part.name,

@@ -18,6 +18,7 @@ from tests.support.waiting import SLOWER
 # else this machine does.
 UNDISTURBED = ("setpriv", "--pdeathsig", "KILL", "chrt", "--fifo", "10")
 FIRST_PORT, LAST_PORT = 10_000, 65_535
+PORTS = LAST_PORT - FIRST_PORT + 1
 _SOURCES = Path(__file__).parent
 _WITHIN_S = 60.0 * SLOWER
 

@@ -1,7 +1,8 @@
 """What one TCP stream carries through a node, by iperf3.
 
 Clients and servers are as the host has them, so large segments pass unsegmented (GSO): that is the
-kernel's way for local traffic, and hides what a packet costs. See `packets` for that.
+kernel's way for local traffic, and hides what a packet costs. See `packets` for that. The sender's
+core forwards, too: where either end kept its core busy, that is said.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from bench.bed import Bed
 from bench.load.talk import UNDISTURBED
 from bench.node import Node
 from bench.parameters import Parameters, Size
-from bench.part import Finding, Found, Measure, Part, Visit, circumstances, largest
+from bench.part import Finding, Found, Limited, Measure, Part, Visit, circumstances, largest
 from bench.traffic import BULK_PORT, Kind, Way, ends, target
 from tests.support.net.namespace import Namespace
 from tests.support.waiting import LONGEST_S, until
 
 CARRIED = Measure("bulk TCP", "Mbit/s", "more")
+_BUSY_PERCENT = 90
 _BYTES_A_SECOND = 10**9  # iperf3 itself knows whole seconds alone
 
 
@@ -63,8 +65,11 @@ def _visit(bed: Bed, node: Node, way: Way) -> Visit:
                 text=True,
                 timeout=LONGEST_S,
             )
-        bits = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
-        yield Found(CARRIED, bits / 1e6)
+        end = json.loads(done.stdout)["end"]
+        yield Found(CARRIED, end["sum_received"]["bits_per_second"] / 1e6)
+        for side, who in (("host_total", "sender"), ("remote_total", "receiver")):
+            if end["cpu_utilization_percent"][side] > _BUSY_PERCENT:
+                yield Limited(f"the core of the {who} was the limit: iperf3 kept it busy")
 
     return Visit(node.peer.name, circumstances(bed.size, path=way.value, protocol="TCP"), go)
 

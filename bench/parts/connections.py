@@ -8,7 +8,8 @@
 Over TCP, clients call Services from the whole of the cluster in turn: a list of rules finds one
 sooner than another. Over UDP, and over IPv6, it is one Service beside those of the cluster, which
 have TCP and IPv4 alone.
-The client alone is measured as "plain routing", where nobody translates or tracks.
+The client alone is measured as "plain routing", where nobody translates or tracks: who is nearly as
+fast is limited by the client and the server, which is said.
 
 Traps: source ports are taken one after the other and each once in a visit, and connections are
 closed by a reset, so there is no TIME_WAIT and no collision; connection tracking is emptied before
@@ -20,22 +21,38 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
+import statistics
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
 from bench.bed import Bed
 from bench.load.quantiles import quantiles
-from bench.load.talk import FIRST_PORT, LAST_PORT
+from bench.load.talk import PORTS
 from bench.load.tracking import forget, refused
 from bench.node import Node
+from bench.noise import ratios
 from bench.parameters import Parameters, Size
-from bench.part import Finding, Found, Limited, Measure, Part, Spread, Visit, circumstances, largest
+from bench.part import (
+    Finding,
+    Found,
+    Limited,
+    Measure,
+    Part,
+    Rounds,
+    Spread,
+    Visit,
+    circumstances,
+    largest,
+)
+from bench.peers.routing import PlainRouting
 from bench.traffic import Kind, Target, Way, ends, many_targets, target
 from kproxy.core.addresses import Family
 
 OPENED = Measure("new connections", "1/s", "more")
 LATENCY = Measure("request latency", "ms", "less")
 UNANSWERED = Measure("requests without an answer", "%", "less")
+_NEARLY = 0.9  # of what the client opens where nothing hinders it
 
 
 class _Calls(Part):
@@ -67,6 +84,17 @@ class Connections(_Calls):
     about = "new TCP connections a second, by one client without a pause"
     measures = (OPENED,)
 
+    def judged(self, found: Sequence[Rounds]) -> Iterator[tuple[Visit, Limited]]:
+        """Say of whom the client, or who answers it, was the limit."""
+        plain = [each for each in found if each.visit.who == PlainRouting.name]
+        for each, alone in itertools.product(found, plain):
+            if each is alone or each.visit.where != alone.visit.where:
+                continue
+            parts = ratios(each.values, alone.values)
+            if parts and (share := statistics.median(parts)) >= _NEARLY:
+                text = f"the client was the limit: it opens {share:.0%} of what it does unhindered"
+                yield each.visit, Limited(text)
+
     @staticmethod
     def _visits(bed: Bed, node: Node, way: Way) -> Iterator[Visit]:
         targets = many_targets(way, bed.cluster, translated=node.peer.translates)
@@ -78,7 +106,7 @@ class Connections(_Calls):
                 node.stage, ends(way, node.stage).sender, targets, seconds=bed.parameters.seconds
             )
             yield Found(OPENED, opened.connections / opened.seconds)
-            if opened.connections == LAST_PORT - FIRST_PORT + 1:
+            if opened.connections == PORTS:
                 yield Limited("a visit ended early, as all source ports were used")
             if full := refused(node.stage.node) - before:
                 yield Limited(f"connection tracking refused {full} packets")
@@ -116,6 +144,7 @@ def _asked(bed: Bed, node: Node, way: Way, kind: Kind, family: Family) -> Iterat
     """Ask along a way; return what became of it."""
     per_s, seconds = bed.parameters.requests_per_s, bed.parameters.seconds
     forget(node.stage.node)
+    before = refused(node.stage.node)
     asked = bed.talk.ask(
         node.stage,
         ends(way, node.stage).sender,
@@ -129,6 +158,8 @@ def _asked(bed: Bed, node: Node, way: Way, kind: Kind, family: Family) -> Iterat
     yield Found(UNANSWERED, 100 * sum(asked.unanswered.values()) / total)
     for why, times in asked.unanswered.items():
         yield Limited(f"no answer to {times} of {total} requests: {why}")
+    if full := refused(node.stage.node) - before:
+        yield Limited(f"connection tracking refused {full} packets")
     if asked.answered_s:
         yield Spread(LATENCY, quantiles([1000 * each for each in asked.answered_s]))
 

@@ -12,6 +12,7 @@ full refuses the rest, and what did not arrive has to be counted as dropped some
 from __future__ import annotations
 
 import contextlib
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
 from bench.bed import Bed
@@ -19,8 +20,19 @@ from bench.links import details, dropped
 from bench.load.frames import Sent, Stream, least_bytes
 from bench.load.tracking import refused
 from bench.node import Node
+from bench.noise import ratios
 from bench.parameters import Parameters, Size
-from bench.part import Finding, Found, Limited, Measure, Part, Visit, circumstances, largest
+from bench.part import (
+    Finding,
+    Found,
+    Limited,
+    Measure,
+    Part,
+    Rounds,
+    Visit,
+    circumstances,
+    largest,
+)
 from bench.stage import Stage, built_stage
 from bench.traffic import Kind, Target, Way, ends, target
 from kproxy.core.addresses import Family
@@ -28,7 +40,7 @@ from kproxy.core.addresses import Family
 FORWARDED = Measure("packets forwarded", "1/s", "more")
 LOST = Measure("packets lost", "%", "less")
 ALONE = "the generator alone"
-_NEARLY = 0.9  # of what the generator makes alone: then it was the limit
+_MUCH, _NEARLY_ALL = 0.5, 0.9  # of the time: then what is measured is the generator as well
 _NOWHERE = {Family.IPV4: "192.0.2.99", Family.IPV6: "2001:db8::99"}
 
 
@@ -62,13 +74,26 @@ class Packets(Part):
                 )
             ]
 
+    def judged(self, found: Sequence[Rounds]) -> Iterator[tuple[Visit, Limited]]:
+        """Say of whom the generator took much of the time, which it shares with the node."""
+        rates = [each for each in found if each.measure is FORWARDED]
+        alone = {each.visit.where["family"]: each for each in rates if each.visit.who == ALONE}
+        for each in rates:
+            its = alone.get(each.visit.where["family"])
+            if its is None or its is each or not (parts := ratios(each.values, its.values)):
+                continue
+            share, most = statistics.median(parts), statistics.median(its.values.values()) / 1e6
+            if share > _MUCH:
+                what = "was the limit" if share > _NEARLY_ALL else "is measured too"
+                took = f"it took {share:.0%} of the time, and alone makes {most:.2f} million/s"
+                yield each.visit, Limited(f"the generator {what}: {took}")
+
 
 class _Generator:
-    """Sends along the ways, and knows how much it makes where nobody forwards."""
+    """Sends along the ways, and where nobody forwards."""
 
     def __init__(self, bed: Bed) -> None:
         self._bed = bed
-        self._alone = dict.fromkeys(Family, 0.0)
 
     def alone(self, stage: Stage, family: Family) -> Visit:
         """Return the visit that measures the generator itself."""
@@ -76,7 +101,6 @@ class _Generator:
         def go() -> Iterable[Finding]:
             there = Target(_NOWHERE[family], Kind.PACKETS.endpoint_port)
             sent = self._send(stage, Way.NODE_PORT, there, family)
-            self._alone[family] = max(self._alone[family], sent.rate)
             yield Found(FORWARDED, sent.rate)
 
         return Visit(ALONE, self._where(family), go)
@@ -92,9 +116,6 @@ class _Generator:
             lost = sent.packets - sent.arrived
             yield Found(FORWARDED, sent.rate)
             yield Found(LOST, 100 * lost / sent.packets)
-            if sent.rate > _NEARLY * self._alone[family] > 0:
-                made = f"{self._alone[family] / 1e6:.2f} million a second"
-                yield Limited(f"the generator was the limit: alone it makes {made}")
             if unfit:
                 yield Limited(f"the table of connections was full: it refused {unfit} packets")
             if lost > unfit + drops:

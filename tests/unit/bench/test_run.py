@@ -30,6 +30,7 @@ def refused(*arguments):
         (("--families", "IPv5"), "'IPv5' is none of IPv4, IPv6"),
         (("--flows", "0"), "--flows"),
         (("--packet-size", "32"), "--packet-size"),
+        (("--requests-per-s", "20000", "--seconds", "3"), "more than the 55,536 ports"),
     ],
 )
 def test_what_cannot_be_is_refused_and_told_what_can(arguments, said):
