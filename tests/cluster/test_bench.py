@@ -13,10 +13,13 @@ import pytest
 from bench.bed import chosen
 from bench.model import BadResults, read
 from bench.parameters import PRESETS
+from bench.parts import PARTS
 from bench.parts.connections import OPENED, UNANSWERED
 from bench.parts.disruption import BACK, CUT, EVENTS, FROM_KUBE_PROXY, HELD, HELD_CUT, REFUSED
 from bench.parts.disruption import LOST as UNANSWERED_CALLS
 from bench.parts.packets import ALONE, FORWARDED
+from bench.parts.programs import FOREIGN
+from bench.peers.routing import PlainRouting
 from bench.traffic import WAYS
 from tests.support import bench_run
 from tests.support.ebpf.place import cgroup_root
@@ -83,6 +86,31 @@ def everybody(protocol, family):
 def about(who, where):
     """Return of whom a figure is, and which traffic."""
     return who, where.get("path"), where.get("protocol"), where.get("family")
+
+
+def test_what_data_paths_cost_by_themselves_is_measured_without_a_packet(tmp_path):
+    results = bench_run.run(
+        tmp_path / "results.jsonl",
+        *("--parts", "core,programs", "--data-paths", "ebpf", "--peers", ""),
+    )
+    assert results.complete
+    assert results.limits == ()
+    found = {figure.measure: rounds.values[0] for figure, rounds in results.figures().items()}
+    measures = {each.name for part in ("core", "programs") for each in PARTS[part].measures}
+    assert found.keys() == measures
+    # A program that does nothing may take as long as one that has to look at little.
+    assert all(value > 0 for name, value in found.items() if name != FOREIGN.name), found
+
+
+def test_a_client_without_ports_left_is_said_to_be_the_limit(tmp_path):
+    results = bench_run.run(
+        tmp_path / "results.jsonl",
+        *("--parts", "connections", "--data-paths", "", "--peers", "routing"),
+        *("--paths", "clusterip", "--seconds", "60"),
+    )
+    (limit,) = results.limits
+    assert limit.who == PlainRouting.name
+    assert "all source ports were used" in limit.text
 
 
 def test_what_happens_on_a_node_costs_clients_what_it_has_to(tmp_path):

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
+from click.testing import CliRunner
 
 from bench import peers
+from bench.__main__ import main
+from bench.model import Writer
 from bench.parameters import PRESETS, Size
 from bench.parts import PARTS
 from bench.parts.connections import LATENCY, OPENED, UNANSWERED
@@ -18,7 +23,7 @@ from tests.support import bench_run
 
 pytestmark = [pytest.mark.kernel, pytest.mark.cluster, pytest.mark.timeout(600)]
 
-_SECONDS, _ROUNDS, _REQUESTS_PER_S = 0.3, 3, 2_000
+_SECONDS, _ROUNDS, _REQUESTS_PER_S = 0.15, 6, 2_000  # with fewer rounds nothing is compared
 _SIGMAS = 6
 _RULES = 12_000  # that every packet is compared with: far over what a busy machine adds
 _AS_IT_IS, _SLOW, _LOSSY = "as it is", "slow", "loses one in a hundred"
@@ -66,7 +71,7 @@ def measured(tmp_path, monkeypatch):
     return results
 
 
-def test_a_node_that_is_slow_or_loses_packets_is_told_by_the_right_figure(measured):
+def test_a_node_that_is_slow_or_loses_packets_is_told_by_the_right_figure(measured, tmp_path):
     """Best rounds are compared with best rounds: a busy machine slows, and loses, never less."""
     found = best_rounds(measured, "TCP")
     udp = best_rounds(measured, "UDP")
@@ -93,6 +98,29 @@ def test_a_node_that_is_slow_or_loses_packets_is_told_by_the_right_figure(measur
     assert [text for text in slow if not bench_run.is_of_a_stall(text)] == []
     assert any("packets of" in text and "were lost" in text for text in lossy), lossy
     assert any("no answer to" in text for text in lossy), lossy
+
+    done = compared(measured, tmp_path, _AS_IT_IS, _SLOW)
+    assert done.exit_code == 1, done.output
+    assert "packets: packets forwarded, 1/s" in done.output.partition("worse: ")[2]
+    assert compared(measured, tmp_path, _AS_IT_IS, _AS_IT_IS).exit_code == 0
+
+
+def compared(measured, folder, before, after):
+    """Compare two nodes as if one had become the other, beside the lossy one, which stays."""
+    files = [written(measured, folder / f"{n}.jsonl", who) for n, who in enumerate((before, after))]
+    return CliRunner().invoke(main, ["compare", *map(str, files)])
+
+
+def written(measured, file, who):
+    """Write what was measured of a node, under another name, and of the lossy one."""
+    file.unlink(missing_ok=True)
+    with Writer(file, measured.run) as writer:
+        for each in (*measured.samples, *measured.distributions):
+            if each.who in (who, _LOSSY):
+                name = "the node" if each.who == who else each.who
+                writer.add(msgspec.structs.replace(each, who=name))
+        writer.end(datetime.now(UTC), complete=True)
+    return file
 
 
 def best_rounds(measured, protocol):

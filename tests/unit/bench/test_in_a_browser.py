@@ -28,11 +28,15 @@ FEWEST_PIXELS = 40  # of a hue: some markers
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
     run = results(seed=1, rounds=5)
     drawn = [each for each in run.samples if each.measure in ("packets", "new connections")]
-    html = page(type(run)(run.run, tuple(drawn), (), run.limits, run.end))
-    (folder / "page.html").write_text(html)
+    return written(tmp_path_factory, type(run)(run.run, tuple(drawn), (), run.limits, run.end))
+
+
+def written(folders, run):
+    """Write the page of a run into a folder of its own; return that."""
+    folder = folders.mktemp("page")
+    (folder / "page.html").write_text(page(run))
     return folder
 
 
@@ -89,6 +93,16 @@ def test_the_plots_are_there_on_a_screen(folder, colours, scheme):
 
     light, dark = colours
     assert_shown(pixels(picture), *((light, dark) if scheme == "light" else (dark, light)))
+
+
+def test_distributions_are_there_too(tmp_path_factory, colours):
+    run = results(seed=1, rounds=5)
+    alone = written(tmp_path_factory, type(run)(run.run, (), run.distributions, (), run.end))
+    assert alone.joinpath("page.html").read_text().count("-quantiles") > 0
+    picture = alone / "light.png"
+    browser(alone, f"--screenshot={picture}")
+
+    assert_shown(pixels(picture), *colours)
 
 
 def test_the_plots_are_there_on_paper_in_light_and_with_all_numbers(folder, colours):
