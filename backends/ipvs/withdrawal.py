@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backends.ipvs import cleanup
+from backends.ipvs.driver.draining import Kernel
 from backends.ipvs.driver.link import SharedLink
 from backends.ipvs.driver.ours import FOR_OPEN_CONNECTIONS, OURS
 from backends.ipvs.driver.sets import Sets
@@ -41,7 +42,9 @@ class FormerServers:
             for variant in Variant:
                 _reduce(self._family, variant)
             self._serving = self._drained()
-        return self._is_over(self._serving)
+        with VirtualServers("looking for open connections") as kernel:
+            forget_idle(kernel, self._serving)
+        return not self._serving
 
     def clean_up(self) -> int:
         """Remove what is left; return how many kernel objects. Raises BackendError."""
@@ -73,15 +76,17 @@ class FormerServers:
             )
         return list(found)
 
-    def _is_over(self, serving: list[Server]) -> bool:
-        """Let go of those virtual servers that serve nobody, up to one that does."""
-        with VirtualServers("looking for open connections") as kernel:
-            while serving and not _serves(kernel, serving[-1]):
-                serving.pop()
-        return not serving
+
+def forget_idle(kernel: Kernel, serving: list[Server]) -> None:
+    """Take those that serve nobody out of a list, from its end up to one that does.
+
+    None of them takes new connections. May raise BackendError.
+    """
+    while serving and not _serves(kernel, serving[-1]):
+        serving.pop()
 
 
-def _serves(kernel: VirtualServers, server: Server) -> bool:
+def _serves(kernel: Kernel, server: Server) -> bool:
     return any(
         load.active or load.inactive
         for destination, load in kernel.destinations(server)
