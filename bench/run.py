@@ -178,10 +178,13 @@ def run(
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         raise click.ClickException(f"{file} is there already: results are never overwritten")
+    _listen()
     if not machine:
         sys.exit(_measured(preset, parameters, file))
     try:
         sys.exit(run_inside([f"--preset={preset}", *_as_given(context)], file))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
     except Unavailable as error:
         raise click.ClickException(str(error)) from error
 
@@ -197,9 +200,6 @@ def _as_given(context: click.Context) -> Iterator[str]:
 
 def _measured(preset: str, parameters: Parameters, file: Path) -> int:
     """Measure into a file; return the exit code."""
-    for each in _ENDINGS:
-        if each is not signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:  # by nohup
-            signal.signal(each, _interrupted)
     console = Console(stderr=True)
     peers = chosen(parameters)
     parts = [part for name, part in PARTS.items() if name in parameters.parts]
@@ -219,6 +219,13 @@ def _measured(preset: str, parameters: Parameters, file: Path) -> int:
             return _INTERRUPTED
         display.say(f"measured: {file}")
     return _FAILED if measuring.failed else 0
+
+
+def _listen() -> None:
+    """Let whatever tells us to end interrupt the run."""
+    for each in _ENDINGS:
+        if each is not signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:  # by nohup
+            signal.signal(each, _interrupted)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
