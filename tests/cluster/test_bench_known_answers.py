@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -83,7 +84,8 @@ def test_a_node_that_is_slow_or_loses_packets_is_told_by_the_right_figure(measur
     assert ratio(udp, FORWARDED.name, _SLOW) < 0.5
     assert ratio(found, OPENED.name, _SLOW) < 0.8
     assert ratio(found, p50, _SLOW) > 1.2
-    assert found[p99, _LOSSY] > 100, "a lost packet is sent again after 200 ms at the soonest"
+    sent_again = rounds_of(measured, p99, _LOSSY, "TCP")
+    assert statistics.median(sent_again) > 100, "a lost packet is, after 200 ms at the soonest"
     for who in (_SLOW, _AS_IT_IS):
         assert udp[LOST.name, who] == 0, who
         assert found[UNANSWERED.name, who] == udp[UNANSWERED.name, who] == 0, who
@@ -132,6 +134,17 @@ def best_rounds(measured, protocol):
         for figure, rounds in measured.figures().items()
         if dict(figure.where).get("protocol") == protocol
     }
+
+
+def rounds_of(measured, measure, who, protocol):
+    """Return all rounds of a figure."""
+    (found,) = (
+        rounds.values.values()
+        for figure, rounds in measured.figures().items()
+        if (figure.measure, figure.who) == (measure, who)
+        and dict(figure.where)["protocol"] == protocol
+    )
+    return found
 
 
 def chance(percent, count):
