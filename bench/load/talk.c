@@ -12,7 +12,7 @@
  *                                        what became of it: "held", or why it was not
  *
  * Whom to call is read from stdin, "ADDRESS PORT" a line, and called in turn. By SIGTERM `ask` and
- * `hold` take their seconds for over.
+ * `hold` take their seconds for over. Then each that is held has to answer once more.
  *
  * `ask` begins each call when it is due, whatever became of those before: a slow answer makes none
  * of the next ones wait (no coordinated omission). The caller closes by a reset, so neither side
@@ -211,9 +211,13 @@ static int ask(double rate, double seconds, int first_port)
 	return 0;
 }
 
-/* A connection that is held; `asked_ns` is when it was asked what it did not answer yet, else 0. */
+/*
+ * A connection that is held. `asked_ns` is when it was asked what it did not answer yet, else 0;
+ * `answered_ns` is when it was asked what it answered last.
+ */
 struct held {
 	uint64_t asked_ns;
+	uint64_t answered_ns;
 	int socket;
 	int error;
 };
@@ -224,12 +228,14 @@ static void go_on(struct held *one)
 	char byte;
 	ssize_t got = recv(one->socket, &byte, 1, MSG_DONTWAIT);
 
-	if (got == 1)
+	if (got == 1) {
+		one->answered_ns = one->asked_ns;
 		one->asked_ns = 0;
-	else if (got == 0)
+	} else if (got == 0) {
 		one->error = ECONNRESET;
-	else if (errno != EAGAIN)
+	} else if (errno != EAGAIN) {
 		one->error = errno;
+	}
 	if (!one->error && !one->asked_ns) {
 		one->asked_ns = now_ns();
 		if (send(one->socket, "?", 1, MSG_NOSIGNAL) != 1)
@@ -237,11 +243,25 @@ static void go_on(struct held *one)
 	}
 }
 
-static int hold(int count, double seconds, int first_port)
+/* Go on with all; return how many have not answered yet what they were asked since then. */
+static int go_on_with(struct held *connections, int count, uint64_t since_ns)
 {
 	const struct timespec pause = { .tv_nsec = HOLD_PAUSE_NS };
+	int missing = 0;
+
+	for (int n = 0; n < count; n++) {
+		if (!connections[n].error)
+			go_on(&connections[n]);
+		missing += !connections[n].error && connections[n].answered_ns < since_ns;
+	}
+	nanosleep(&pause, NULL);
+	return missing;
+}
+
+static int hold(int count, double seconds, int first_port)
+{
 	struct held *connections = calloc((size_t)count, sizeof(*connections));
-	uint64_t until_ns = now_ns() + (uint64_t)(seconds * 1e9);
+	uint64_t over_ns, until_ns = now_ns() + (uint64_t)(seconds * 1e9);
 
 	if (!connections)
 		return fail("calloc");
@@ -250,17 +270,15 @@ static int hold(int count, double seconds, int first_port)
 		if (connections[n].socket < 0)
 			return fail("connect");
 	}
-	while (!is_over && now_ns() < until_ns) {
-		for (int n = 0; n < count; n++) {
-			if (!connections[n].error)
-				go_on(&connections[n]);
-		}
-		nanosleep(&pause, NULL);
-	}
+	while (!is_over && now_ns() < until_ns)
+		go_on_with(connections, count, 0);
+	over_ns = now_ns();
+	while (go_on_with(connections, count, over_ns) && now_ns() - over_ns < PATIENCE_NS)
+		;
 	for (int n = 0; n < count; n++) {
 		struct held *one = &connections[n];
 
-		if (!one->error && one->asked_ns && now_ns() - one->asked_ns > PATIENCE_NS / 2)
+		if (!one->error && one->answered_ns < over_ns)
 			one->error = ETIMEDOUT;
 		puts(one->error ? strerror(one->error) : "held");
 	}

@@ -15,7 +15,9 @@ clusterIP and through a NodePort at once, something happens on the node:
   deploy/ebpf.md says of the way in a hurry; the way by iptables mode cuts nothing.
 
 A connection is *refused* if it is told so at once, *cut* if it was open and is reset, and *lost* if
-there is no answer within two seconds, or no way.
+there is no answer within two seconds, or no way. Clients are watched until the new proxy has
+written its rules, and new connections have been answered for half a second: for seconds, if they
+are not; if they are not then, the losses go on, and a limit says so.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from bench.bed import Bed
 from bench.load.quantiles import quantiles
 from bench.load.talk import FIRST_PORT, Asked, asked, told
 from bench.load.tracking import forget
+from bench.model import Value
 from bench.node import Node, PeerFailed
 from bench.parameters import Parameters, Size
 from bench.part import Finding, Found, Limited, Measure, Part, Spread, Visit, circumstances
@@ -58,8 +61,9 @@ _PODS = 4
 HELD = 40  # connections, of each way
 _PER_S = 500
 _BEFORE_S, _BETWEEN_PODS_S = 0.5, 0.4
-_LEAST_S, _AFTER_S = 4.0, 0.5  # of being watched; after it is over
-_HELD_FROM = FIRST_PORT + 40_000  # ports that new connections do not come to
+_WATCHED_S = 4.0  # after an event, as long as connections fail
+_ANSWERED_S, _LOOKS_PER_S = 0.5, 100
+_HELD_FROM, _LOOKS_FROM = FIRST_PORT + 40_000, FIRST_PORT + 45_000  # new ones do not come so far
 _MOST_S = 40_000 / _PER_S
 _MOST_SERVICES = 1_000  # with more a restart takes longer than clients are watched
 _TABLES = ("nat", "filter", "mangle", "raw")
@@ -93,7 +97,7 @@ class Disruption(Part):
         yield [
             Visit(
                 node.peer.name,
-                circumstances(bed.size, event=event, protocol="TCP"),
+                _circumstances(bed.size, event),
                 functools.partial(_watched, bed, node, happens, numbers),
             )
             for node in nodes
@@ -101,12 +105,17 @@ class Disruption(Part):
         ] + [
             Visit(
                 node.peer.name,
-                circumstances(bed.size, event=event, protocol="TCP"),
+                _circumstances(bed.size, event),
                 functools.partial(_swapped, bed, *swap, numbers),
             )
             for node in nodes
             for event, swap in swaps(node.peer).items()
         ]
+
+
+def _circumstances(size: Size, event: str) -> dict[str, Value]:
+    connections = {"connections_per_s": len(_WAYS) * _PER_S, "held": len(_WAYS) * HELD}
+    return circumstances(size, event=event, protocol="TCP", **connections)
 
 
 class _Pods:
@@ -124,7 +133,7 @@ class _Pods:
             self._start()
         self._bed.api.put(*pods_service(list(self._running)))
         try:
-            until(self._answer, within_s=LONGEST_S, what="the pods answer")
+            until(lambda: self.answer(0.01), within_s=LONGEST_S, what="the pods answer")
         except AssertionError as error:
             self._closing.close()
             raise PeerFailed(str(error)) from error
@@ -149,15 +158,19 @@ class _Pods:
         pod = self._bed.talk.pod(far, address, POD_PORT)
         self._running[address] = self._closing.enter_context(pod)
 
-    def _answer(self) -> bool:
-        """Say whether every way leads to a pod."""
+    def answer(self, seconds: float) -> bool:
+        """Say whether every way leads to a pod, again and again for so long."""
         stage = self._node.stage
-        return all(
-            self._bed.talk.ask(
-                stage, ends(way, stage).sender, [pods_target(way)], per_s=100, seconds=0.01
-            ).answered_s
+        asking = [
+            self._bed.talk.begin(
+                stage,
+                ends(way, stage).sender,
+                [pods_target(way)],
+                *("ask", "TCP", _LOOKS_PER_S, seconds, _LOOKS_FROM),
+            )
             for way in _WAYS
-        )
+        ]
+        return not any(asked(client).unanswered for client in asking)
 
 
 def _replace_pods(_: Node, pods: _Pods) -> None:
@@ -167,11 +180,13 @@ def _replace_pods(_: Node, pods: _Pods) -> None:
 def _restart(node: Node, _: _Pods) -> None:
     node.stop()
     node.start()
+    node.wait_until_written()
 
 
 def _kill(node: Node, _: _Pods) -> None:
     node.kill()
     node.start()
+    node.wait_until_written()
 
 
 def _flush(node: Node, _: _Pods) -> None:
@@ -221,9 +236,13 @@ def _watched(
         holding = [begin(way, "hold", HELD, _MOST_S, _HELD_FROM) for way in _WAYS]
         time.sleep(_BEFORE_S)
         happens(node, pods)
-        took_s = time.monotonic() - began_s
-        time.sleep(max(_AFTER_S, _LEAST_S - took_s))
-        if took_s > _MOST_S:
+        happened_s = time.monotonic()
+        while not (is_over := pods.answer(_ANSWERED_S)):
+            if time.monotonic() - happened_s > _WATCHED_S:
+                break
+        if not is_over:
+            yield Limited(f"clients still failed when the watch of {_WATCHED_S:.0f} s ended")
+        if time.monotonic() - began_s > _MOST_S:
             yield Limited("it was not over yet when clients ended")
         for client in (*asking, *holding):
             client.terminate()
