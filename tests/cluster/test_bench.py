@@ -19,7 +19,6 @@ from bench.parts.disruption import BACK, CUT, EVENTS, FROM_KUBE_PROXY, HELD, HEL
 from bench.parts.disruption import LOST as UNANSWERED_CALLS
 from bench.parts.packets import ALONE, FORWARDED
 from bench.parts.programs import FOREIGN
-from bench.peers.routing import PlainRouting
 from bench.traffic import WAYS
 from tests.support import bench_run
 from tests.support.ebpf.place import cgroup_root
@@ -100,17 +99,6 @@ def test_what_data_paths_cost_by_themselves_is_measured_without_a_packet(tmp_pat
     assert found.keys() == measures
     # A program that does nothing may take as long as one that has to look at little.
     assert all(value > 0 for name, value in found.items() if name != FOREIGN.name), found
-
-
-def test_a_client_without_ports_left_is_said_to_be_the_limit(tmp_path):
-    results = bench_run.run(
-        tmp_path / "results.jsonl",
-        *("--parts", "connections", "--data-paths", "", "--peers", "routing"),
-        *("--paths", "clusterip", "--seconds", "60"),
-    )
-    (limit,) = results.limits
-    assert limit.who == PlainRouting.name
-    assert "all source ports were used" in limit.text
 
 
 def test_what_happens_on_a_node_costs_clients_what_it_has_to(tmp_path):
