@@ -52,20 +52,21 @@ PRESETS = {
     "quick": Parameters(
         data_paths=("iptables-nft", "ipvs", "ebpf"),
         peers=("routing", "straight", "kube-proxy-nftables"),
-        sizes=(Size(1_000, 10),),
+        sizes=(Size(100, 10),),
         families=("IPv4",),
         seconds=0.2,
         repeats=3,
-        changes=5,
+        changes=3,
         starts=1,
         slow_repeats=1,
     ),
+    # `compare` says nothing of what has less than three rounds.
     "full": Parameters(
         sizes=(Size(1, 10), Size(100, 10), Size(100, 100), Size(1_000, 10), Size(10_000, 10)),
-        seconds=0.3,
-        repeats=5,
-        changes=8,
-        starts=2,
-        slow_repeats=1,
+        seconds=0.25,
+        repeats=4,
+        changes=2,
+        starts=3,
+        slow_repeats=3,
     ),
 }

@@ -118,7 +118,6 @@ class Changes(_OfEachStart):
     def _measured(bed: Bed, node: Node, chance: random.Random) -> Iterator[Finding]:
         agent = _started(node, watched=False)
         node.wait_until_ready()
-        time.sleep(_SETTLED_S)
         with _watched(bed, node, chance) as watched:
             yield from _followed(bed, node, agent, watched, chance)
 
@@ -140,7 +139,6 @@ def _followed(
         move = Move(chance.uniform(*_IDLE_S), chance.choice(watched), moved)
         alone += delays_ms(bed, node, [move])
     yield Spread(ALONE, quantiles(alone))
-    time.sleep(_SETTLED_S)
     before_s = agent.cpu_s()
     many = bed.moves(_PER_S * _STORM_S)
     bed.api.begin_storm(many, per_s=_PER_S, among=bed.size.services // 2)

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.__main__ import main
+from bench.comparison import FEWEST_ROUNDS
 from bench.load.quantiles import quantiles
 from bench.parameters import PRESETS
 from bench.parts import PARTS
@@ -42,6 +43,11 @@ def test_help_names_everything_that_can_be_chosen():
     words = said.replace("[", " ").replace("]", " ").replace("|", " ").split()
     for name in (*PARTS, *WAYS, *PRESETS, "routing", "straight"):
         assert name in words, name
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_a_full_run_has_enough_rounds_to_be_compared(part):
+    assert part.repeats(PRESETS["full"]) >= FEWEST_ROUNDS
 
 
 def test_presets_name_what_there_is():
