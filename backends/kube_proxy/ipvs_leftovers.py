@@ -6,13 +6,13 @@ pyroute2 is imported where a link was found: it holds 11 MB, and few nodes ever 
 from __future__ import annotations
 
 import contextlib
-import functools
 import socket
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from backends.kernel import ipset
+from backends.kernel import ipset, ipset_elements
 from backends.kernel.addresses import interface_addresses
+from backends.kernel.ipset_elements import ElementSet
 from backends.kernel.links import link_named
 from backends.kernel.virtual_servers import Server, VirtualServers
 from backends.kube_proxy import sets
@@ -33,12 +33,29 @@ Tells = Callable[[Server], bool]
 def made_by_kube_proxy(family: Family) -> Tells:
     """Return what tells the virtual servers of a family that kube-proxy made.
 
-    Their address is on its link, or they are a NodePort of its: (protocol, port) is in its sets.
-    Raises BackendError.
+    Their address is on its link, where all clusterIPs are; or they are a NodePort of its:
+    (protocol, port) is in its sets; or they stand at a place in its sets, as an external address
+    that another link has is not on its own. Raises BackendError.
     """
     addresses = link_addresses(family)
-    node_ports = frozenset(ipset.ports(sets.of_node_ports(sets.existing(family))))
-    return functools.partial(_is_kube_proxys, family, addresses, node_ports)
+    existing = sets.existing(family)
+    node_ports = frozenset(ipset.ports(sets.of_node_ports(existing)))
+    places = frozenset(
+        (each.protocol, each.address, each.port)
+        for name in sets.of_places(existing)
+        for each in ipset_elements.elements(ElementSet(name, "hash:ip,port", family))
+    )
+
+    def made(server: Server) -> bool:
+        if server.family is not family or server.mark:  # it knows no marks
+            return False
+        return (
+            server.address in addresses
+            or (server.protocol, server.port) in node_ports
+            or (server.protocol, server.address, server.port) in places
+        )
+
+    return made
 
 
 def made_by_nobody(server: Server) -> bool:
@@ -55,17 +72,6 @@ def remove_virtual_servers(family: Family) -> int:
         stale = [server for server, _ in kernel.servers() if made(server)]
         kernel.delete_servers(stale)
     return len(stale)
-
-
-def _is_kube_proxys(
-    family: Family,
-    addresses: Collection[bytes],
-    node_ports: Collection[tuple[int, int]],
-    server: Server,
-) -> bool:
-    if server.family is not family or server.mark:  # it knows no marks
-        return False
-    return server.address in addresses or (server.protocol, server.port) in node_ports
 
 
 def link_addresses(family: Family) -> frozenset[bytes]:

@@ -26,6 +26,7 @@ _NAMES = (
     "HEALTH-CHECK-NODE-PORT",
     "IPVS-IPS",
 )
+_OF_PLACES = ("-EXTERNAL-IP", "-EXTERNAL-IP-LOCAL", "-LOAD-BALANCER")  # hash:ip,port
 _PREFIX = {Family.IPV4: "KUBE-", Family.IPV6: "KUBE-6-"}
 _LONGEST_NAME = 31
 
@@ -40,3 +41,8 @@ def existing(family: Family) -> list[str]:
 def of_node_ports(names: Iterable[str]) -> list[str]:
     """Return those of these sets whose members are NodePorts."""
     return [name for name in names if "-NODE-PORT-" in name and "HEALTH" not in name]
+
+
+def of_places(names: Iterable[str]) -> list[str]:
+    """Return those of these sets whose members are a Service's place beyond the cluster."""
+    return [name for name in names if name.endswith(_OF_PLACES)]

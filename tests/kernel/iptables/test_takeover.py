@@ -185,13 +185,23 @@ def server(protocol: int, address: str, port: int) -> Server:
     return Server(Family.IPV4, protocol, socket.inet_aton(address), port)
 
 
-def test_virtual_servers_are_kube_proxys_by_address_or_node_port(link):
+def test_virtual_servers_are_kube_proxys_by_address_node_port_or_place(link):
     run("ipset create KUBE-NODE-PORT-TCP bitmap:port range 0-65535")
     run("ipset add KUBE-NODE-PORT-TCP 30080")
     on_link = server(socket.IPPROTO_TCP, "172.30.0.1", 443)
     node_port = server(socket.IPPROTO_TCP, "192.0.2.1", 30080)
+    external = server(socket.IPPROTO_TCP, "192.0.2.1", 80)
+    balanced = server(socket.IPPROTO_UDP, "192.0.2.2", 53)
+    for name, element in (
+        ("EXTERNAL-IP-LOCAL", "192.0.2.1,80"),
+        ("LOAD-BALANCER", "192.0.2.2,udp:53"),
+    ):
+        run(f"ipset create KUBE-{name} hash:ip,port")
+        run(f"ipset add KUBE-{name} {element}")
     foreign = server(socket.IPPROTO_UDP, "192.0.2.1", 30080)
+    beside = server(socket.IPPROTO_UDP, "192.0.2.1", 80)
     marked = on_link._replace(mark=1)
     made = made_by_kube_proxy(Family.IPV4)
-    assert list(map(made, [on_link, node_port, foreign, marked])) == [True, True, False, False]
+    assert list(map(made, [on_link, node_port, external, balanced])) == [True] * 4
+    assert list(map(made, [foreign, beside, marked])) == [False] * 3
     assert not made_by_kube_proxy(Family.IPV6)(on_link)

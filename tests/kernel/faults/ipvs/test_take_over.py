@@ -12,17 +12,20 @@ from backends.kernel.virtual_servers import Server, VirtualServers
 from backends.kube_proxy.ipvs_leftovers import LINK
 from backends.kube_proxy.takeover import FORWARDING
 from kproxy.core.addresses import Family
+from kproxy.core.objects import Protocol
 from tests.kernel.faults import foreign
 from tests.kernel.faults.flowing import Flowing
 from tests.kernel.faults.ipvs.conftest import EVERY_WAY
 from tests.support.cluster.fake_cluster import FakeCluster
 from tests.support.cluster.original import Original, configuration
 from tests.support.ipvs.on_node import FOREIGN
-from tests.support.net.plan import CLIENT, POD1, POD2, POD3, in_family
+from tests.support.net.plan import CLIENT, NODE_VIP, POD1, POD2, POD3, in_family, ipv6_of
 from tests.support.node.cluster import NODE as NODE_OBJECT
+from tests.support.node.cluster import both
 from tests.support.node.node import Node
 from tests.support.node.proxy import Proxy
-from tests.support.node.web import LOCAL_FRONTENDS, web_everywhere, web_locally
+from tests.support.node.web import LOCAL_FRONTENDS, SLICE_PORTS, web_everywhere, web_locally
+from tests.support.packets.objects import port
 from tests.support.packets.table import NODE_NAME
 from tests.support.waiting import LONGEST_S, until
 
@@ -32,6 +35,11 @@ PODS = (POD1, POD2, POD3)
 ROUNDS = 3
 # What kproxy serves by marks, which kube-proxy has not: the clean-up cuts it (see deploy/ipvs.md).
 BY_MARKS = [way for way in EVERY_WAY if way[1] in LOCAL_FRONTENDS and way[0] != CLIENT]
+# An address that the node has by itself, so that kube-proxy does not put it on its link.
+AT_THE_NODES_OWN = [
+    (CLIENT, f"{NODE_VIP}:80", Protocol.TCP, Family.IPV4),
+    (POD3, f"{NODE_VIP}:80", Protocol.UDP, Family.IPV6),
+]
 
 
 class Swapping:
@@ -58,7 +66,15 @@ class Swapping:
 
     def serve(self, *pods: str) -> None:
         """Let these pods be what is behind every frontend, of both policies."""
-        self._cluster.apply([*web_everywhere(*pods), *web_locally(*pods)])
+        at_the_nodes_own = both(
+            "web-at-the-nodes-own",
+            "10.96.0.22",
+            *pods,
+            ports=(port(80, name="tcp"), port(80, name="udp", protocol="UDP")),
+            slice_ports=SLICE_PORTS,
+            externalIPs=[NODE_VIP, ipv6_of(NODE_VIP)],
+        )
+        self._cluster.apply([*web_everywhere(*pods), *web_locally(*pods), *at_the_nodes_own])
 
     def kube_proxy(self) -> Original:
         """Start kube-proxy."""
@@ -137,7 +153,7 @@ def servers(node: Node) -> set[Server]:
 def test_kproxy_goes_on_with_what_kube_proxy_made(swapping):
     node = swapping.node
     kube_proxy = swapping.kube_proxy().ready()
-    with swapping.flowing(EVERY_WAY) as flowing:
+    with swapping.flowing([*EVERY_WAY, *AT_THE_NODES_OWN]) as flowing:
         assert flowing.flow(ROUNDS).silenced == []
         kube_proxy.stop()
         before = connections(node)
@@ -165,7 +181,8 @@ def test_kproxy_goes_on_with_what_kube_proxy_made(swapping):
 def test_kube_proxy_comes_back_beside_kproxy(swapping):
     node = swapping.node
     proxy = swapping.kproxy()
-    with swapping.flowing([way for way in EVERY_WAY if way not in BY_MARKS]) as flowing:
+    ways = [*(way for way in EVERY_WAY if way not in BY_MARKS), *AT_THE_NODES_OWN]
+    with swapping.flowing(ways) as flowing:
         assert flowing.flow(ROUNDS).silenced == []
         swapping.kube_proxy().ready()
         assert proxy.stop() == 0
