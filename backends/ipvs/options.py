@@ -21,7 +21,8 @@ class IpvsOptions:
     - `scheduler` is the kernel's name of how a virtual server chooses among endpoints.
     - `strict_arp`: the node answers ARP requests for no address of a Service.
     - `timeouts` of all connections of ipvs, 0 for those that stay as they are.
-    - `excluded`: virtual servers in these networks that are not ours are never taken over.
+    - `excluded`: kube-proxy's virtual servers in these networks stay where no Service has their
+      place.
     - `variant` of iptables is the one to write rules in; None: the one that the node uses.
     - `take_over`: what kube-proxy left goes once our own rules are in force.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from backends.ipvs import check, cleanup, prepare
+from backends.ipvs.driver.backend import IpvsBackend
 from backends.ipvs.driver.link import SharedLink
 from backends.ipvs.driver.opening import choose_variant, open_backend
 from backends.ipvs.kube_proxys_rest import KubeProxysForwarding, KubeProxysLink
@@ -28,6 +29,7 @@ class IpvsPath:
         self._options = options
         self._take_over = TakeOver(ipvs_stays=True) if options.take_over else None
         self._chosen: dict[Family, Variant] = {}
+        self._backends: dict[Family, IpvsBackend] = {}
         self._transactions = Transactions()
         self._link = SharedLink()
 
@@ -42,6 +44,7 @@ class IpvsPath:
             transactions=self._transactions,
         )
         self._chosen[family] = chosen
+        self._backends[family] = backend
         return backend
 
     def prepare(self, family: Family, rules: NodeRules) -> int:
@@ -49,8 +52,14 @@ class IpvsPath:
         return prepare.prepare(family, self._options)
 
     def in_force(self, family: Family) -> None:
-        """Remove the rules that kube-proxy left, if asked."""
-        removed = self._take_over.in_force(family) if self._take_over else 0
+        """Remove what kube-proxy left and nobody needs, if asked: its virtual servers first.
+
+        Its rules and sets tell which are its.
+        """
+        if self._take_over is None:
+            return
+        self._backends[family].take_over()
+        removed = self._take_over.in_force(family)
         if removed:
             log.info("%s: removed %d objects that kube-proxy left", family.value, removed)
 

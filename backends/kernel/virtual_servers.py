@@ -149,6 +149,11 @@ class VirtualServers:
         wanted = [_key(each, _settings(how, _ONE_CLIENT[each.family])) for each, how in servers]
         self._put(_NEW_SERVER, _SET_SERVER, wanted)
 
+    def make_servers(self, servers: Sequence[tuple[Server, Settings]]) -> list[Server]:
+        """Make virtual servers; return those that exist already, which stay as they are."""
+        wanted = [_key(each, _settings(how, _ONE_CLIENT[each.family])) for each, how in servers]
+        return [servers[place][0] for place in self._existing(_NEW_SERVER, wanted)]
+
     def put_destinations(
         self, destinations: Iterable[tuple[Server, Destination]], *, weight: int
     ) -> None:
@@ -203,13 +208,18 @@ class VirtualServers:
         return True
 
     def _put(self, new: int, change: int, wanted: Sequence[bytes]) -> None:
+        existing = [wanted[place] for place in self._existing(new, wanted)]
+        for _, code in self._failures(change, existing):
+            raise self._netlink.refusal(code)
+
+    def _existing(self, new: int, wanted: Sequence[bytes]) -> list[int]:
+        """Make what is wanted; return the places of what exists already."""
         existing = []
         for place, code in self._failures(new, wanted):
             if code != errno.EEXIST:
                 raise self._netlink.refusal(code)
-            existing.append(wanted[place])
-        for _, code in self._failures(change, existing):
-            raise self._netlink.refusal(code)
+            existing.append(place)
+        return existing
 
     def _remove(self, command: int, contents: Iterable[bytes]) -> None:
         for _, code in self._failures(command, contents):

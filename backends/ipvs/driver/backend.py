@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends.ipvs.driver import policies
 from backends.ipvs.driver.counters import Counters
@@ -61,7 +61,8 @@ class IpvsBackend:
     def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
         """Take table changes in; return the image entries that they alter."""
         parts = self._parts
-        patch = parts.renderer.update(changes, parts.link.surroundings())
+        around = replace(parts.link.surroundings(), taken=parts.servers.taken())
+        patch = parts.renderer.update(changes, around)
         return patch | parts.settings.render()
 
     def observe(self) -> Image:
@@ -83,12 +84,12 @@ class IpvsBackend:
         edits = [whole_edit(table, rules) for table in OURS.tables]
         diversions = [_taken_out(edit) for edit in edits]
         with parts.rules.writing(rules):
-            parts.servers.check(changes)
+            unclaimed = parts.servers.unclaimed(changes)
             parts.settings.put(changes.put)
             parts.sets.put(changes)
             for edit in edits:
                 parts.rules.write(edit)
-            parts.servers.put(changes)
+            parts.servers.put(changes, unclaimed)
             parts.link.put(changes)
             for edit in diversions:
                 parts.rules.write(edit)
@@ -98,8 +99,14 @@ class IpvsBackend:
             parts.sets.drop(changes)
 
     def settle(self) -> None:
-        """Try again to set what the node refused."""
+        """Try again to set what the node refused, and look which places others have left."""
+        self._parts.servers.look_again()
         self._parts.settings.settle()
+
+    def take_over(self) -> None:
+        """Let go of what kube-proxy left and no Service has, now that our rules are in force."""
+        self._parts.servers.take_over()
+        self._keep_leaving()
 
     def disturbed(self) -> bool:
         """Say whether others may have changed our objects, or what decides about them."""

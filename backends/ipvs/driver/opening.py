@@ -10,6 +10,7 @@ from backends.ipvs.driver.backend import IpvsBackend, Parts
 from backends.ipvs.driver.counters import Counters
 from backends.ipvs.driver.link import ServiceLink, SharedLink
 from backends.ipvs.driver.ours import OURS
+from backends.ipvs.driver.owners import Owners
 from backends.ipvs.driver.servers import Servers
 from backends.ipvs.driver.sets import Sets
 from backends.ipvs.driver.settings import NodeSettings
@@ -47,12 +48,13 @@ def open_backend(
     hashes = options.scheduler == HASHING or not schedulers.missing(HASHING)
     renderer = Renderer(family, Options(options.scheduler, hashes))
     sets = Sets(family)
-    servers = Servers(
-        family,
-        sets.owns,
-        adopting=_adopting(family, options),
+    owners = Owners(
+        sets,
+        wanted=renderer.has_frontend_at,
+        left_by_kube_proxy=_left_by_kube_proxy(family, options),
         excluded=options.excluded,
     )
+    servers = Servers(family, owners)
     return IpvsBackend(
         family,
         Parts(
@@ -80,8 +82,8 @@ def choose_variant(family: Family, options: IpvsOptions) -> Variant:
     return chosen
 
 
-def _adopting(family: Family, options: IpvsOptions) -> Callable[[], ipvs_leftovers.Tells]:
-    """Return what looks which virtual servers of others shall become ours."""
+def _left_by_kube_proxy(family: Family, options: IpvsOptions) -> Callable[[], ipvs_leftovers.Tells]:
+    """Return what looks which virtual servers kube-proxy left, if they are to be taken over."""
     if options.take_over:
         return lambda: ipvs_leftovers.made_by_kube_proxy(family)
     return lambda: ipvs_leftovers.made_by_nobody

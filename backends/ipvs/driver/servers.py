@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from backends.ipvs.driver.draining import Draining, Pair
+from backends.ipvs.driver.owners import Owners
 from backends.ipvs.driver.servers_watch import ServersWatch
 from backends.ipvs.render.entries import (
     WEIGHT,
-    describe,
+    Place,
     raw_destination_key,
     server_key,
     split_destination,
@@ -29,59 +30,32 @@ from backends.kernel.virtual_servers import (
     Settings,
     VirtualServers,
 )
-from backends.kube_proxy.ipvs_leftovers import Tells
-from kproxy.core.addresses import Family, Network
+from kproxy.core.addresses import Family
 from kproxy.core.image import Changes, Image, Key
-from kproxy.ports.data_path import BackendError
-
-Known = Callable[[bytes], bool]
 
 
 class Servers:
-    """One family's virtual servers, each known by its key's bytes.
+    """One family's virtual servers, each known by its key's bytes."""
 
-    `owns` says whether one is ours; those that were stay so, whatever becomes of what it knows.
-    `adopting` looks at the node and returns what says whether one
-    that is not ours shall be, which holds for none in an excluded network.
-    """
-
-    def __init__(
-        self,
-        family: Family,
-        owns: Known,
-        *,
-        adopting: Callable[[], Tells],
-        excluded: Collection[Network],
-    ) -> None:
+    def __init__(self, family: Family, owners: Owners) -> None:
         self._family = family
-        self._owns = owns
-        self._adopting = adopting
-        self._excluded = excluded
+        self._owners = owners
         self._watch = ServersWatch(family)
-        self._ours: set[bytes] = set()
-        self._foreign: set[bytes] = set()
         self._draining = Draining()
         self._leaving: set[Server] = set()  # as soon as nothing is behind them
 
     def observe(self) -> Image:
         """Read back our virtual servers and those destinations that take connections."""
         image: dict[Key, bytes] = {}
-        self._foreign.clear()
-        ours: set[bytes] = set()
         self._watch.reading()
-        adopts = self._adopting()
         draining: list[Pair] = []
-        leaving: set[Server] = set()
         with VirtualServers("reading virtual servers") as kernel:
-            for server, settings in kernel.servers():
+            settings = {s: how for s, how in kernel.servers() if s.family is self._family}
+            told = {raw_server(server): server for server in settings}
+            leaving = {_server(self._family, raw) for raw in self._owners.sort(told)}
+            ours = (server for raw, server in told.items() if raw in self._owners.ours)
+            for server in (*ours, *leaving):
                 raw = raw_server(server)
-                if server.family is not self._family:
-                    continue
-                adopted = adopts(server) and not server.is_in(self._excluded)
-                if not (adopted or raw in self._ours or self._owns(raw)):
-                    self._foreign.add(raw)
-                    continue
-                ours.add(raw)
                 found = kernel.destinations(server)
                 for destination, load in found:
                     if load.weight:
@@ -91,35 +65,34 @@ class Servers:
                         draining.append((server, destination))
                 if found and not any(load.weight for _, load in found):
                     leaving.add(server)
-                else:
-                    image[server_key(raw)] = _value(settings)
+                elif server in settings:
+                    image[server_key(raw)] = _value(settings[server])
         self._draining.replace(draining)
-        self._leaving, self._ours = leaving, ours
+        self._leaving = leaving
         return image
 
-    def check(self, changes: Changes) -> None:
-        """Raise BackendError if somebody else has virtual servers where ours would be.
+    def unclaimed(self, changes: Changes) -> frozenset[bytes]:
+        """Return those to be made that nobody has as yet.
 
-        To be asked before anything is written from which `owns` tells ours.
+        Raises BackendError if somebody else has one where something of ours would be. To be asked
+        before anything is written from which ours are known.
         """
-        taken = [raw for raw, _ in self._servers(changes.put) if raw in self._foreign]
-        if taken:
-            detail = f"{describe(server_key(taken[0]))} is somebody else's, and stays so"
-            if len(taken) > 1:
-                detail += f", as do {len(taken) - 1} more"
-            raise BackendError("making virtual servers", detail, transient=False)
+        return self._owners.unclaimed(changes)
 
-    def put(self, changes: Changes) -> None:
-        """Make what is missing. Raises BackendError, also where `check` does."""
-        self.check(changes)
+    def put(self, changes: Changes, unclaimed: Collection[bytes]) -> None:
+        """Make what is missing. Raises BackendError, also if somebody made an `unclaimed` one."""
         servers = list(self._servers(changes.put))
         pairs = list(self._pairs(changes.put))
         self._touch(servers, pairs)
-        self._ours.update(raw for raw, _ in servers)
+        new: list[tuple[Server, Settings]] = []
+        known: list[tuple[Server, Settings]] = []
+        for raw, server in servers:
+            to = new if raw in unclaimed else known
+            to.append((server, _settings(changes.put[server_key(raw)])))
         with VirtualServers("writing virtual servers") as kernel:
-            kernel.put_servers(
-                (server, _settings(changes.put[server_key(raw)])) for raw, server in servers
-            )
+            kernel.put_servers(known)
+            of_others = {raw_server(server) for server in kernel.make_servers(new)}
+            self._owners.made((raw for raw, _ in servers), of_others)
             kernel.put_destinations(pairs, weight=int(WEIGHT))
         self._leaving.difference_update(server for _, server in servers)
         self._draining.discard(pairs)
@@ -139,6 +112,25 @@ class Servers:
             for server in dict.fromkeys(server for server, _ in graceful):
                 self._let_destinations_go(kernel, server)
             self._let_servers_go(kernel)
+
+    def take_over(self) -> None:
+        """Let go of what kube-proxy left and no Service has. Raises BackendError."""
+        unwanted: set[Key] = set()
+        with VirtualServers("reading virtual servers") as kernel:
+            for server in self._owners.inherited():
+                raw = raw_server(server)
+                unwanted.add(server_key(raw))
+                for each, _ in kernel.destinations(server):
+                    unwanted.add(raw_destination_key(raw, each.address, each.port))
+        self.drop(Changes({}, frozenset(unwanted)))
+
+    def taken(self) -> frozenset[Place]:
+        """Return where somebody else has one: nothing of ours can be there."""
+        return self._owners.taken()
+
+    def look_again(self) -> None:
+        """Let those places be free that others have left, as the watch saw last."""
+        self._owners.look_again(self._watch.sees)
 
     def tend(self, budget_s: float) -> None:
         """Remove what has drained, as far as the time goes: others come the next time.
@@ -161,7 +153,7 @@ class Servers:
 
     def count(self) -> int:
         """Return how many virtual servers are ours."""
-        return len(self._ours)
+        return len(self._owners.ours)
 
     def draining(self) -> int:
         """Return how many destinations are there for open connections alone."""
@@ -169,7 +161,7 @@ class Servers:
 
     def disturbed(self) -> bool:
         """Say whether others may have changed virtual servers of ours. Raises BackendError."""
-        return self._watch.disturbed(self._ours)
+        return self._watch.disturbed(self._owners.ours)
 
     def _touch(self, servers: Iterable[tuple[bytes, Server]], pairs: Iterable[Pair]) -> None:
         self._watch.touched(raw for raw, _ in servers)
@@ -185,7 +177,7 @@ class Servers:
         free = {each for each in self._leaving if each not in self._draining}
         kernel.delete_servers(free)
         self._leaving -= free
-        self._ours.difference_update(map(raw_server, free))
+        self._owners.gone(map(raw_server, free))
 
     def _servers(self, keys: Iterable[Key]) -> Iterator[tuple[bytes, Server]]:
         for key in keys:

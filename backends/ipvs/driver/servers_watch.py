@@ -57,6 +57,10 @@ class ServersWatch:
             before.get(server) != self._seen.get(server) for server in ours if server not in touched
         )
 
+    def sees(self, server: bytes) -> bool:
+        """Say whether one at an address was there when it looked last, whoever made it."""
+        return server in self._seen
+
     def _look(self) -> None:
         try:
             printed = _PRINTED.read_bytes()

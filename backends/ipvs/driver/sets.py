@@ -6,11 +6,19 @@ They also tell which virtual servers are ours.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from backends.ipvs.render.entries import marked, member_key, split_member
+from backends.ipvs.render.entries import marked, member_key, server_key, split_member
 from backends.ipvs.render.marks import is_ours
-from backends.ipvs.render.sets import SET_PREFIX, SetKind, set_name, sets, shape_value
+from backends.ipvs.render.sets import (
+    AT_FRONTENDS,
+    SET_PREFIX,
+    WITHOUT_SERVER,
+    SetKind,
+    set_name,
+    sets,
+    shape_value,
+)
 from backends.kernel import ipset, ipset_elements
 from backends.kernel.ipset_elements import Element, ElementSet
 from backends.kernel.xtables.wording import set_key
@@ -19,7 +27,6 @@ from kproxy.core.image import Changes, Image, Key
 
 _LOOK_EVERY_S = 2.5  # 20,000 elements take 10 ms
 _PLACE_BYTES = 3  # of a protocol and a port, around the address
-_AT_FRONTENDS = (SetKind.CLUSTER_IP, SetKind.CLUSTER_POLICY, SetKind.LOCAL_POLICY)
 
 
 class Sets:
@@ -56,12 +63,20 @@ class Sets:
     def owns(self, server: bytes) -> bool:
         """Say whether a virtual server is ours, by its key's bytes.
 
-        Those of our marks are; others stand at a frontend of ours, or at one that there was.
+        Those of our marks are; others stand at a frontend of ours that has one, or are leaving.
         """
         if mark := marked(server):
             return is_ours(mark)
-        kinds = (*_AT_FRONTENDS, SetKind.LEAVING)
-        return any(member_key(kind, server) in self._members[kind] for kind in kinds)
+        if self._is_in((SetKind.LEAVING,), server):
+            return True
+        return self._is_in(AT_FRONTENDS, server) and not self._is_in(WITHOUT_SERVER, server)
+
+    def leaving(self) -> Iterator[bytes]:
+        """Yield the virtual servers that are there for open connections alone, by their bytes."""
+        for key in self._members[SetKind.LEAVING]:
+            member = split_member(key)
+            if member is not None:
+                yield member[1]
 
     def keep(self, kind: SetKind, elements: Iterable[bytes]) -> None:
         """Let a set that is not rendered have these elements and no others. Raises BackendError."""
@@ -89,9 +104,14 @@ class Sets:
         return any(map(self._is_altered, SetKind))
 
     def put(self, changes: Changes) -> None:
-        """Make what is missing of sets and elements. Raises BackendError."""
+        """Make what is missing of sets and elements. Raises BackendError.
+
+        A virtual server that comes or goes while its place is in a set of those without one is
+        known by another set meanwhile.
+        """
         missing = [kind for key, kind in self._by_key.items() if key in changes.put]
         ipset_elements.make(map(self._set, missing))
+        self._add({member_key(SetKind.LEAVING, each): b"" for each in _passing(changes)})
         self._add(changes.put)
 
     def drop(self, changes: Changes) -> None:
@@ -102,6 +122,9 @@ class Sets:
     def clean_up(self) -> int:
         """Remove all of it; return how many sets there were. Raises BackendError."""
         return ipset.destroy(self.names())
+
+    def _is_in(self, kinds: Iterable[SetKind], server: bytes) -> bool:
+        return any(member_key(kind, server) in self._members[kind] for kind in kinds)
 
     def _add(self, values: Mapping[Key, bytes]) -> None:
         for kind, elements in self._by_kind(values).items():
@@ -154,6 +177,17 @@ def _members(kind: SetKind, elements: Iterable[Element]) -> dict[Key, bytes]:
         else each.mark.to_bytes(4, "big")
         for each in elements
     }
+
+
+def _passing(changes: Changes) -> Iterator[bytes]:
+    """Yield the virtual servers that change together with whether their place has one."""
+    for keys in (changes.put, changes.drop):
+        for key in keys:
+            member = split_member(key)
+            if member is not None and member[0] in WITHOUT_SERVER:
+                server = server_key(member[1])
+                if server in changes.put or server in changes.drop:
+                    yield member[1]
 
 
 def _element(kind: SetKind, element: bytes, value: bytes) -> Element:

@@ -17,6 +17,7 @@ length; an address; a port. Numbers are in network order.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 from typing import NamedTuple
 
 from backends.ipvs.render.sets import SetKind
@@ -238,6 +239,13 @@ def describe(key: bytes) -> str:
             return _server_text(server)
 
 
+def somebody_elses(servers: Collection[Place]) -> str:
+    """Return what is wrong with virtual servers, one at least, where ours would be."""
+    first = _server_text(min(servers, key=_place_text))
+    more = f", as do {len(servers) - 1} more" if len(servers) > 1 else ""
+    return f"{first} is somebody else's, and stays so{more}"
+
+
 def _halves(rest: bytes) -> tuple[bytes, bytes, int]:
     of_mark = rest[:1] == _NO_PROTOCOL
     length = 1 + _MARK_BYTES if of_mark else len(rest) - (len(rest) - 5) // 2 - 2
@@ -245,10 +253,11 @@ def _halves(rest: bytes) -> tuple[bytes, bytes, int]:
 
 
 def _server(server: bytes) -> Place | MarkedServer:
-    return MarkedServer(_read(server[1:])) if server[:1] == _NO_PROTOCOL else _place(server)
+    return MarkedServer(_read(server[1:])) if server[:1] == _NO_PROTOCOL else place_of(server)
 
 
-def _place(place: bytes) -> Place:
+def place_of(place: bytes) -> Place:
+    """Return the place that an element of a set, or a virtual server at one, stands for."""
     return Place(_address(place[1:-2]), _PROTOCOLS[place[0]], _read(place[-2:]))
 
 
@@ -267,9 +276,9 @@ def _element(kind: SetKind, element: bytes) -> Place | Source | str | int:
         case "hash:ip,port,net":
             width = (len(element) - 4) // 2
             place, network, length = element[: 3 + width], element[3 + width : -1], element[-1]
-            return Source(_place(place), ipaddress.ip_network((network, length)))
+            return Source(place_of(place), ipaddress.ip_network((network, length)))
         case _:
-            return _place(element)
+            return place_of(element)
 
 
 def _element_text(element: Place | Source | str | int) -> str:

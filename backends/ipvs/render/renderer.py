@@ -36,6 +36,8 @@ from backends.ipvs.render.entries import (
     member_key,
     packed,
     port_bytes,
+    server_key,
+    somebody_elses,
     steered_key,
 )
 from backends.ipvs.render.marks import Marks
@@ -62,10 +64,15 @@ Patch = dict[Key, bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The node's own addresses of a family, canonical, and the one it speaks to others from."""
+    """What a family's image depends on besides the table.
+
+    - `addresses` are the node's own, canonical, and `source` the one that it speaks to others from.
+    - `taken`: where somebody else has a virtual server. What a Service has there is left out.
+    """
 
     addresses: frozenset[str] = frozenset()
     source: str | None = None
+    taken: frozenset[Place] = frozenset()
 
 
 class Renderer:
@@ -88,6 +95,7 @@ class Renderer:
         self._chains: Mapping[Key, tuple[str, ...]] = {}
         self._jumps = rules.jumps()
         self._unheld: dict[ServicePortKey, str] = {}
+        self._displaced: dict[ServicePortKey, list[Place]] = {}  # by virtual servers of others
 
     def update(self, changes: TableChanges, around: Surroundings) -> Patch:
         """Take changes in; return the image entries that they may alter, None where gone."""
@@ -97,20 +105,25 @@ class Renderer:
         if self._rules is None:
             raise ValueError("the first changes of a table must bring its node rules")
         node_addresses = _node_addresses(self._rules, around)
+        freed_or_taken = self._around.taken ^ around.taken
         former_marks = self._take_marks(changes.service_ports)
         affected = {
             *changes.service_ports,
             *former_marks,
             *self._behind(changes.service_ports, node_addresses),
+            *filter(None, map(self._owner_at, freed_or_taken)),
         }
         for key in affected:
             mark = former_marks[key] if key in former_marks else self._marks.get(key)
             patch.update((each, None) for each, _ in self._entries(key, mark))
         self._node_addresses = node_addresses
+        before, self._around = self._around, around
         touched = self._take_service_ports(changes.service_ports)
+        touched |= {place.address for place in freed_or_taken}
         for key in affected:
             patch.update(self._entries(key, self._marks.get(key)))
-        self._take_addresses(changes.cluster_ips, touched, around, patch)
+            self._find_displaced(key)
+        self._take_addresses(changes.cluster_ips, touched, before, patch)
         for port, used in self._health_ports.update(changes.health_checks).items():
             patch[member_key(SetKind.HEALTH, port_bytes(port))] = b"" if used else None
         return patch
@@ -125,7 +138,12 @@ class Renderer:
 
     def unheld(self) -> Mapping[ServicePortKey, str]:
         """Return the service ports of which something is not rendered, and what and why."""
-        return self._unheld
+        displaced = {k: somebody_elses(found) for k, found in self._displaced.items()}
+        return {**self._unheld, **displaced}
+
+    def has_frontend_at(self, server: bytes) -> bool:
+        """Say whether a Service has the place of a virtual server, whoever's that is."""
+        return self._owner(server_key(server)) is not None
 
     def owners(self, keys: Iterable[Key]) -> frozenset[ServicePortKey]:
         """Return the service ports that these objects are made for."""
@@ -219,19 +237,21 @@ class Renderer:
         self,
         cluster_ips: Mapping[str, bool],
         touched: set[str],
-        around: Surroundings,
+        before: Surroundings,
         patch: Patch,
     ) -> None:
+        around = self._around
         for address, known in cluster_ips.items():
             (self._cluster_ips.add if known else self._cluster_ips.discard)(address)
-        before, self._around = self._around, around
+        taken = Counter(place.address for place in around.taken)
+        taken_from = Counter(place.address for place in around.taken if place in self._vips)
         touched |= cluster_ips.keys() | (before.addresses ^ around.addresses)
         if before.source != around.source:
             touched |= self._users.keys()
         source = packed(around.source) if around.source else b""
         for address in touched:
-            used = self._users[address] > 0
-            if not used:
+            used = self._users[address] > taken_from[address]
+            if not self._users[address]:
                 del self._users[address]
             is_own = address in around.addresses
             is_cluster_ip = address in self._cluster_ips
@@ -242,7 +262,7 @@ class Renderer:
             patch[steered_key(address)] = b"" if steered else None
             for kind, present in (
                 (SetKind.STEERED_ADDRESSES, steered),
-                (SetKind.CLUSTER_ADDRESSES, refusing),
+                (SetKind.CLUSTER_ADDRESSES, refusing and not taken[address]),
             ):
                 patch[member_key(kind, packed(address))] = b"" if present else None
         patch[STEERING] = b"" if self._steered else None
@@ -250,8 +270,17 @@ class Renderer:
     def _entries(self, key: ServicePortKey, mark: int | None) -> Iterator[tuple[Key, bytes]]:
         known = self._service_ports.get(key)
         if known is not None:
-            places = self._places(known)
+            taken = self._around.taken
+            places = ((via, place) for via, place in self._places(known) if place not in taken)
             yield from service_port.entries(known, places, mark, self._options)
+
+    def _find_displaced(self, key: ServicePortKey) -> None:
+        known, taken = self._service_ports.get(key), self._around.taken
+        found = [place for _, place in self._places(known) if place in taken] if known else []
+        if found:
+            self._displaced[key] = found
+        else:
+            self._displaced.pop(key, None)
 
     def _places(self, known: ServicePort) -> Iterator[tuple[Via, Place]]:
         yield from _vips(known)

@@ -31,9 +31,10 @@ class SetKind(enum.Enum):
     """What the elements of a set have in common.
 
     Every frontend of ours is in exactly one of the first three, and every virtual server but those
-    of a mark is at one: so each is known as ours after a crash too. Those whose frontend is gone
-    are in LEAVING until their last connection has ended, and so long their addresses may have to
-    stay on our link: those are in LEAVING_ADDRESSES.
+    of a mark is at one that is neither in REFUSED nor in DROPPED: so each is known as ours after a
+    crash too. Those whose frontend is gone or refuses are in LEAVING until their last connection
+    has ended, and so long their addresses may have to stay on our link: those are in
+    LEAVING_ADDRESSES.
     """
 
     CLUSTER_IP = Shape("cluster-ip", "hash:ip,port")
@@ -50,6 +51,13 @@ class SetKind(enum.Enum):
     LEAVING_ADDRESSES = Shape("leaving-addresses", "hash:ip", rendered=False)
 
     __hash__ = object.__hash__  # an Enum's own is written in Python
+
+
+AT_FRONTENDS = (SetKind.CLUSTER_IP, SetKind.CLUSTER_POLICY, SetKind.LOCAL_POLICY)
+"""The sets of which one has each frontend."""
+
+WITHOUT_SERVER = (SetKind.REFUSED, SetKind.DROPPED)
+"""The sets of frontends at which there is no virtual server."""
 
 
 def set_name(family: Family, kind: SetKind) -> str:

@@ -113,6 +113,7 @@ class IpvsRig:
         yield self._refusing(ipset_elements, "add")
         yield self._refusing(tools, "restore")
         yield self._refusing(VirtualServers, "put_servers")
+        yield self._refusing(VirtualServers, "make_servers")
         yield self._refusing(VirtualServers, "put_destinations")
         yield self._with_a_link_in_the_way()
         yield self._refusing(VirtualServers, "drain")
@@ -183,7 +184,7 @@ class IpvsRig:
             *others, wanted = map(_listed, arguments)
             if wanted:
                 raise BackendError("the test", "refuses", transient=True)
-            genuine(*others, wanted, **more)
+            return genuine(*others, wanted, **more)
 
         genuine = getattr(of, name)
         self.iptables("-t mangle -F KPROXY-IPVS-SERVICES")  # else no rule is to be written

@@ -8,7 +8,13 @@ import pytest
 
 from backends.ipvs.driver.servers import Servers, raw_server
 from backends.ipvs.render import entries
-from backends.ipvs.render.entries import destination_key, marked_bytes, server_key, split_server
+from backends.ipvs.render.entries import (
+    destination_key,
+    marked,
+    marked_bytes,
+    server_key,
+    split_server,
+)
 from backends.ipvs.render.marks import FIRST_MARK
 from backends.ipvs.render.renderer import Surroundings
 from backends.ipvs.render.service_port import Options
@@ -19,6 +25,7 @@ from kproxy.core.objects import Protocol
 from kproxy.core.table import Use, Via, Vip
 from kproxy.ports.data_path import BackendError
 from tests.support.iptables.applied import changes, rules, service_port
+from tests.support.ipvs.owners import nobodys, owners
 from tests.support.ipvs.world import World
 from tests.support.waiting import LONGEST_S
 
@@ -54,19 +61,14 @@ def owning(image):
     return {split_server(key) for key in image}.__contains__
 
 
-def nobodys(raw):
-    return False
-
-
-def made_at(image):
-    """What tells the virtual servers that an image has."""
-    raws = {split_server(key) for key in image}
-    return lambda server: raw_server(server) in raws
-
-
-def servers_of(family, owns, adopts=nobodys, excluded=()):
+def servers_of(family, owns, **also):
     """A driver of the servers that it is told to own."""
-    return Servers(family, owns, adopting=lambda: adopts, excluded=excluded)
+    return Servers(family, owners(owns, **also))
+
+
+def put(servers, changes):
+    """Let a driver make what is missing, as a commit does."""
+    servers.put(changes, servers.unclaimed(changes))
 
 
 def foreign(family):
@@ -84,11 +86,11 @@ def test_what_was_written_is_read_back_and_others_stay_as_they_were(family):
     with VirtualServers("making others'") as others:
         others.put_servers(foreign(family))
     servers = servers_of(family, owning(want))
-    servers.put(diff(servers.observe(), want))
+    put(servers, diff(servers.observe(), want))
     assert servers.observe() == want
 
     other = everything(family, "lc")
-    servers.put(diff(want, other))
+    put(servers, diff(want, other))
     assert servers.observe() == other
     servers.drop(Changes({}, frozenset(other)))
     assert servers.observe() == {}
@@ -102,37 +104,63 @@ def test_a_server_of_somebody_else_is_not_taken(family):
     with VirtualServers("making others'") as others:
         others.put_servers([(taken, settings)])
     place = bytes([taken.protocol]) + taken.address + b"\0\x50"
-    servers = servers_of(family, lambda raw: False)
+    wanted = Changes({server_key(place): b"rr:0:0"}, frozenset())
+    servers = servers_of(family, nobodys)
+    unclaimed = servers.unclaimed(wanted)
+    with pytest.raises(BackendError, match="80 TCP is somebody else's, and stays so"):
+        servers.put(wanted, unclaimed)
+    assert servers.taken() == {entries.place_of(place)}, "it came since the last reading"
     assert servers.observe() == {}
-
-    with pytest.raises(BackendError, match="somebody else's"):
-        servers.put(Changes({server_key(place): b"rr:0:0"}, frozenset()))
+    with pytest.raises(BackendError, match="80 TCP is somebody else's, and stays so"):
+        servers.unclaimed(wanted)
     with VirtualServers("reading others'") as others:
         assert others.servers() == [(taken, settings)]
 
+    servers.look_again()
+    assert servers.taken() == {entries.place_of(place)}
+    with VirtualServers("removing others'") as others:
+        others.delete_servers([taken])
+    servers.observe()
+    assert servers.taken() == set()
+    put(servers, wanted)
+    assert servers.observe() == wanted.put
+
 
 @FAMILIES
-def test_what_kube_proxy_left_is_adopted_but_in_no_excluded_network(family):
-    want = everything(family)
-    servers_of(family, nobodys).put(Changes(want, frozenset()))
+def test_of_what_kube_proxy_left_the_wanted_is_adopted_and_the_rest_goes_if_not_excluded(family):
+    every = everything(family)
+    put(servers_of(family, nobodys), Changes(every, frozenset()))
     address = entries.packed(LOAD_BALANCER[family])
-    spared = {key for key in want if address in key}
     excluded = [canonical_network(f"{LOAD_BALANCER[each]}/{each.bits}") for each in Family]
+    made = {split_server(key) for key in every if key[:1] == b"V"}
+    unwanted, *rest = sorted(raw for raw in made if not marked(raw) and address not in raw)
+    wanted = frozenset(rest)
 
-    adopting = servers_of(family, nobodys, made_at(want), excluded)
-    found = adopting.observe()
-    assert found == {key: value for key, value in want.items() if key not in spared}
-    adopting.check(Changes(found, frozenset()))
-    with pytest.raises(BackendError, match="443 UDP is somebody else's, and stays so"):
-        adopting.check(Changes(want, frozenset()))
-    assert servers_of(family, owning(want), nobodys, excluded).observe() == want, "ours is ours"
+    def there():
+        with VirtualServers("reading") as kernel:
+            return {raw_server(server) for server, _ in kernel.servers()}
+
+    adopting = servers_of(
+        family,
+        nobodys,
+        wanted=wanted.__contains__,
+        made_by_kube_proxy=lambda server: not server.mark and raw_server(server) in made,
+        excluded=excluded,
+    )
+    before = there()
+    assert {split_server(key) for key in adopting.observe()} - {None} == wanted
+    assert adopting.taken() == set()
+    assert there() == before, "nothing goes until our rules are in force"
+    adopting.take_over()
+    adopting.tend(LONGEST_S)
+    assert before - there() == {unwanted}, "the excluded stay, and so do those of marks"
 
 
 @FAMILIES
 def test_what_was_ours_stays_so_when_nobody_else_remembers(family):
     want = everything(family)
     servers = servers_of(family, nobodys)
-    servers.put(Changes(want, frozenset()))
+    put(servers, Changes(want, frozenset()))
     assert servers.observe() == want
     servers.drop(Changes({}, frozenset(want)))
     with VirtualServers("making others'") as others:
@@ -144,7 +172,7 @@ def test_what_was_ours_stays_so_when_nobody_else_remembers(family):
 def test_the_other_familys_servers_are_no_matter_of_ours(family):
     want = everything(family)
     servers = servers_of(family, lambda raw: True)
-    servers.put(Changes(want, frozenset()))
+    put(servers, Changes(want, frozenset()))
     other = next(each for each in Family if each is not family)
 
     assert servers_of(other, lambda raw: True).observe() == {}
@@ -154,7 +182,7 @@ def test_a_destination_that_came_to_be_otherwise_is_repaired():
     family = Family.IPV4
     want = everything(family)
     servers = servers_of(family, owning(want))
-    servers.put(Changes(want, frozenset()))
+    put(servers, Changes(want, frozenset()))
     with VirtualServers("disturbing") as others:
         server, _ = next(each for each in others.servers() if not each[0].mark)
         ((first, _), (second, _), *_) = others.destinations(server)
@@ -163,7 +191,7 @@ def test_a_destination_that_came_to_be_otherwise_is_repaired():
 
     altered = diff(servers.observe(), want)
     assert len(altered) == 2
-    servers.put(altered)
+    put(servers, altered)
     assert servers.observe() == want
 
 
@@ -177,9 +205,9 @@ def test_an_idle_destination_leaves_at_once_and_one_with_a_connection_when_that_
         idle = destination_key(want_server, "127.0.0.1", port + 1 if port < 65535 else 1)
         want = {server_key(want_server): b"rr:0:0", target: b"1"}
         servers = servers_of(family, owning(want))
-        servers.put(Changes(want, frozenset()))
+        put(servers, Changes(want, frozenset()))
         with socket.create_connection(("127.0.0.2", 80), 60), listening.accept()[0]:
-            servers.put(Changes({idle: b"1"}, frozenset()))
+            put(servers, Changes({idle: b"1"}, frozenset()))
             servers.drop(Changes({}, frozenset({idle, target})))
             assert servers.observe() == {}
             servers.tend(LONGEST_S)
@@ -187,7 +215,7 @@ def test_an_idle_destination_leaves_at_once_and_one_with_a_connection_when_that_
             assert weights() == {port: 0}
 
             restarted = servers_of(family, owning(want))
-            restarted.put(diff(restarted.observe(), want))
+            put(restarted, diff(restarted.observe(), want))
             assert weights() == {port: 1}
             restarted.tend(LONGEST_S)
             assert not restarted.leaving()
@@ -228,7 +256,7 @@ def test_udp_leaves_at_once_whatever_flows(mark):
         target = destination_key(server, *served.getsockname())
         want = {server_key(server): b"rr:0:0", target: b"1"}
         servers = servers_of(Family.IPV4, owning(want))
-        servers.put(Changes(want, frozenset()))
+        put(servers, Changes(want, frozenset()))
         client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark.to_bytes(4, sys.byteorder))
         client.sendto(b"asked", ("127.0.0.2", 53))
         served.settimeout(60)
@@ -243,4 +271,4 @@ def test_udp_leaves_at_once_whatever_flows(mark):
 def test_a_scheduler_that_the_kernel_lacks_is_refused():
     want = {server_key(marked_bytes(FIRST_MARK)): b"nonesuch:0:0"}
     with pytest.raises(BackendError, match="writing virtual servers"):
-        servers_of(Family.IPV4, owning(want)).put(Changes(want, frozenset()))
+        put(servers_of(Family.IPV4, owning(want)), Changes(want, frozenset()))

@@ -11,18 +11,19 @@ from backends.ipvs.render.entries import (
     member_key,
     packed,
     place_bytes,
+    server_key,
     split_member,
 )
 from backends.ipvs.render.marks import FIRST_MARK
 from backends.ipvs.render.renderer import Surroundings
-from backends.ipvs.render.sets import SetKind, set_name, sets
+from backends.ipvs.render.sets import WITHOUT_SERVER, SetKind, set_name, sets
 from backends.kernel.xtables.wording import set_key
 from kproxy.core.addresses import Family, canonical_network
 from kproxy.core.image import Changes, diff
 from kproxy.core.objects import ObjectKey, Protocol
 from kproxy.core.table import HealthCheck, Use, Via, Vip
 from kproxy.ports.data_path import BackendError
-from tests.support.iptables.applied import changes, rules, run, service_port
+from tests.support.iptables.applied import address, changes, rules, run, service_port
 from tests.support.ipvs.world import World
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
@@ -106,10 +107,18 @@ def test_virtual_servers_are_ours_at_frontends_and_while_they_leave(family):
     found = Sets(family)
     want = everything(family)
     found.put(Changes(want, frozenset()))
-    place = Place(LOAD_BALANCER[family], Protocol.TCP, 443)
+    place = Place(address(family, "vip", 1), Protocol.TCP, 80)
     ours, gone = place_bytes(place), place_bytes(place._replace(port=444))
+    refused = place_bytes(place._replace(address=address(family, "vip", 7)))
+    dropped = place_bytes(Place(LOAD_BALANCER[family], Protocol.TCP, 443))
     assert found.owns(ours)
     assert not found.owns(gone)
+    assert {
+        member_key(SetKind.REFUSED, refused),
+        member_key(SetKind.DROPPED, dropped),
+    } <= want.keys()
+    assert not found.owns(refused)
+    assert not found.owns(dropped)
     assert found.owns(marked_bytes(FIRST_MARK))
     assert not found.owns(marked_bytes(1))
 
@@ -121,6 +130,28 @@ def test_virtual_servers_are_ours_at_frontends_and_while_they_leave(family):
     assert not found.owns(gone)
     found.observe()
     assert not found.owns(gone)
+
+
+@FAMILIES
+@pytest.mark.parametrize("kind", WITHOUT_SERVER, ids=lambda kind: kind.value.name)
+def test_one_that_comes_or_goes_is_ours_wherever_a_crash_is(family, kind):
+    found = Sets(family)
+    found.put(Changes(everything(family), frozenset()))
+    ours = place_bytes(Place(address(family, "vip", 1), Protocol.TCP, 80))
+    server, without_one = server_key(ours), member_key(kind, ours)
+
+    found.put(Changes({without_one: b""}, frozenset({server})))
+    assert found.owns(ours)
+    found.keep(SetKind.LEAVING, [])
+    assert not found.owns(ours)
+    found.put(Changes({server: b"rr:0:0"}, frozenset({without_one})))
+    again = Sets(family)
+    again.observe()
+    assert again.owns(ours)
+    assert list(again.leaving()) == [ours]
+    found.drop(Changes({}, frozenset({without_one})))
+    found.keep(SetKind.LEAVING, [])
+    assert found.owns(ours)
 
 
 @FAMILIES

@@ -25,6 +25,7 @@ from kproxy.core.table import (
     Vip,
 )
 from tests.support.iptables.applied import iptables, run
+from tests.support.ipvs.owners import owners
 from tests.support.ipvs.world import World
 from tests.support.net import plan
 from tests.support.net.network import Network
@@ -71,11 +72,7 @@ def apply(family, shared):
     Sets(family).put(changes)
     restored = "".join(f"*{name}\n{restore(world, name)}COMMIT\n" for name in TABLES)
     run(f"{iptables(family, Variant.LEGACY, 'restore')} --noflush", restored)
-    Servers(family, _never, adopting=lambda: _never, excluded=()).put(changes)
-
-
-def _never(raw):
-    return False
+    Servers(family, owners()).put(changes, ())
 
 
 def restore(world, table_name):

@@ -187,6 +187,52 @@ def test_a_service_that_is_gone_leaves_nothing(family):
 
 
 @FAMILIES
+def test_what_others_have_is_left_out_and_told_and_nothing_else_is(family):
+    table = shop(family)
+    alone, beside = World(family), World(family)
+    alone.update(table, around(family))
+    beside.update(table, around(family))
+    entry = next(iter(table.service_ports.values()))
+    (cluster_ip,) = (each.address for each in entry.frontends if isinstance(each, Vip))
+    taken = Place(cluster_ip, entry.key.protocol, 80)
+    raw = entries.place_bytes(taken)
+
+    beside.update(changes(family), replace(around(family), taken=frozenset({taken})))
+    missing = {key for key in alone.image if key not in beside.image}
+    assert {key for key in missing if raw not in key} == {
+        entries.address_key(cluster_ip),
+        entries.member_key(SetKind.CLUSTER_ADDRESSES, entries.packed(cluster_ip)),
+    }
+    assert not [key for key in beside.image if isinstance(key, bytes) and raw in key]
+    ((key, why),) = beside.renderer.unheld().items()
+    assert key == entry.key
+    assert why == f"{entries.describe(entries.server_key(raw))} is somebody else's, and stays so"
+    assert beside.renderer.has_frontend_at(raw)
+    assert not beside.update(table), "as long as it is taken"
+
+    beside.update(changes(family), around(family))
+    assert beside.image == alone.image
+    assert beside.renderer.unheld() == {}
+
+
+@FAMILIES
+def test_a_node_port_holds_at_all_addresses_but_one_that_others_have(family):
+    world = World(family)
+    there = around(family, LOAD_BALANCER[family])
+    world.update(shop(family, 1), there)
+    before = {key for key in world.image if key[:1] == b"V"}
+    (port,) = {entries.entry(key).port for key in before} - {80}
+    taken = Place(NODE[family], Protocol.TCP, port)
+    world.update(changes(family), replace(there, taken=frozenset({taken})))
+
+    after = {key for key in world.image if key[:1] == b"V"}
+    assert before - after == {entries.server_key(entries.place_bytes(taken))}
+    assert len(world.renderer.unheld()) == 1
+    world.update(TableChanges(family, service_ports={service_port(family, 0).key: None}))
+    assert world.renderer.unheld() == {}, "the Service has it no more"
+
+
+@FAMILIES
 def test_an_external_address_is_on_the_link_for_marked_packets_alone(family):
     world = World(family)
     entry = local_service(family)
