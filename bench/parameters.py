@@ -35,6 +35,7 @@ class Parameters:
     families: tuple[str, ...] = ("IPv4", "IPv6")
     flows: int = 10_000
     packet_size: int = 64
+    requests: int
     requests_per_s: int = 1_000
     seconds: float
     repeats: int
@@ -54,6 +55,7 @@ PRESETS = {
         peers=("routing", "straight", "kube-proxy-nftables"),
         sizes=(Size(100, 10),),
         families=("IPv4",),
+        requests=200,
         seconds=0.2,
         repeats=3,
         changes=3,
@@ -63,8 +65,9 @@ PRESETS = {
     # `compare` says nothing of what has less than three rounds.
     "full": Parameters(
         sizes=(Size(1, 10), Size(100, 10), Size(100, 100), Size(1_000, 10), Size(10_000, 10)),
+        requests=700,
         seconds=0.25,
-        repeats=4,
+        repeats=3,
         changes=2,
         starts=3,
         slow_repeats=3,

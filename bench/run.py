@@ -22,7 +22,6 @@ from bench.machine import run_inside
 from bench.model import Writer
 from bench.parameters import PRESETS, Parameters, Size
 from bench.parts import PARTS
-from bench.parts.connections import Requests
 from bench.peers import KPROXY, PEERS
 from bench.progress import Display
 from bench.runner import Run
@@ -131,7 +130,10 @@ Ctrl-C ends a run at once: the host is left clean, and what was measured is in t
     type=click.IntRange(LEAST_BYTES, MOST_BYTES),
     help="Bytes of a packet on the wire; 64 by default.",
 )
-@click.option("--requests-per-s", type=click.IntRange(1, 20_000), help="While latency is measured.")
+@click.option(
+    "--requests", type=click.IntRange(1, PORTS), help="Of a visit, each from a port of its own."
+)
+@click.option("--requests-per-s", type=click.IntRange(1, 20_000), help="Their pace.")
 @click.option("--seconds", type=click.FloatRange(0.02, 60), help="Of load in each visit.")
 @click.option("--repeats", type=click.IntRange(1, 1000), help="Rounds, in which all are visited.")
 @click.option("--changes", type=click.IntRange(1, 1000), help="Timed one by one, of each start.")
@@ -167,11 +169,6 @@ def run(
     wanted = {name: value for name, value in given.items() if value is not None}
     parameters = replace(PRESETS[preset], **wanted)
     parameters = replace(parameters, parts=parameters.parts or tuple(PARTS))
-    asks = Requests.name in parameters.parts
-    if asks and parameters.requests_per_s * parameters.seconds > PORTS:
-        raise click.UsageError(
-            f"--requests-per-s times --seconds is more than the {PORTS:,} ports of a client"
-        )
     if os.geteuid() != 0 and not machine:
         raise click.ClickException("network namespaces need root: use `make bench`, or sudo")
     file = to or _FOLDER / f"bench-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"

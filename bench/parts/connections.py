@@ -142,7 +142,7 @@ class Requests(_Calls):
 
 def _asked(bed: Bed, node: Node, way: Way, kind: Kind, family: Family) -> Iterator[Finding]:
     """Ask along a way; return what became of it."""
-    per_s, seconds = bed.parameters.requests_per_s, bed.parameters.seconds
+    per_s, requests = bed.parameters.requests_per_s, bed.parameters.requests
     forget(node.stage.node)
     before = refused(node.stage.node)
     asked = bed.talk.ask(
@@ -150,9 +150,9 @@ def _asked(bed: Bed, node: Node, way: Way, kind: Kind, family: Family) -> Iterat
         ends(way, node.stage).sender,
         _targets(bed, node, way, kind, family),
         per_s=per_s,
-        seconds=seconds,
+        seconds=requests / per_s,
         protocol=kind.protocol,
-        first_port=bed.first_port(int(per_s * seconds)),
+        first_port=bed.first_port(requests),
     )
     total = len(asked.answered_s) + sum(asked.unanswered.values())
     yield Found(UNANSWERED, 100 * sum(asked.unanswered.values()) / total)
