@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from bench.model import Quantile
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
-# With so many expected beyond a quantile the most extreme value is beyond it as often as not, and so
-# a fair guess of it.
+# With so many expected beyond a quantile the most extreme value is beyond it as often as not, which
+# makes it a fair guess.
 _FEWEST_BEYOND = math.log(2)
 
 
