@@ -9,115 +9,36 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backends.ipvs.driver import link as link_module
-from backends.ipvs.driver.link import LINK, TABLE, ServiceLink, SharedLink
+from backends.ipvs.driver.link import LINK
 from backends.ipvs.path import IpvsPath
-from backends.ipvs.render.entries import STEERING, address_key, packed, steered_key
+from backends.ipvs.render.entries import address_key, packed
 from backends.ipvs.render.marks import STEERED
 from backends.ipvs.render.renderer import Surroundings
 from backends.kernel import dummy_links
-from backends.kernel.host_routes import HostRoute, HostRoutes
 from kproxy.core.addresses import Family
 from kproxy.core.image import Changes, diff
 from kproxy.ports.data_path import BackendError
 from tests.support.iptables.applied import run
+from tests.support.ipvs.links import (
+    FAMILIES,
+    LOAD_BALANCER,
+    NODE,
+    OTHER,
+    ROUTER,
+    RULE,
+    VIPS,
+    filled,
+    ip,
+    other_than,
+    own,
+    routes,
+    rules_to_table,
+    wanted,
+)
 from tests.support.ipvs.options import PLAIN
-from tests.support.net.namespace import Namespace
 from tests.support.waiting import LONGEST_S, until
 
-pytestmark = pytest.mark.kernel
-
-FAMILIES = pytest.mark.parametrize("family", Family, ids=lambda family: family.value)
-NODE = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}
-OTHER = {Family.IPV4: "198.51.100.1", Family.IPV6: "2001:db8:7::1"}
-ROUTER = {Family.IPV4: "198.51.100.254", Family.IPV6: "2001:db8:7::fe"}
-VIPS = {Family.IPV4: ("172.30.0.1", "172.30.0.2"), Family.IPV6: ("fd00:30::1", "fd00:30::2")}
-LOAD_BALANCER = {Family.IPV4: "203.0.113.9", Family.IPV6: "2001:db8:9::9"}
-RULE = f"fwmark {STEERED:#x}/{STEERED:#x} lookup {TABLE}"
-MORE_THAN_ANY_BUFFER_HOLDS = 20_000
-
-
-@pytest.fixture(autouse=True)
-def namespace(monkeypatch):
-    """Run the test on a node of its own, with one address of each family.
-
-    A kernel without dummy links has others that carry nothing by themselves.
-    """
-    made = Namespace("node")
-    with made.entered():
-        run("ip link set lo up")
-        run("ip link add uplink type veth peer name far")
-        run("ip link set uplink up")
-        for family in Family:
-            own(family, NODE[family])
-        if subprocess.call(("ip", "link", "add", "tried", "type", dummy_links.KIND)):
-            monkeypatch.setattr(dummy_links, "KIND", "ifb")
-        else:
-            run("ip link delete tried")
-        yield made
-    made.close()
-
-
-@pytest.fixture
-def shared():
-    """The link that both families' objects of a test know."""
-    return SharedLink()
-
-
-@pytest.fixture
-def service_link(shared):
-    """A way to make one family's object, closed behind the test."""
-    made = []
-
-    def make(family):
-        made.append(ServiceLink(family, shared))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
-
-
-def ip(family, command):
-    """Run ip(8) for a family."""
-    return run(f"ip {'-4' if family is Family.IPV4 else '-6'} {command}")
-
-
-def routes(family):
-    """What leads to the link, a line each."""
-    return ip(family, f"route show table all dev {LINK} type local").splitlines()
-
-
-def rules_to_table(family):
-    """What the rules that lead to our table ask for."""
-    lines = ip(family, "rule show").splitlines()
-    return [line.split("from all ")[-1].strip() for line in lines if f"lookup {TABLE}" in line]
-
-
-def own(family, address, verb="add", device="uplink"):
-    """Give the node an address of its own, or take it away."""
-    length = 24 if family is Family.IPV4 else 64
-    rest = "nodad" if family is Family.IPV6 and verb == "add" else ""
-    ip(family, f"address {verb} {address}/{length} dev {device} {rest}")
-    # The kernel takes an IPv6 address into use, and tells of it, in a thread of its own.
-    until(lambda: not ip(family, "address show tentative"), within_s=LONGEST_S, what="in use")
-
-
-def wanted(family, source=None):
-    """The image of a link with each of the addresses on it, one of them for steered packets."""
-    value = packed(source or NODE[family])
-    image = {address_key(vip): value for vip in VIPS[family]}
-    return image | {steered_key(LOAD_BALANCER[family]): b"", STEERING: b""}
-
-
-def filled(link, family):
-    """Make a link hold what is wanted."""
-    link.put(diff(link.observe(), wanted(family)))
-    assert link.observe() == wanted(family)
-
-
-def other_than(family):
-    """The other family."""
-    return next(each for each in Family if each is not family)
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("node_with_uplink")]
 
 
 @FAMILIES
@@ -209,7 +130,7 @@ def test_the_link_stays_until_the_last_family_lets_go(family, service_link):
 
 
 def test_it_goes_though_both_families_let_go_of_it_at_the_same_time(
-    namespace, service_link, monkeypatch
+    node_with_uplink, service_link, monkeypatch
 ):
     for family in Family:
         filled(service_link(family), family)
@@ -225,7 +146,7 @@ def test_it_goes_though_both_families_let_go_of_it_at_the_same_time(
 
     def clean_up(family):
         (former,) = path.former(family)
-        with namespace.entered():
+        with node_with_uplink.entered():
             return former.clean_up()
 
     monkeypatch.setattr(link_module, "routes_on", seen_by_both)
@@ -240,141 +161,6 @@ def test_one_that_was_left_behind_goes_too(family):
     assert IpvsPath(PLAIN).clean_up(family) == 1
     assert LINK not in run("ip link show")
     assert IpvsPath(PLAIN).clean_up(family) == 0
-
-
-@FAMILIES
-def test_what_we_do_ourselves_is_no_reason_to_look(family, service_link):
-    link, beside = service_link(family), service_link(other_than(family))
-    assert link.disturbed(), "nothing was read yet"
-    link.observe()
-    beside.observe()
-
-    link.put(Changes(wanted(family), frozenset()))
-    beside.put(Changes(wanted(other_than(family)), frozenset()))
-    link.put(Changes(wanted(family), frozenset()))
-    link.drop(Changes({}, frozenset(list(wanted(family))[:1])))
-    run("ip link set far up")
-    elsewhere = HostRoutes(family)
-    elsewhere.put(socket.if_nametoindex("lo"), [HostRoute(packed(OTHER[family]), b"", 7, 4)])
-    elsewhere.close()
-
-    assert not link.disturbed()
-    assert not beside.disturbed()
-
-
-def _source_flaps(family):
-    own(family, NODE[family], "delete")
-    own(family, NODE[family])
-
-
-def _link_flaps(family):
-    run(f"ip link set {LINK} down")
-    run(f"ip link set {LINK} up")
-
-
-def _link_is_renamed(family):
-    while_up = ("ip", "link", "set", LINK, "name", "kube-other")  # Linux 6.2
-    if subprocess.call(while_up):
-        run(f"ip link set {LINK} down")
-        run(f"ip link set {LINK} name kube-other")
-
-
-def _link_is_made_again(family):
-    run(f"ip link delete {LINK}")
-    run(f"ip link add {LINK} type {dummy_links.KIND}")
-
-
-def _route_is_edited(family):
-    line = next(each for each in routes(family) if f"src {NODE[family]}" in each)
-    ip(family, f"route replace {line.replace(NODE[family], OTHER[family])} dev {LINK} table local")
-
-
-def _rule_is_edited(family):
-    ip(family, f"rule delete {RULE}")
-    ip(family, f"rule add not {RULE} priority 107")
-
-
-DRIFT = {
-    "the link is deleted": lambda family: run(f"ip link delete {LINK}"),
-    "the link is set down": lambda family: run(f"ip link set {LINK} down"),
-    "the link is down for a moment": _link_flaps,
-    "the link is replaced": _link_is_made_again,
-    "the link is renamed": _link_is_renamed,
-    "a route is deleted": lambda family: ip(
-        family, f"route delete local {VIPS[family][1]} table local"
-    ),
-    "a route is edited": _route_is_edited,
-    "another route leads there first": lambda family: ip(
-        family, f"route add local {VIPS[family][0]} dev {LINK} table local metric 5"
-    ),
-    "a route that nobody wants is there": lambda family: ip(
-        family, f"route add local {ROUTER[family]} dev {LINK} table local"
-    ),
-    "the source is gone for a moment": _source_flaps,
-    "a steered route is deleted": lambda family: ip(family, f"route flush table {TABLE}"),
-    "the rule is deleted": lambda family: ip(family, f"rule delete {RULE}"),
-    "the rule is edited": _rule_is_edited,
-    "another rule leads there": lambda family: ip(
-        family, f"rule add iif lo to {NODE[family]} lookup {TABLE}"
-    ),
-}
-
-
-@FAMILIES
-@pytest.mark.parametrize("meddle", DRIFT.values(), ids=DRIFT)
-def test_what_others_do_is_noticed_and_repaired(family, meddle, service_link):
-    link = service_link(family)
-    own(family, OTHER[family])
-    filled(link, family)
-    link.disturbed()
-    assert not link.disturbed()
-
-    meddle(family)
-
-    until(link.disturbed, within_s=LONGEST_S, what="noticed")
-    altered = diff(link.observe(), wanted(family))
-    link.put(altered)
-    link.drop(altered)
-    assert link.observe() == wanted(family)
-    assert not link.disturbed()
-    assert len(routes(family)) == 3
-    assert rules_to_table(family) == [f"{RULE} proto 107"]
-    assert " UP " in run(f"ip link show {LINK} up").replace(",", " ").replace("<", " ")
-
-
-@FAMILIES
-def test_an_address_of_the_nodes_own_goes_before_ours_and_stays(family, service_link):
-    vip = VIPS[family][0]
-    ip(family, f"address add {vip}/{family.bits} dev lo")
-    link = service_link(family)
-    filled(link, family)
-    link.put(Changes(wanted(family), frozenset()))
-    assert " dev lo " in ip(family, f"route get {vip}")
-
-    link.drop(Changes({}, frozenset(wanted(family))))
-    assert " dev lo " in ip(family, f"route get {vip}")
-    assert link.observe() == {}
-
-
-@FAMILIES
-def test_what_is_told_too_much_to_keep_is_a_reason_to_look(family, service_link):
-    link = service_link(family)
-    filled(link, family)
-    first = int.from_bytes(packed(OTHER[family]))
-    numbers = range(first + 1, first + MORE_THAN_ANY_BUFFER_HOLDS)
-    many = [HostRoute(each.to_bytes(family.bits // 8), b"", 7, 4) for each in numbers]
-    others, device = HostRoutes(family), socket.if_nametoindex("lo")
-
-    others.put(device, many)
-    until(link.disturbed, within_s=LONGEST_S, what="noticed")
-    assert link.observe() == wanted(family)
-    assert not link.disturbed()
-
-    others.delete(device, many)
-    own(family, OTHER[family])
-    until(link.disturbed, within_s=LONGEST_S, what="noticed")
-    assert OTHER[family] in link.surroundings().addresses
-    others.close()
 
 
 @FAMILIES
