@@ -110,40 +110,43 @@ def test_nothing_but_too_few_rounds_is_exit_code_2(compared, tmp_path):
     assert "0 figures compared: 0 worse, 0 better; 189 not compared: fewer than 3" in done.output
 
 
-@pytest.fixture(params=list(PRESETS))
-def of_a_preset(request, tmp_path):
-    """Write runs that have as many rounds as a preset."""
-    preset = PRESETS[request.param]
-
-    def write(seed, slower=None):
-        return write_run(
-            tmp_path / f"{seed}.jsonl",
-            seed=seed,
-            rounds=preset.repeats,
-            slow_rounds=preset.slow_repeats,
-            slower=slower,
-        )
-
-    return write
+def of_a_preset(name, folder, seed, slower=None):
+    """Write a run that has as many rounds as a preset."""
+    preset = PRESETS[name]
+    return write_run(
+        folder / f"{seed}.jsonl",
+        seed=seed,
+        rounds=preset.repeats,
+        slow_rounds=preset.slow_repeats,
+        slower=slower,
+    )
 
 
-def test_equal_runs_of_a_preset_are_exit_code_0(compared, of_a_preset):
-    done = compared(of_a_preset(1), of_a_preset(2))
+@pytest.mark.parametrize(
+    ("name", "summary"),
+    [
+        ("quick", "84 figures compared: 0 worse, 0 better; 105 not compared"),
+        ("full", "189 figures compared: 0 worse, 0 better\n"),
+    ],
+)
+def test_equal_runs_of_a_preset_are_exit_code_0(compared, tmp_path, name, summary):
+    done = compared(*(of_a_preset(name, tmp_path, seed) for seed in (1, 2)))
 
     assert done.exit_code == 0
-    assert "84 figures compared: 0 worse, 0 better; 105 not compared" in done.output
+    assert summary in done.output
 
 
-def test_what_a_preset_measures_in_rounds_can_get_worse(compared, of_a_preset):
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_a_preset_measures_in_rounds_can_get_worse(compared, tmp_path, name):
     slower = Slower("kproxy ebpf", "packets", 0.5)
-    done = compared(of_a_preset(1), of_a_preset(2, slower))
+    done = compared(of_a_preset(name, tmp_path, 1), of_a_preset(name, tmp_path, 2, slower))
 
     assert done.exit_code == 1
     assert "worse: 3\n" in done.output
 
 
-def test_what_was_not_compared_is_listed_on_request(compared, of_a_preset):
-    before, after = of_a_preset(1), of_a_preset(2)
+def test_what_was_not_compared_is_listed_on_request(compared, tmp_path):
+    before, after = (of_a_preset("quick", tmp_path, seed) for seed in (1, 2))
 
     assert "their noise: 105\n" in compared("--all", before, after).output
     assert "first sync" not in compared(before, after).output

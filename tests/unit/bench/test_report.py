@@ -122,7 +122,8 @@ def test_growth_and_distributions_have_curves(html):
 )
 def test_at_a_glance_a_distribution_has_one_quantile_that_is_told(run, told, at_a_glance):
     samples = [
-        sample(measure=f"delay, {quantile}", who=who, value=value)
+        sample(measure=f"delay, {quantile}", who=who, value=value, round=number)
+        for number in range(5)
         for quantile in told
         for who, value in (("kproxy ebpf", 1.0), ("kproxy iptables-nft", 2.0))
     ]
