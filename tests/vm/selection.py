@@ -90,8 +90,7 @@ DEBIAN_12 = (
     "tests/kernel/ipvs/test_servers_watch.py",
     "tests/kernel/ipvs/test_settings.py",
     "tests/kernel/ipvs/test_steering.py",
-    "tests/kernel/ipvs/test_taken.py::"
-    "test_while_what_is_refused_is_searched_kube_proxys_go_on",
+    "tests/kernel/ipvs/test_taken.py::test_while_what_is_refused_is_searched_kube_proxys_go_on",
     "tests/deploy/test_ipvs_privileges.py",
     f"{_IPTABLES}/test_takeover.py::test_the_ipvs_mode_leaves_nothing_and_others_lose_nothing",
 )
