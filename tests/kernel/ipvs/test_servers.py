@@ -226,7 +226,7 @@ def test_an_idle_destination_leaves_at_once_and_one_with_a_connection_when_that_
 def test_those_that_there_was_no_time_for_come_first_the_next_time():
     family = Family.IPV4
     want = everything(family)
-    servers_of(family, nobodys).put(Changes(want, frozenset()))
+    put(servers_of(family, nobodys), Changes(want, frozenset()))
     with VirtualServers("draining") as kernel:
         found = [server for server, _ in kernel.servers()]
         kernel.drain((each, behind) for each in found for behind, _ in kernel.destinations(each))
