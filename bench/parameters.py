@@ -66,6 +66,7 @@ PRESETS = {
     "full": Parameters(
         sizes=(Size(1, 10), Size(100, 10), Size(100, 100), Size(1_000, 10), Size(10_000, 10)),
         requests=700,
+        requests_per_s=2_000,
         seconds=0.25,
         repeats=3,
         changes=2,
