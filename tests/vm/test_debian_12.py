@@ -50,5 +50,6 @@ def guest(
 def test_there_too(guest: Guest, subtests: pytest.Subtests, selected: str) -> None:
     for name, reports in guest.reports(selected, within_s=LONGEST_S).items():
         with subtests.test(msg=name):
-            bad = [f"{each.when}: {each.longreprtext}" for each in reports if not each.passed]
-            assert not bad, "\n".join([name, *bad, f"the console: {guest.console()}"])
+            bad = [each for each in reports if not each.passed]
+            texts = [f"{each.when} of {each.head_line}: {each.longreprtext}" for each in bad]
+            assert not bad, "\n".join([name, *texts, f"the console: {guest.console()}"])

@@ -40,7 +40,7 @@ class Servers:
     def __init__(self, family: Family, owners: Owners) -> None:
         self._family = family
         self._owners = owners
-        self._watch = ServersWatch(family)
+        self._watch = ServersWatch(family, self._digests)
         self._draining = Draining()
         self._leaving: set[Server] = set()  # as soon as nothing is behind them
 
@@ -52,11 +52,14 @@ class Servers:
         with VirtualServers("reading virtual servers") as kernel:
             settings = {s: how for s, how in kernel.servers() if s.family is self._family}
             told = {raw_server(server): server for server in settings}
+            digests: dict[bytes, int | None] = dict.fromkeys(told)
             leaving = {_server(self._family, raw) for raw in self._owners.sort(told)}
             ours = (server for raw, server in told.items() if raw in self._owners.ours)
             for server in (*ours, *leaving):
                 raw = raw_server(server)
                 found = kernel.destinations(server)
+                if server in settings:
+                    digests[raw] = _digest(settings[server], found)
                 for destination, load in found:
                     if load.weight:
                         key = raw_destination_key(raw, destination.address, destination.port)
@@ -67,6 +70,7 @@ class Servers:
                     leaving.add(server)
                 elif server in settings:
                     image[server_key(raw)] = _value(settings[server])
+        self._watch.told(digests)
         self._draining.replace(draining)
         self._leaving = leaving
         return image
@@ -163,6 +167,15 @@ class Servers:
         """Say whether others may have changed virtual servers of ours. Raises BackendError."""
         return self._watch.disturbed(self._owners.ours)
 
+    def _digests(self, wanted: Collection[bytes]) -> dict[bytes, int]:
+        """Return one of each of these that is there."""
+        with VirtualServers("looking at virtual servers") as kernel:
+            return {
+                raw_server(server): _digest(how, kernel.destinations(server))
+                for server, how in kernel.servers()
+                if server.family is self._family and raw_server(server) in wanted
+            }
+
     def _touch(self, servers: Iterable[tuple[bytes, Server]], pairs: Iterable[Pair]) -> None:
         self._watch.touched(raw for raw, _ in servers)
         self._watch.touched(raw_server(server) for server, _ in pairs)
@@ -193,6 +206,10 @@ class Servers:
                 raw, address, port = found
                 server = servers.get(raw) or servers.setdefault(raw, _server(self._family, raw))
                 yield server, Destination(address, port)
+
+
+def _digest(settings: Settings, behind: Iterable[tuple[Destination, Load]]) -> int:
+    return hash((settings, *((each, load.weight, load.translated) for each, load in behind)))
 
 
 def _is_of_udp(server: Server) -> bool:

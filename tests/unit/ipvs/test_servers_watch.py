@@ -26,11 +26,13 @@ EVERY_S = 2.5
 
 
 class Kernel:
-    """What the kernel prints, and a clock."""
+    """What the kernel prints, what it tells else, and a clock."""
 
     def __init__(self, file):
         self._file = file
         self.now_s = 100.0
+        self.unprinted = {}
+        self.asked = 0
         self.prints(PRINTED)
 
     def prints(self, text):
@@ -48,6 +50,11 @@ class Kernel:
     def clock(self):
         return self.now_s
 
+    def ask(self, wanted):
+        """Return a digest of each of these that is told of by netlink, and not printed."""
+        self.asked += 1
+        return {server: digest for server, digest in self.unprinted.items() if server in wanted}
+
 
 @pytest.fixture
 def kernel(tmp_path, monkeypatch):
@@ -63,7 +70,7 @@ def family(request):
 @pytest.fixture
 def watch(kernel, family):
     """A watch that has read what there is, a while ago."""
-    made = ServersWatch(family, kernel.clock)
+    made = ServersWatch(family, kernel.ask, kernel.clock)
     made.reading()
     kernel.now_s += EVERY_S
     return made
@@ -102,7 +109,7 @@ def test_a_change_of_others_is_noticed_once_by_the_family_it_concerns(
     kernel, watch, family, before, after
 ):
     other = next(each for each in Family if each is not family)
-    others = ServersWatch(other, kernel.clock)
+    others = ServersWatch(other, kernel.ask, kernel.clock)
     others.reading()
     kernel.now_s += EVERY_S
     kernel.replaces(before.format(**WORDS[family]), after.format(**WORDS[family]))
@@ -156,9 +163,115 @@ def test_servers_of_others_may_change(kernel, watch, family):
     ours = [each for each in OURS[family] if each != TCP[family]]
     kernel.replaces(f"TCP  {WORDS[family]['vip1']}:0050 rr", "TCP  C0000201:0050 sh")
     assert not watch.disturbed(ours)
-    kernel.now_s += EVERY_S
-    kernel.prints(PRINTED)
-    assert watch.disturbed(OURS[family])
+
+
+class TestLeftOut:
+    """A server of ours that is there, and not printed, as other namespaces have some."""
+
+    @pytest.fixture
+    def tcp(self, family):
+        """Return how the first line of one begins, and how it does with another scheduler."""
+        vip = WORDS[family]["vip1"]
+        return f"TCP  {vip}:0050 rr", f"TCP  {vip}:0050 sh"
+
+    @pytest.fixture
+    def leaves_out(self, kernel, family, tcp):
+        """Let the kernel leave one out when it prints, and tell a digest of it else."""
+
+        def leaves_out(digest=1):
+            before, _, rest = PRINTED.partition(tcp[0])
+            _, start, behind = rest.partition("UDP" if family is Family.IPV6 else "TCP")
+            kernel.prints(before + start + behind)
+            kernel.unprinted = {TCP[family]: digest}
+
+        return leaves_out
+
+    @pytest.fixture
+    def prints(self, kernel):
+        """Let the kernel print it again, or something else in its place."""
+
+        def prints(*change):
+            kernel.prints(PRINTED)
+            if change:
+                kernel.replaces(*change)
+            kernel.unprinted = {}
+
+        return prints
+
+    @pytest.fixture
+    def later(self, kernel, watch, family):
+        """Return whether it is disturbed when it looks the next time."""
+
+        def later():
+            kernel.now_s += EVERY_S
+            return watch.disturbed(OURS[family])
+
+        return later
+
+    def test_it_is_not_gone(self, watch, family, leaves_out, prints, later):
+        leaves_out()
+        assert not later()
+        assert watch.sees(TCP[family])
+        prints()
+        assert not later()
+
+    def test_it_is_not_gone_if_it_is_printed_for_the_first_time_later(
+        self, watch, family, leaves_out, prints, later
+    ):
+        leaves_out()
+        watch.reading()
+        assert not watch.sees(TCP[family])
+        watch.told({TCP[family]: None})
+        assert watch.sees(TCP[family])
+        assert not later()
+        prints()
+        assert not later()
+
+    def test_it_is_gone_if_it_is_told_of_no_more(self, kernel, watch, family, leaves_out, later):
+        leaves_out()
+        kernel.unprinted.clear()
+        assert later()
+        assert not watch.sees(TCP[family])
+        assert not later()
+
+    def test_a_change_between_two_readings_is_noticed(self, watch, family, leaves_out, later):
+        watch.told({TCP[family]: 1})
+        leaves_out(1)
+        assert not later()
+        leaves_out(2)
+        assert later()
+        assert not later()
+
+    def test_a_change_since_it_was_printed_is_noticed_when_it_is_again(
+        self, leaves_out, prints, later, tcp
+    ):
+        leaves_out()
+        assert not later()
+        prints(*tcp)
+        assert later()
+
+    def test_what_we_changed_ourselves_is_no_change(
+        self, watch, family, leaves_out, prints, later, tcp
+    ):
+        watch.told({TCP[family]: 1})
+        watch.touched([TCP[family]])
+        assert not later()
+        leaves_out(2)
+        assert not later()
+
+        watch.touched([TCP[family]])
+        leaves_out(3)
+        assert not later()
+        prints(*tcp)
+        assert not later()
+
+
+def test_as_long_as_all_is_printed_nothing_is_asked(kernel, watch, family):
+    watch.told(dict.fromkeys(OURS[family], 1))
+    for _ in range(3):
+        assert not watch.disturbed(OURS[family])
+        kernel.now_s += EVERY_S
+    assert kernel.asked == 0
 
 
 def test_a_kernel_that_prints_nothing_any_more_is_a_refusal(kernel, watch, family):
