@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -66,6 +67,9 @@ _STYLE: dict[RcKeyType, object] = {
 }
 _WIDTH_IN = 9.2
 _WIDE = 200  # from the least to the most: ticks at powers of ten are enough
+_COLUMNS = 2
+_TITLE_WIDTH = 96  # characters of all titles beside each other
+_LABEL_WIDTH = 34  # characters of a name along an axis that stands
 _LONGEST = 34  # characters of a name
 _IDS = re.compile(r'(\bid="|url\(#|href="#)')
 
@@ -104,14 +108,14 @@ def _drawing(name: str) -> AbstractContextManager[None]:
 def dots(name: str, panels: Sequence[Panel], label: str) -> str:
     """Draw medians with their intervals over all samples, a row for each of the measured."""
     with _drawing(name):
-        columns = min(2, len(panels))
+        columns = min(_COLUMNS, len(panels))
         lines = -(-len(panels) // columns)
         tallest = max(len(panel.rows) for panel in panels)
         values = [value for panel in panels for row in panel.rows for value in row.samples]
         canvas = Canvas(figsize=(_WIDTH_IN, lines * (0.26 * tallest + 0.95)), layout="constrained")
         for number, panel in enumerate(panels):
             axes = canvas.add_subplot(lines, columns, number + 1)
-            _dots(axes, panel)
+            _dots(axes, panel, len(panels))
             _scaled(axes, values)
             if number >= len(panels) - columns:
                 axes.set_xlabel(printable(label))
@@ -124,7 +128,7 @@ def _names(panel: Panel) -> list[str]:
     return [row.figure.who for row in panel.rows]
 
 
-def _dots(axes: Axes, panel: Panel) -> None:
+def _dots(axes: Axes, panel: Panel, panels: int) -> None:
     rows = panel.rows[::-1]
     for place, row in enumerate(rows):
         look, found = style(row.figure.who), row.spread
@@ -151,7 +155,7 @@ def _dots(axes: Axes, panel: Panel) -> None:
     axes.set_yticks(range(len(rows)), [_shortened(row.figure.who) for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.3)
     axes.grid(visible=False, axis="y")
-    axes.set_title(_shortened(panel.title, 70))
+    _entitle(axes, panel.title, panels)
 
 
 def _scaled(axes: Axes, values: Sequence[float]) -> None:
@@ -191,9 +195,9 @@ def curves(name: str, panels: Sequence[Curve], label: str) -> str:
             else:
                 axes.set_ylim(0, (max(values) or 1) * 1.1)
                 axes.yaxis.set_major_formatter(FuncFormatter(_tick))
-            axes.set_title(_shortened(panel.title, 70))
+            _entitle(axes, panel.title, len(panels))
             axes.set_xlabel(f"{printable(panel.along)} (logarithmic)")
-        all_axes[0].set_ylabel(printable(label))
+        all_axes[0].set_ylabel(textwrap.fill(printable(label), _LABEL_WIDTH))
         _legend(canvas, (who for panel in panels for who in panel.lines))
         return _svg(canvas, name)
 
@@ -213,18 +217,24 @@ def quantiles(name: str, panels: Sequence[Quantiles], label: str) -> str:
             axes.xaxis.set_minor_locator(FixedLocator([]))
             if needs_logarithm(values):
                 _logarithmic(axes, "y", values)
-            axes.set_title(_shortened(panel.title, 70))
+            _entitle(axes, panel.title, len(panels))
             axes.set_xlabel("quantile, %")
-        all_axes[0].set_ylabel(printable(label))
+        all_axes[0].set_ylabel(textwrap.fill(printable(label), _LABEL_WIDTH))
         _legend(canvas, (who for panel in panels for who in panel.lines))
         return _svg(canvas, name)
 
 
 def _grid(count: int) -> tuple[Canvas, list[Axes]]:
-    columns = min(2, count)
+    columns = min(_COLUMNS, count)
     lines = -(-count // columns)
     canvas = Canvas(figsize=(_WIDTH_IN, 3.0 * lines + 0.6), layout="constrained")
     return canvas, [canvas.add_subplot(lines, columns, each + 1) for each in range(count)]
+
+
+def _entitle(axes: Axes, title: str, panels: int) -> None:
+    """Give one of several panels a title that does not run into its neighbour's."""
+    wide = _TITLE_WIDTH // min(_COLUMNS, panels)
+    axes.set_title(textwrap.fill(_shortened(title, 2 * wide), wide))
 
 
 def _line(axes: Axes, at: Sequence[float], values: Sequence[float], who: str) -> None:

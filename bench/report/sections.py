@@ -95,12 +95,14 @@ class Section:
 
 
 def sections(results: Results) -> list[Section]:
-    """Return the parts of a run in the order of its file."""
+    """Return the parts of a run in the order in which they were asked for."""
     figures = results.figures()
-    parts = dict.fromkeys(
+    found = dict.fromkeys(
         [*(figure.part for figure in figures), *(limit.part for limit in results.limits)]
     )
-    return [_section(part, figures, results) for part in parts]
+    asked = results.run.parameters.get("parts")
+    order = [part for part in asked if part in found] if isinstance(asked, list) else []
+    return [_section(part, figures, results) for part in dict.fromkeys([*order, *found])]
 
 
 def rank(who: str) -> tuple[int, int, str]:
@@ -164,14 +166,16 @@ def _numbers(rows: Iterable[Row]) -> list[str]:
 
 
 def _panels(rows: list[Row]) -> Iterator[Panel]:
-    """Yield figures side by side, of sizes the largest only: curves show the others."""
+    """Yield figures side by side, of sizes only that with most of all: curves show the others."""
     varied = _numbers(rows)
     groups: dict[Where, list[Row]] = {}
     for row in rows:
         groups.setdefault(_without(row.figure.where, varied), []).append(row)
     common = _common(groups)
     for where, group in groups.items():
-        largest = max(_sizes(row, varied) for row in group)
+        largest = max(
+            (_sizes(row, varied) for row in group), key=lambda each: (math.prod(each), each)
+        )
         size = tuple(zip(varied, largest, strict=True)) if varied else ()
         title = wording.circumstances((*_without(where, common), *size))
         yield Panel(title, tuple(row for row in group if _sizes(row, varied) == largest))
@@ -208,8 +212,11 @@ def _curves(rows: list[Row], along: str) -> Iterator[Curve]:
 
 
 def _spreadings(distributions: Iterable[Distribution]) -> Iterator[Spreading]:
+    """Yield what more than the median is told of: a few values show no spread."""
     measures: dict[tuple[str, str], dict[Where, dict[str, list[Distribution]]]] = {}
     for each in distributions:
+        if all(quantile <= 0.5 for quantile, _ in each.quantiles):
+            continue
         panels = measures.setdefault((each.measure, each.unit), {})
         panels.setdefault(each.figure.where, {}).setdefault(each.who, []).append(each)
     for (measure, unit), panels in measures.items():

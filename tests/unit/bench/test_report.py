@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from bench.__main__ import main
 from bench.model import Limit, Sample, Writer
 from bench.report.page import page
-from bench.report.plots import VARIABLES, style
+from bench.report.plots import VARIABLES, curves, dots, style
 from bench.report.sections import sections
 from tests.support.bench import MACHINE, PROXIES, SPEED, results
 
@@ -131,6 +133,15 @@ def test_at_a_glance_a_distribution_has_one_quantile_that_is_told(run, told, at_
     assert re.findall(r">delay, (p[\d.]+)[^<]*</a>", overview) == at_a_glance
 
 
+def test_a_few_values_have_no_curve_of_their_spread(run):
+    few = [
+        msgspec.structs.replace(each, quantiles=each.quantiles[:3]) for each in run.distributions
+    ]
+    assert all(quantile <= 0.5 for each in few for quantile, _ in each.quantiles)
+    assert any(section.spreadings for section in sections(run))
+    assert not any(section.spreadings for section in sections(replace(run, distributions=few)))
+
+
 def test_no_colour_is_fixed_in_a_plot(html):
     plots = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
     assert set(re.findall(r"var\((--[\w-]+)\)", plots)) <= set(VARIABLES.values())
@@ -236,6 +247,51 @@ def test_sizes_are_drawn_as_curves_and_the_largest_side_by_side(run):
     assert [row.spread.median for row in panel.rows] == [1_000]
     assert curve.along == "services"
     assert [at for at, _ in curve.lines["kproxy ebpf"]] == [10, 100, 1_000]
+
+
+def test_the_largest_size_is_the_one_with_most_endpoints_of_all_services(run):
+    sizes = ((100, 10), (100, 100), (10_000, 10))
+    samples = [
+        sample(where={"services": services, "endpoints": endpoints}, value=float(services))
+        for services, endpoints in sizes
+    ]
+    (section,) = sections(with_samples(run, *samples))
+    (panel,) = section.measures[0].panels
+    assert [row.spread.median for row in panel.rows] == [10_000]
+    assert "10,000 services" in panel.title
+
+
+def test_parts_stand_in_the_order_in_which_they_were_asked_for(run):
+    samples = [sample(part=part) for part in ("connections", "start", "another")]
+    shown = with_samples(run, *samples)
+    asked = msgspec.structs.replace(
+        run.run, parameters={"parts": ["start", "changes", "connections"]}
+    )
+    assert [each.part for each in sections(replace(shown, run=asked))] == [
+        "start",
+        "connections",
+        "another",
+    ]
+
+
+@pytest.mark.parametrize("draw", [dots, curves])
+def test_titles_beside_each_other_do_not_touch(run, draw):
+    title = "NodePort, from outside, to a pod of the node · 10 endpoints · 10,000 services"
+    samples = [sample(where={"n": number}, value=float(number)) for number in (1, 2)]
+    (section,) = sections(with_samples(run, *samples))
+    (measured,) = section.measures
+    (panel,) = measured.panels if draw is dots else measured.curves
+    drawn = draw("a plot", [replace(panel, title=title)] * 2, "m")
+    lines = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+    assert title not in lines
+    assert lines.count("NodePort, from outside, to a pod of the node ·") == 2
+
+
+def test_a_long_name_fits_along_the_axis_that_stands(run):
+    samples = [sample(where={"n": number}, value=float(number)) for number in (1, 2)]
+    (section,) = sections(with_samples(run, *samples))
+    drawn = curves("a plot", section.measures[0].curves, "how many of them there are " * 2)
+    assert "how many of them there are how" in re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
 
 
 def test_the_ratio_is_that_of_the_same_rounds(run):
