@@ -17,6 +17,7 @@ PROXIES = ("kproxy", "kube-proxy")  # in the order of lists and plots
 DATA_PATHS = ("iptables-legacy", "iptables-nft", "nftables", "ipvs", "ebpf")
 
 _LEAST_POINTS = 2  # of a curve
+_MEDIAN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,7 @@ def _spreadings(distributions: Iterable[Distribution]) -> Iterator[Spreading]:
     """Yield what more than the median is told of: a few values show no spread."""
     measures: dict[tuple[str, str], dict[Where, dict[str, list[Distribution]]]] = {}
     for each in distributions:
-        if all(quantile <= 0.5 for quantile, _ in each.quantiles):
+        if not any(_MEDIAN < quantile < 1 for quantile, _ in each.quantiles):
             continue
         panels = measures.setdefault((each.measure, each.unit), {})
         panels.setdefault(each.figure.where, {}).setdefault(each.who, []).append(each)
