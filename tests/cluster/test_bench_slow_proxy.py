@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.cluster, pytest.mark.timeout(600)]
 
 _AS_IT_IS, _SLOW = "as it is", "stopped and continued"
 _STOPPED_MOST_OF_THE_TIME = """\
-(while kill -STOP $$ 2>/dev/null; do sleep 0.4; kill -CONT $$; sleep 0.1; done &)
+(while kill -STOP $$ 2>/dev/null; do sleep 0.6; kill -CONT $$; sleep 0.1; done &)
 exec "$@"
 """
 
@@ -69,12 +69,15 @@ def test_a_proxy_that_is_slow_is_told_by_its_start_and_changes_and_by_no_packet(
     found = {(figure.measure, figure.who): rounds for figure, rounds in measured.figures().items()}
 
     def ratio(name):
-        """Compare with its best round: a busy machine makes a proxy slower, never faster."""
+        """Compare with its best round: a busy machine makes a proxy slower, never faster.
+
+        Where the processor is what all wait for, whoever was stopped gets more of it then.
+        """
         slow, as_it_is = (found[name, who].values.values() for who in (_SLOW, _AS_IT_IS))
         return statistics.median(slow) / min(as_it_is)
 
-    assert ratio(STARTED.name) > 2
-    assert ratio(f"{ALONE.name}, p50") > 2
+    assert ratio(STARTED.name) > 1.5
+    assert ratio(f"{ALONE.name}, p50") > 1.5
     assert min(found[FORWARDED.name, _SLOW].values.values()) > 0
     for who in (_SLOW, _AS_IT_IS):
         assert min(found[LOST.name, who].values.values()) == 0, who
