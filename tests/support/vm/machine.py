@@ -19,8 +19,11 @@ _MODULES = (
     "iptable_nat iptable_filter iptable_raw iptable_mangle "
     "ip6table_nat ip6table_filter ip6table_raw ip6table_mangle "
     "nf_tables nft_compat nft_chain_nat nf_conntrack_netlink "
-    "ip_set_hash_ip ip_set_hash_net ip_set_hash_ipport ip_set_bitmap_port "
-    "ip_vs ip_vs_rr udp_diag tcp_diag"
+    "xt_MASQUERADE xt_TCPMSS xt_addrtype xt_bpf xt_comment xt_connlabel xt_conntrack xt_ipvs "
+    "xt_mark xt_nat xt_nfacct xt_sctp xt_set xt_statistic xt_tcpudp ipt_REJECT ip6t_REJECT "
+    "ip_set_hash_ip ip_set_hash_net ip_set_hash_ipport ip_set_hash_ipportnet ip_set_bitmap_port "
+    "ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sh ip_vs_mh ip_vs_dh ip_vs_sed ip_vs_nq "
+    "ip_vs_ovf ip_vs_fo ip_vs_lblc ip_vs_lblcr udp_diag tcp_diag"
 )
 # No mitigation protects anything here, and each of these makes the emulation faster.
 _KERNEL_OPTIONS = (
