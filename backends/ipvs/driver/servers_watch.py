@@ -47,7 +47,7 @@ Digests = Mapping[bytes, int | None]
 class ServersWatch:
     """The virtual servers of one family, each known by its key's bytes.
 
-    `ask` asks the kernel in another way, for those that it does not print. `reading` and
+    `ask` asks the kernel for them in another way, where it does not print all. `reading` and
     `disturbed` may raise BackendError.
     """
 
@@ -107,14 +107,21 @@ class ServersWatch:
             doing = f"reading {_PRINTED}"
             raise BackendError(doing, error.strerror or str(error), transient=False) from error
         printed = _parsed(self._family, text)
-        left_out = self._seen.keys() - printed.keys()
-        told = self._ask(left_out) if left_out else {}
+        known = self._seen.keys() | printed.keys()
+        # Any of them may be left out the next time, so all are asked for.
+        told = self._ask(known) if self._some_are_left_out(printed) else {}
         self._seen = {
-            **{each: Seen(printed[each], self._last(each).told) for each in printed},
-            **{each: Seen(self._last(each).printed, told[each]) for each in told},
+            each: Seen(
+                printed.get(each, self._last(each).printed), told.get(each, self._last(each).told)
+            )
+            for each in printed.keys() | told.keys()
         }
         self._touched = set()
         self._next_at = self._clock() + _LOOK_EVERY_S
+
+    def _some_are_left_out(self, printed: Collection[bytes]) -> bool:
+        """Say whether there are some that are not printed now, or were not before."""
+        return any(each not in printed or was.printed is None for each, was in self._seen.items())
 
     def _last(self, server: bytes) -> Seen:
         return self._seen.get(server, _NOTHING)

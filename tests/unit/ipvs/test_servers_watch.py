@@ -51,7 +51,7 @@ class Kernel:
         return self.now_s
 
     def ask(self, wanted):
-        """Return a digest of each of these that is told of by netlink, and not printed."""
+        """Return digests of those that are told of by netlink."""
         self.asked += 1
         return {server: digest for server, digest in self.unprinted.items() if server in wanted}
 
@@ -241,6 +241,27 @@ class TestLeftOut:
         leaves_out(2)
         assert later()
         assert not later()
+
+    def test_a_change_with_which_it_begins_is_noticed_where_another_one_was_left_out(
+        self, kernel, watch, family, leaves_out, later
+    ):
+        other = {b"another": 1}
+        watch.told({b"another": None})
+        kernel.unprinted = {TCP[family]: 1, **other}
+        assert not later()
+        leaves_out(2)
+        kernel.unprinted |= other
+        assert later()
+
+    def test_a_change_with_which_it_ends_is_noticed(
+        self, kernel, watch, family, leaves_out, prints, later
+    ):
+        leaves_out(1)
+        watch.reading()
+        watch.told(dict.fromkeys(OURS[family], 1))
+        prints()
+        kernel.unprinted = {TCP[family]: 2}
+        assert later()
 
     def test_a_change_since_it_was_printed_is_noticed_when_it_is_again(
         self, leaves_out, prints, later, tcp
