@@ -227,6 +227,7 @@ def test_while_a_plugin_hangs_nothing_looks_healthy(
     program.answers(token=fake.fake.token, expirationTimestamp="2001-01-01T00:00:00Z")
     api = by(write(tmp_path / "config", kubeconfig(cluster, hanging.section)))
     services = Following(api, Kind.SERVICE)
+    services.until_state(SourceState.FOLLOWING)
     services.until(lambda each: fake.fake.watching("services") == 1)
     monkeypatch.setattr("kproxy.watch.api.plugin.LIMIT_S", 0.5)
     hanging.hang()
