@@ -79,6 +79,11 @@ class Cluster:
             },
         }
 
+    def addresses(self, number: int) -> list[str]:
+        """Return the addresses of a Service's endpoints."""
+        first = _FIRST_ENDPOINT + number * self.endpoints
+        return [str(ipaddress.IPv4Address(first + n)) for n in range(self.endpoints)]
+
     def endpoint_slice(
         self, number: int, moved: int | None = None, *, alone: bool = False
     ) -> Document:
@@ -87,9 +92,7 @@ class Cluster:
         `moved` gives its first endpoint the address of that number outside of the usual ones;
         `alone`: it has no others.
         """
-        first = _FIRST_ENDPOINT + number * self.endpoints
-        count = 1 if alone else self.endpoints
-        addresses = [str(ipaddress.IPv4Address(first + n)) for n in range(count)]
+        addresses = self.addresses(number)[: 1 if alone else None]
         if moved is not None:
             addresses[0] = spare_address(moved)
         chance = random.Random(number)

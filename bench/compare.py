@@ -59,7 +59,7 @@ def compare(
 
     With few rounds only great changes can be told from noise: 11 rounds tell most changes of 10 %
     on a machine whose rounds differ by 3 %, 5 rounds those of 20 %. Figures of fewer than 3 rounds,
-    as presets have of what takes long (--slow-repeats, --starts), are counted and not compared.
+    as presets have of what takes long (--slow-repeats), are counted and not compared.
 
     \b
     The exit code is for CI:

@@ -99,10 +99,8 @@ class Answer:
         return Mark.MET if better >= 0 else Mark.MISSED
 
 
-def _control(
-    what: str, part: str, measure: str, unit: str, goals: Mapping[str, float]
-) -> list[Goal]:
-    return [Goal(what, Place(part, measure, who), goal, unit) for who, goal in goals.items()]
+def _control(what: str, measure: str, unit: str, goals: Mapping[str, float]) -> list[Goal]:
+    return [Goal(what, Place("control", measure, who), goal, unit) for who, goal in goals.items()]
 
 
 def _ratio(what: str, place: Place, goal: float, against: str, services: int = 0) -> Goal:
@@ -121,31 +119,27 @@ _EVERYONE = (_LEGACY, _NFT, _IPVS, _EBPF)
 GOALS = (
     *_control(
         "start to the last Service answering",
-        "start",
         "start to the last Service answering",
         "s",
         {_EBPF: 2},
     ),
     *_control(
         "a change, p50",
-        "changes",
         f"{_ALONE}, p50",
         "ms",
         {_EBPF: 10, _IPVS: 30, _NFT: 300, _LEGACY: 500},
     ),
-    *_control("a change, p99", "changes", f"{_ALONE}, p99", "ms", {_EBPF: 50}),
-    *_control("a change at 100/s, p99", "changes", f"{_IN_STORM}, p99", "ms", {_EBPF: 50}),
+    *_control("a change, p99", f"{_ALONE}, p99", "ms", {_EBPF: 50}),
+    *_control("a change at 100/s, p99", f"{_IN_STORM}, p99", "ms", {_EBPF: 50}),
     *_control(
         "CPU for 1,000 changes",
-        "changes",
         "CPU for 1,000 changes",
         "s",
         dict.fromkeys(_EVERYONE, 1),
     ),
-    *_control("memory", "start", "memory", "MB", dict.fromkeys(_EVERYONE, 150)),
+    *_control("memory", "memory", "MB", dict.fromkeys(_EVERYONE, 150)),
     *_control(
         "memory at its peak",
-        "start",
         "memory at its peak, with children",
         "MB",
         dict.fromkeys(_EVERYONE, 300),

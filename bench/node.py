@@ -44,16 +44,11 @@ class Node:
         self._log = home.folder / "log"
         self._agent: Agent | None = None
 
-    @property
-    def agent(self) -> Agent | None:
-        """The process, None where there is none."""
-        return self._agent
-
-    def start(self, *, watched: bool = False) -> None:
-        """Start the process, if the peer has one; `watched` as in `Agent`."""
+    def start(self) -> Agent | None:
+        """Start the process, if the peer has one."""
         command = self.peer.command(self._home)
         if not command:
-            return
+            return None
         with self._log.open("wb") as output, self.stage.node.entered():
             process = subprocess.Popen(
                 [*_NEVER_ALONE, *command],
@@ -63,7 +58,8 @@ class Node:
                 stderr=output,
                 start_new_session=True,
             )
-        self._agent = Agent(process, self._log, watched=watched)
+        self._agent = Agent(process, self._log)
+        return self._agent
 
     def wait_until_ready(self) -> None:
         """Wait until the first, the middle and the last Service answer. Raises PeerFailed."""

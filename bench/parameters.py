@@ -40,7 +40,6 @@ class Parameters:
     seconds: float
     repeats: int
     changes: int
-    starts: int
     slow_repeats: int
 
     def document(self) -> Mapping[str, object]:
@@ -59,7 +58,6 @@ PRESETS = {
         seconds=0.2,
         repeats=3,
         changes=3,
-        starts=1,
         slow_repeats=1,
     ),
     # `compare` says nothing of what has less than three rounds.
@@ -70,7 +68,6 @@ PRESETS = {
         seconds=0.25,
         repeats=3,
         changes=2,
-        starts=3,
         slow_repeats=3,
     ),
 }

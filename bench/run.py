@@ -137,11 +137,10 @@ Ctrl-C ends a run at once: the host is left clean, and what was measured is in t
 @click.option("--seconds", type=click.FloatRange(0.02, 60), help="Of load in each visit.")
 @click.option("--repeats", type=click.IntRange(1, 1000), help="Rounds, in which all are visited.")
 @click.option("--changes", type=click.IntRange(1, 1000), help="Timed one by one, of each start.")
-@click.option("--starts", type=click.IntRange(1, 100), help="Of each proxy, timed.")
 @click.option(
     "--slow-repeats",
     type=click.IntRange(1, 100),
-    help="Rounds of changes, disruption and programs, whose visits take long.",
+    help="Rounds of control, disruption and programs, whose visits take long.",
 )
 @click.option(
     "--machine",

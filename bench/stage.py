@@ -18,7 +18,6 @@ import signal
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,16 +154,25 @@ class Memory:
 class Agent:
     """A running proxy, looked at from outside through /proc.
 
-    Its peak of memory is known if it is `watched`, which costs CPU.
+    Its peak of memory is known of the time in which it is `watched`, which costs CPU.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, *, watched: bool) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process = process
         self._log = log
         self._most_kb = 0
-        self._watching = watched
-        self._watcher = threading.Thread(target=self._watch)
-        self._watcher.start()
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Note the most memory that it and its children use during the body."""
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(over,))
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     def cpu_s(self) -> float:
         """Return the CPU time of the agent and of its children that ended."""
@@ -190,8 +198,6 @@ class Agent:
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:
-        self._watching = False
-        self._watcher.join()
         self._process.send_signal(number)
         try:
             self._process.wait(_ENDED_WITHIN_S)
@@ -199,11 +205,10 @@ class Agent:
             self._process.kill()
             self._process.wait()
 
-    def _watch(self) -> None:
+    def _watch(self, over: threading.Event) -> None:
         """Note the largest sum of resident memory, pages that several share counted once (PSS)."""
-        while self._watching:
+        while not over.wait(_SAMPLE_EVERY_S):
             self._most_kb = max(self._most_kb, _pss_with_children_kb(self._process.pid))
-            time.sleep(_SAMPLE_EVERY_S)
 
 
 def _pss_with_children_kb(pid: int) -> int:

@@ -8,6 +8,7 @@ endpoint is the pod of the node.
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ _FIRST_POD, MOST_PODS = 61_000, 4_000  # likewise
 _LOCAL_IP, _PODS_IP = "10.112.0.2", "10.112.0.3"  # not the cluster's
 _LOCAL_IP6 = "fd01::2"
 _REMOTE_NODE_PORTS, _LOCAL_NODE_PORTS, _PODS_NODE_PORTS = 31_000, 31_010, 31_020  # the first
-_MANY = 100
+_MOST_CALLED = 100  # Services, in turn
 _NAMESPACE = "bench"
 
 
@@ -150,20 +151,28 @@ def target(way: Way, kind: Kind, *, translated: bool, family: Family = Family.IP
     return Target(found.node, kind.node_port(first))
 
 
-def many_targets(way: Way, cluster: Cluster, *, translated: bool) -> list[Target]:
-    """Return whom new connections call in turn: Services from the whole of a cluster.
+def targets(
+    way: Way, kind: Kind, cluster: Cluster, *, translated: bool, family: Family
+) -> list[Target]:
+    """Return whom clients call in turn; without translation, all endpoints of the same Services.
 
-    Who looks through a list of rules finds one Service sooner than another.
+    Connections over IPv4 go to Services from the whole of a cluster: who looks through a list of
+    rules finds one sooner than another.
     """
-    if not translated or way in (Way.NO_SERVICE, Way.NODE_PORT_LOCAL):
-        return [target(way, Kind.CONNECTIONS, translated=translated)]
+    if way in (Way.NO_SERVICE, Way.NODE_PORT_LOCAL):
+        return [target(way, kind, translated=translated, family=family)]
+    if (kind, family) != (Kind.CONNECTIONS, Family.IPV4):
+        if translated:
+            return [target(way, kind, translated=True, family=family)]
+        return [Target(each, kind.endpoint_port) for each in _ADDRESSES[family].endpoints]
+    of_way = range(cluster.services) if way is Way.CLUSTER_IP else cluster.with_node_port()
+    numbers = of_way[:: max(1, len(of_way) // _MOST_CALLED)][:_MOST_CALLED]
+    if not translated:
+        addresses = itertools.chain.from_iterable(map(cluster.addresses, numbers))
+        return [Target(each, ENDPOINT_PORT) for each in addresses]
     if way is Way.CLUSTER_IP:
-        every = max(1, cluster.services // _MANY)
-        numbers = range(0, cluster.services, every)
         return [Target(cluster.cluster_ip(number), SERVICE_PORT) for number in numbers]
-    numbers = cluster.with_node_port()
-    some = numbers[:: max(1, len(numbers) // _MANY)]
-    return [Target(NODE_ADDRESS, cluster.node_port(number)) for number in some]
+    return [Target(NODE_ADDRESS, cluster.node_port(number)) for number in numbers]
 
 
 def pods_target(way: Way) -> Target:

@@ -32,12 +32,12 @@
 
 #include "address.h"
 
-enum { LAST_PORT = 65535, MOST_TARGETS = 1024, MOST_EVENTS = 256 };
+enum { LAST_PORT = 65535, MOST_EVENTS = 256 };
 enum { HOLD_PAUSE_NS = 20000000, OUTPUT_BYTES = 1 << 20 };
 
 static const uint64_t SECOND_NS = 1000000000, PATIENCE_NS = 2 * SECOND_NS;
 
-static union address targets[MOST_TARGETS];
+static union address *targets;
 static int target_count;
 static int kind = SOCK_STREAM; /* of calls */
 static volatile sig_atomic_t is_over;
@@ -67,8 +67,12 @@ static int read_targets(void)
 	char host[64];
 	int port;
 
-	while (target_count < MOST_TARGETS && scanf("%63s %d", host, &port) == 2)
+	while (scanf("%63s %d", host, &port) == 2) {
+		targets = reallocarray(targets, (size_t)target_count + 1, sizeof(*targets));
+		if (!targets)
+			return 0;
 		targets[target_count++] = address_of(host, port);
+	}
 	return target_count;
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.part import Part
 from bench.parts.bulk import Bulk
 from bench.parts.connections import Connections, Requests
-from bench.parts.control import Changes, Start
+from bench.parts.control import Control
 from bench.parts.core import Core
 from bench.parts.disruption import Disruption
 from bench.parts.packets import Packets
@@ -15,8 +15,7 @@ from bench.parts.sent import SentToKernel
 PARTS: dict[str, Part] = {
     part.name: part
     for part in (
-        Start(),
-        Changes(),
+        Control(),
         SentToKernel(),
         Core(),
         Programs(),

@@ -7,7 +7,7 @@
 
 Over TCP, clients call Services from the whole of the cluster in turn: a list of rules finds one
 sooner than another. Over UDP, and over IPv6, it is one Service beside those of the cluster, which
-have TCP and IPv4 alone.
+have TCP and IPv4 alone. Where nobody translates, they call all endpoints of these Services in turn.
 The client alone is measured as "plain routing", where nobody translates or tracks: who is nearly as
 fast is limited by the client and the server, which is said.
 
@@ -46,7 +46,7 @@ from bench.part import (
     largest,
 )
 from bench.peers.routing import PlainRouting
-from bench.traffic import Kind, Target, Way, ends, many_targets, target
+from bench.traffic import Kind, Way, ends, targets
 from kproxy.core.addresses import Family
 
 OPENED = Measure("new connections", "1/s", "more")
@@ -97,13 +97,19 @@ class Connections(_Calls):
 
     @staticmethod
     def _visits(bed: Bed, node: Node, way: Way) -> Iterator[Visit]:
-        targets = many_targets(way, bed.cluster, translated=node.peer.translates)
+        called = targets(
+            way,
+            Kind.CONNECTIONS,
+            bed.cluster,
+            translated=node.peer.translates,
+            family=Family.IPV4,
+        )
 
         def go() -> Iterable[Finding]:
             forget(node.stage.node)
             before = refused(node.stage.node)
             opened = bed.talk.connect(
-                node.stage, ends(way, node.stage).sender, targets, seconds=bed.parameters.seconds
+                node.stage, ends(way, node.stage).sender, called, seconds=bed.parameters.seconds
             )
             yield Found(OPENED, opened.connections / opened.seconds)
             if opened.connections == PORTS:
@@ -148,7 +154,7 @@ def _asked(bed: Bed, node: Node, way: Way, kind: Kind, family: Family) -> Iterat
     asked = bed.talk.ask(
         node.stage,
         ends(way, node.stage).sender,
-        _targets(bed, node, way, kind, family),
+        targets(way, kind, bed.cluster, translated=node.peer.translates, family=family),
         per_s=per_s,
         seconds=requests / per_s,
         protocol=kind.protocol,
@@ -162,10 +168,3 @@ def _asked(bed: Bed, node: Node, way: Way, kind: Kind, family: Family) -> Iterat
         yield Limited(f"connection tracking refused {full} packets")
     if asked.answered_s:
         yield Spread(LATENCY, quantiles([1000 * each for each in asked.answered_s]))
-
-
-def _targets(bed: Bed, node: Node, way: Way, kind: Kind, family: Family) -> list[Target]:
-    translated = node.peer.translates
-    if (kind, family) == (Kind.CONNECTIONS, Family.IPV4):
-        return many_targets(way, bed.cluster, translated=translated)
-    return [target(way, kind, translated=translated, family=family)]

@@ -3,15 +3,16 @@
 Each visit starts a proxy on a fresh node, and no other one runs meanwhile. The API server is a
 process of its own, and its objects are the same for all.
 
-- *start*: from the start of the process until clients reach the first, the middle and the last
+- The start: from that of the process until clients reach the first, the middle and the last
   Service; the CPU of that; the memory then, and at its peak together with all children, pages that
   several share counted once (PSS).
-- *changes*: from the moment when the API server has stored a moved endpoint until a client's
-  packets reach it. First alone, each when the proxy has been idle for longer than it waits between
-  two writes; then among 100 a second, whose CPU is counted. When each of these moves is
-  settled beforehand, at random, and nothing waits for those before: a slow proxy is asked as often
-  as a fast one, and at all moments of its pauses (no coordinated omission). The Services that are
-  watched have one endpoint each: among ten a client would meet the new one by luck.
+- Changes, which the same process follows next: from the moment when the API server has stored a
+  moved endpoint until a client's packets reach it. First alone, each when the proxy has been idle
+  for longer than it waits between two writes; then among 100 a second, whose CPU is counted. When
+  each of these moves is settled beforehand, at random, and nothing waits for those before: a slow
+  proxy is asked as often as a fast one, and at all moments of its pauses (no coordinated omission).
+  The Services that are watched have one endpoint each: among ten a client would meet the new one by
+  luck.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.answers import Calling, answering
@@ -51,75 +51,52 @@ _MOST_WATCHED = 75  # Services, of which a p99 can be told
 _SEED = 5
 
 
-class _OfEachStart(Part):
-    """What is measured of a proxy that was started for it, on a node of its own."""
+class Control(Part):
+    """What is measured of a proxy that is started for it, on a node of its own."""
 
+    name = "control"
+    about = "a proxy's start, how soon packets follow a change, alone and at 100/s; CPU, memory"
+    measures = (STARTED, START_CPU, STEADY, PEAK, ALONE, IN_STORM, STORM_CPU)
     warms_up = False
 
     def sizes(self, parameters: Parameters) -> Sequence[Size]:
         """Return those that are a cluster."""
         return [size for size in parameters.sizes if size.services >= _FEWEST_SERVICES]
 
+    def repeats(self, parameters: Parameters) -> int:
+        """Return how often each proxy is started."""
+        return parameters.slow_repeats
+
     @contextlib.contextmanager
     def visits(self, bed: Bed) -> Iterator[Sequence[Visit]]:
         """Measure each proxy in turn."""
         chance = random.Random(_SEED)
-        yield [self._visit(bed, peer, chance) for peer in bed.peers if peer.translates]
-
-    def _visit(self, bed: Bed, peer: Peer, chance: random.Random) -> Visit:
-        def go() -> Iterable[Finding]:
-            with bed.node(peer) as node, answering(node.stage), node.stage.place.joined():
-                yield from self._measured(bed, node, chance)
-
-        return Visit(peer.name, circumstances(bed.size), go)
-
-    @staticmethod
-    @abstractmethod
-    def _measured(bed: Bed, node: Node, chance: random.Random) -> Iterator[Finding]:
-        """Start the proxy, and yield what is found."""
+        yield [_visit(bed, peer, chance) for peer in bed.peers if peer.translates]
 
 
-class Start(_OfEachStart):
-    """The start of a proxy."""
+def _visit(bed: Bed, peer: Peer, chance: random.Random) -> Visit:
+    def go() -> Iterable[Finding]:
+        with bed.node(peer) as node, answering(node.stage), node.stage.place.joined():
+            agent = yield from _started(node)
+            with _watched(bed, node, chance) as watched:
+                yield from _followed(bed, node, agent, watched, chance)
 
-    name = "start"
-    about = "a proxy's start until the last Service answers, with its CPU and memory"
-    measures = (STARTED, START_CPU, STEADY, PEAK)
+    return Visit(peer.name, circumstances(bed.size), go)
 
-    def repeats(self, parameters: Parameters) -> int:
-        """Return how many starts there are."""
-        return parameters.starts
 
-    @staticmethod
-    def _measured(bed: Bed, node: Node, chance: random.Random) -> Iterator[Finding]:
-        began_s = time.monotonic()
-        agent = _started(node)
+def _started(node: Node) -> Generator[Finding, None, Agent]:
+    began_s = time.monotonic()
+    agent = node.start()
+    assert agent is not None, "who translates has a process"
+    with agent.watched():
         node.wait_until_ready()
         yield Found(STARTED, time.monotonic() - began_s)
         yield Found(START_CPU, agent.cpu_s())
         time.sleep(_SETTLED_S)
-        memory = agent.memory()
-        yield Found(STEADY, memory.steady_mb)
-        yield Found(PEAK, memory.peak_with_children_mb)
-
-
-class Changes(_OfEachStart):
-    """How soon packets follow changes."""
-
-    name = "changes"
-    about = "how soon packets follow a change, alone and at 100 a second, and the CPU of it"
-    measures = (ALONE, IN_STORM, STORM_CPU)
-
-    def repeats(self, parameters: Parameters) -> int:
-        """Return how many proxies are started to follow changes, one after the other."""
-        return parameters.slow_repeats
-
-    @staticmethod
-    def _measured(bed: Bed, node: Node, chance: random.Random) -> Iterator[Finding]:
-        agent = _started(node, watched=False)
-        node.wait_until_ready()
-        with _watched(bed, node, chance) as watched:
-            yield from _followed(bed, node, agent, watched, chance)
+    memory = agent.memory()
+    yield Found(STEADY, memory.steady_mb)
+    yield Found(PEAK, memory.peak_with_children_mb)
+    return agent
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -156,12 +133,6 @@ def _followed(
         made_per_s = reached_per_s + len(watched) / _STORM_S
         yield Limited(f"the API server made only {made_per_s:.0f} changes a second")
     yield Found(STORM_CPU, 1000 * (agent.cpu_s() - before_s) / (_PER_S * _STORM_S))
-
-
-def _started(node: Node, *, watched: bool = True) -> Agent:
-    node.start(watched=watched)
-    assert node.agent is not None, "who translates has a process"
-    return node.agent
 
 
 @contextlib.contextmanager

@@ -54,12 +54,11 @@ def measured(tmp_path, monkeypatch):
         paths=("clusterip",),
         seconds=0.2,
         repeats=3,
-        starts=3,
         slow_repeats=3,
         changes=5,
         flows=1_000,
     )
-    parts = [PARTS[name] for name in ("start", "changes", "packets")]
+    parts = [PARTS[name] for name in ("control", "packets")]
     results, run = bench_run.measured(tmp_path / "results.jsonl", parts, parameters)
     assert run.failed == 0, results.limits
     return results

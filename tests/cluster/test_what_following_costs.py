@@ -33,7 +33,7 @@ def followed(file):
     """Return what it costs to follow a cluster; a slow API server is no fault of who follows."""
     results = bench_run.run(
         file,
-        *("--parts", "start,changes", "--sizes", "300x10", "--changes", "3", "--starts", "1"),
+        *("--parts", "control", "--sizes", "300x10", "--changes", "3"),
         *("--data-paths", "iptables-legacy", "--peers", ""),
     )
     assert [each.text for each in results.limits if _SLOW_API not in each.text] == []

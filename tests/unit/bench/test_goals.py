@@ -34,7 +34,7 @@ def answered(*samples, distributions=()):
 
 @pytest.mark.parametrize(("value", "met"), [(149.0, True), (150.0, True), (151.0, False)])
 def test_a_value_is_met_up_to_the_goal(value, met):
-    (answer,) = answered(sample("start", "memory", "kproxy ebpf", value))
+    (answer,) = answered(sample("control", "memory", "kproxy ebpf", value))
 
     assert (answer.reached, answer.mark) == (value, Mark.MET if met else Mark.MISSED)
 
@@ -51,7 +51,7 @@ def test_a_value_is_met_up_to_the_goal(value, met):
 def test_rounds_on_both_sides_of_a_goal_say_nothing_of_it(values, mark):
     (answer,) = answered(
         *(
-            sample("start", "memory", "kproxy ebpf", value, round_number=number)
+            sample("control", "memory", "kproxy ebpf", value, round_number=number)
             for number, value in enumerate(values)
         )
     )
@@ -100,12 +100,12 @@ def test_a_machine_that_is_slower_at_one_size_is_taken_for_no_growth():
 
 
 def test_another_size_answers_no_goal():
-    assert not answered(sample("start", "memory", "kproxy ebpf", 1.0, services=1_000))
+    assert not answered(sample("control", "memory", "kproxy ebpf", 1.0, services=1_000))
 
 
 def test_a_quantile_answers_as_well():
     spread = Distribution(
-        part="changes",
+        part="control",
         measure="change to packets following, alone",
         unit="ms",
         who="kproxy ebpf",
@@ -134,10 +134,10 @@ def test_the_summary_says_what_was_missed_and_what_was_not_measured():
             Results(
                 RUN,
                 (
-                    sample("start", "memory", "kproxy ebpf", 130.0),
-                    sample("start", "memory", "kproxy ipvs", 160.0),
-                    sample("start", "memory", "kproxy iptables-nft", 140.0),
-                    sample("start", "memory", "kproxy iptables-nft", 160.0, round_number=2),
+                    sample("control", "memory", "kproxy ebpf", 130.0),
+                    sample("control", "memory", "kproxy ipvs", 160.0),
+                    sample("control", "memory", "kproxy iptables-nft", 140.0),
+                    sample("control", "memory", "kproxy iptables-nft", 160.0, round_number=2),
                 ),
             )
         )

@@ -262,13 +262,13 @@ def test_the_largest_size_is_the_one_with_most_endpoints_of_all_services(run):
 
 
 def test_parts_stand_in_the_order_in_which_they_were_asked_for(run):
-    samples = [sample(part=part) for part in ("connections", "start", "another")]
+    samples = [sample(part=part) for part in ("connections", "control", "another")]
     shown = with_samples(run, *samples)
     asked = msgspec.structs.replace(
-        run.run, parameters={"parts": ["start", "changes", "connections"]}
+        run.run, parameters={"parts": ["control", "core", "connections"]}
     )
     assert [each.part for each in sections(replace(shown, run=asked))] == [
-        "start",
+        "control",
         "connections",
         "another",
     ]
