@@ -53,7 +53,7 @@ check: lint ## what needs no root: linters, types, layers, pure tests (1 minute)
 kernel: setup programs ## the tests that send packets through the kernel, in their own namespaces
 	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -n $(PROCESSES) -m kernel
 
-test-vm: setup programs ## the tests that run on Debian's own kernel too, in a virtual machine (a quarter of an hour)
+test-vm: setup programs ## the tests that run on Debian's own kernel too, in a virtual machine (nine minutes)
 	@$(ROOT_ENV) $(VENV)/python -m pytest $(ROOT_PYTEST) -m vm
 
 vm: setup programs ## run CMD on Debian's own kernel, in a virtual machine (boots in 15 s)

@@ -66,6 +66,7 @@ _STYLE: dict[RcKeyType, object] = {
     "legend.frameon": False,
 }
 _WIDTH_IN = 9.2
+_CURVE_IN, _LEGEND_IN = 3.0, 0.6
 _WIDE = 200  # from the least to the most: ticks at powers of ten are enough
 _COLUMNS = 2
 _TITLE_WIDTH = 96  # characters of all titles beside each other
@@ -108,18 +109,16 @@ def _drawing(name: str) -> AbstractContextManager[None]:
 def dots(name: str, panels: Sequence[Panel], label: str) -> str:
     """Draw medians with their intervals over all samples, a row for each of the measured."""
     with _drawing(name):
-        columns = min(_COLUMNS, len(panels))
-        lines = -(-len(panels) // columns)
         tallest = max(len(panel.rows) for panel in panels)
         values = [value for panel in panels for row in panel.rows for value in row.samples]
-        canvas = Canvas(figsize=(_WIDTH_IN, lines * (0.26 * tallest + 0.95)), layout="constrained")
-        for number, panel in enumerate(panels):
-            axes = canvas.add_subplot(lines, columns, number + 1)
+        canvas, all_axes = _grid(len(panels), each_in=0.26 * tallest + 0.95)
+        beside = _beside(len(panels))
+        for number, (axes, panel) in enumerate(zip(all_axes, panels, strict=True)):
             _dots(axes, panel, len(panels))
             _scaled(axes, values)
-            if number >= len(panels) - columns:
+            if number >= len(panels) - beside:
                 axes.set_xlabel(printable(label))
-            if number % columns and _names(panel) == _names(panels[number - 1]):
+            if number % beside and _names(panel) == _names(panels[number - 1]):
                 axes.set_yticklabels([])
         return _svg(canvas, name)
 
@@ -171,7 +170,7 @@ def _scaled(axes: Axes, values: Sequence[float]) -> None:
 def curves(name: str, panels: Sequence[Curve], label: str) -> str:
     """Draw medians against a number, a line for each of the measured."""
     with _drawing(name):
-        canvas, all_axes = _grid(len(panels))
+        canvas, all_axes = _grid(len(panels), each_in=_CURVE_IN, legend_in=_LEGEND_IN)
         for axes, panel in zip(all_axes, panels, strict=True):
             for who, line in panel.lines.items():
                 look = style(who)
@@ -205,7 +204,7 @@ def curves(name: str, panels: Sequence[Curve], label: str) -> str:
 def quantiles(name: str, panels: Sequence[Quantiles], label: str) -> str:
     """Draw values against the part of all that is below, each nine of it as wide as the last."""
     with _drawing(name):
-        canvas, all_axes = _grid(len(panels))
+        canvas, all_axes = _grid(len(panels), each_in=_CURVE_IN, legend_in=_LEGEND_IN)
         for axes, panel in zip(all_axes, panels, strict=True):
             for who, line in panel.lines.items():
                 points = [(1 / (1 - quantile), value) for quantile, value in line if quantile < 1]
@@ -224,16 +223,22 @@ def quantiles(name: str, panels: Sequence[Quantiles], label: str) -> str:
         return _svg(canvas, name)
 
 
-def _grid(count: int) -> tuple[Canvas, list[Axes]]:
-    columns = min(_COLUMNS, count)
-    lines = -(-count // columns)
-    canvas = Canvas(figsize=(_WIDTH_IN, 3.0 * lines + 0.6), layout="constrained")
-    return canvas, [canvas.add_subplot(lines, columns, each + 1) for each in range(count)]
+def _beside(panels: int) -> int:
+    """Return how many of them stand beside each other."""
+    return min(_COLUMNS, panels)
+
+
+def _grid(panels: int, *, each_in: float, legend_in: float = 0) -> tuple[Canvas, list[Axes]]:
+    """Return axes for panels that are so tall, above a legend."""
+    columns = _beside(panels)
+    lines = -(-panels // columns)
+    canvas = Canvas(figsize=(_WIDTH_IN, lines * each_in + legend_in), layout="constrained")
+    return canvas, [canvas.add_subplot(lines, columns, each + 1) for each in range(panels)]
 
 
 def _entitle(axes: Axes, title: str, panels: int) -> None:
     """Give one of several panels a title that does not run into its neighbour's."""
-    wide = _TITLE_WIDTH // min(_COLUMNS, panels)
+    wide = _TITLE_WIDTH // _beside(panels)
     axes.set_title(textwrap.fill(_shortened(title, 2 * wide), wide))
 
 

@@ -171,9 +171,9 @@ class Servers:
         """Return one of each of these that is there."""
         with VirtualServers("looking at virtual servers") as kernel:
             return {
-                raw_server(server): _digest(how, kernel.destinations(server))
+                raw: _digest(how, kernel.destinations(server))
                 for server, how in kernel.servers()
-                if server.family is self._family and raw_server(server) in wanted
+                if server.family is self._family and (raw := raw_server(server)) in wanted
             }
 
     def _touch(self, servers: Iterable[tuple[bytes, Server]], pairs: Iterable[Pair]) -> None:
