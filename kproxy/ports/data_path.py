@@ -116,7 +116,8 @@ class Backend(Protocol):
     def disturbed(self) -> bool:
         """Say, cheaply, whether somebody else may have changed our objects since we last looked.
 
-        True is a reason to observe, not a proof.
+        True is a reason to observe, not a proof. It is asked before every write: what takes longer
+        than a moment is looked at by `tend`, and told here.
         """
 
     def flows(self, wanted: Destinations) -> Iterable[Flow]:

@@ -195,6 +195,7 @@ class BackendContract:
         follower = Follower(backend)
         follower.apply(table)
         rig.meddle()
+        tend(backend)
         assert backend.disturbed()
         assert follower.reconciler.audit().repaired
         assert_holds(rig, table)

@@ -110,9 +110,9 @@ class EbpfBackend:
             self._lets_through = True
 
     def disturbed(self) -> bool:
-        """Say whether others may have changed entries of the table.
+        """Say whether `tend` has seen that others changed entries of the table.
 
-        What they do to programs, links and filters is put right by `tend`.
+        What they do to programs, links and filters is put right there.
         """
         return not self._parts.in_force.holds() or self._parts.table.disturbed()
 
@@ -178,7 +178,7 @@ class EbpfBackend:
     def _look(self) -> None:
         """Do what is due once a second and takes little; what is refused holds up nothing else."""
         parts = self._parts
-        for each in (parts.in_force, parts.surroundings, parts.hand_over):
+        for each in (parts.in_force, parts.surroundings, parts.hand_over, parts.table):
             name = type(each).__name__
             try:
                 each.tend()

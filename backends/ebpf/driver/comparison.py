@@ -1,4 +1,4 @@
-"""Comparing maps with what they shall hold, at a bounded cost: it is asked before every write."""
+"""Comparing maps with what they shall hold, at a bounded cost: a change may have to wait for it."""
 
 from __future__ import annotations
 

@@ -48,6 +48,7 @@ class TableMaps:
         self._count: Counter[TableMap] = Counter()
         self._lacking: Counter[TableMap] = Counter()
         self._comparison = Comparison(self._maps, clock)
+        self._disturbed = False
         self._observed = False
 
     def render(self, changes: TableChanges) -> Mapping[Key, bytes | None]:
@@ -65,6 +66,7 @@ class TableMaps:
 
     def observe(self) -> dict[Key, bytes]:
         """Read back all entries. What is as it was rendered takes no memory a second time."""
+        self._disturbed = False
         found: dict[Key, bytes] = {}
         for of in TableMap:
             for key, value in self._entries(of):
@@ -99,9 +101,13 @@ class TableMaps:
             self._lacking.clear()
             self._renderer.reopen()
 
+    def tend(self) -> None:
+        """Look whether somebody altered entries: at some of the maps, the others follow."""
+        self._disturbed = self._disturbed or self._comparison.differs(self._image, self._count)
+
     def disturbed(self) -> bool:
-        """Say whether somebody altered entries, as far as it looked; it costs little to ask."""
-        return self._comparison.differs(self._image, self._count)
+        """Say whether `tend` has met an entry since they were read that somebody altered."""
+        return self._disturbed
 
     def unheld(self) -> Mapping[ServicePortKey, str]:
         """Return the service ports that are left out, and why."""

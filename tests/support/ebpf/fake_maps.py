@@ -120,6 +120,7 @@ class FakeNode:
     def disturbed(self) -> bool:
         """Ask, with enough time since all before for all that there is to be compared."""
         self.now += 3600
+        self.tables.tend()
         return self.reconciler.disturbed()
 
     def start(self) -> None:

@@ -334,12 +334,14 @@ def test_many_entries_are_compared_within_seconds_however_often_it_is_asked():
         each.raw_parts = lambda at_once, of=of, o=original: read.append(of) or o(at_once)
     for _ in range(400):
         node.now += 0.01
+        node.tables.tend()
         assert not node.reconciler.disturbed()
     assert set(read) == {"frontends", "chunks"}
     assert len(read) <= 4
     node.maps["chunks"].entries.popitem()
     for _ in range(400):
         node.now += 0.01
+        node.tables.tend()
         if node.reconciler.disturbed():
             break
     else:
