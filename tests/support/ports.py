@@ -43,6 +43,22 @@ def keep_any_of(ports: Sequence[int]) -> socket.socket:
     raise OSError(errno.EADDRINUSE, "every port is taken", LOOPBACK)
 
 
+def listening(port: int) -> socket.socket:
+    """Return a socket that asyncio can listen by at a port of ours. Raises OSError.
+
+    Connections hand on what is written at once: asyncio sets TCP_NODELAY only where the protocol is
+    named, and without it each write may wait for the peer's delayed acknowledgement, 40 ms.
+    """
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((LOOPBACK, port))
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
 def port_of(place: socket.socket) -> int:
     """Return the port that a socket keeps."""
     port: int = place.getsockname()[1]

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
-from tests.support.ports import LOOPBACK, keep, port_of
+from tests.support.ports import LOOPBACK, keep, listening, port_of
 from tests.support.waiting import LONGEST_S
 
 _CHUNK_SIZE_BYTES = 65536
@@ -70,7 +70,7 @@ class Relay:
     def admit(self) -> None:
         """Take new connections."""
         with self._entered():
-            listener = socket.create_server((LOOPBACK, self.port))
+            listener = listening(self.port)
         self._do(self._listen(listener))
 
     def hang(self) -> None:

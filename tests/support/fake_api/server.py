@@ -7,7 +7,6 @@ import base64
 import contextlib
 import json
 import secrets
-import socket
 import ssl
 import threading
 import time
@@ -25,7 +24,7 @@ from tests.support.fake_api.resources import RESOURCES
 from tests.support.fake_api.store import Document
 from tests.support.fake_api.tls import Authority, Tls
 from tests.support.fake_api.watching import End, Stream
-from tests.support.ports import keep, port_of
+from tests.support.ports import keep, listening, port_of
 
 PROXY_USER = "system:serviceaccount:kube-system:kube-proxy"
 _LONGEST_S = 30.0
@@ -298,18 +297,15 @@ class FakeApi:
         await connection.run()
 
     async def _start(self, tls: Tls) -> None:
-        listening = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sets NODELAY on such alone
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(("127.0.0.1", self.port))
         self._tls = self._authority.context(tls)
-        self._listener = await asyncio.start_server(self._connected, sock=listening)
+        self._listener = await asyncio.start_server(self._connected, sock=listening(self.port))
 
     async def _stop(self) -> None:
         if self._listener is not None:
             # Python 3.11 forgets a connection whose server is closed between accept() and the
             # making of its transport: it would stay open.
-            for listening in self._listener.sockets:
-                self._loop.remove_reader(listening.fileno())
+            for listener in self._listener.sockets:
+                self._loop.remove_reader(listener.fileno())
             for _ in range(_STEPS_OF_ACCEPTING):
                 await asyncio.sleep(0)
             self._listener.close()
