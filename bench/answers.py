@@ -19,7 +19,8 @@ from bench.cluster import ENDPOINT_PORT, SERVICE_PORT
 from bench.stage import Stage
 from tests.support.waiting import SLOWER
 
-_EVERY_S, _LEAST_S = 0.005, 0.001  # between two calls of one, and between any two
+_LEAST_S = 0.001  # between two calls, of which each costs a tenth of that
+_SHARE = 0.01  # of the time that one is waited for: it is called again so late at most
 _PATIENCE_S = 1.0 * SLOWER
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -42,10 +43,10 @@ class _Call:
 class Calling:
     """Calls clusterIPs until the right endpoint answers. A context manager.
 
-    Each that is not answered yet is called again every 5 ms, whatever became of the calls before:
-    an unanswered one hides nothing that comes after it. With more than five of them there is a call
-    each millisecond, to one after the other, which costs a tenth of a core: 75 that are waited for
-    at once are each seen to be reached 75 ms late at most.
+    Those that are not answered yet are called in turn, whatever became of the calls before: an
+    unanswered one hides nothing that comes after it. There is a call each millisecond while that
+    matters: how long it took until one is reached is told to a millisecond, or to a hundredth if
+    that is more; among 75 that are waited for at once, to 75 ms.
     """
 
     def __init__(self, stage: Stage) -> None:
@@ -54,7 +55,7 @@ class Calling:
         self._turns = deque[str]()
         self._calls = deque[_Call]()
         self._selector = selectors.DefaultSelector()
-        self._due_s = 0.0
+        self._due_s = self._expected_s = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +79,7 @@ class Calling:
         """Begin to call a clusterIP; `by` is the endpoint that shall answer if not any."""
         self._expected[cluster_ip] = by
         self._turns.appendleft(cluster_ip)
+        self._expected_s = time.monotonic()
 
     def answers(self, *, until_s: float) -> list[Answer]:
         """Wait for the next answers that were expected; none if there are none until then."""
@@ -93,7 +95,8 @@ class Calling:
     def _call(self, now_s: float) -> None:
         cluster_ip = self._turns[0]
         self._turns.rotate(-1)
-        self._due_s = now_s + max(_LEAST_S, _EVERY_S / len(self._turns))
+        again_s = _SHARE * (now_s - self._expected_s)
+        self._due_s = now_s + max(_LEAST_S, again_s / len(self._turns))
         while self._calls and self._calls[0].begun_s < now_s - _PATIENCE_S:
             self._end(self._calls[0])
         client = socket.socket()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from rich.console import Console
@@ -25,20 +26,19 @@ class Progress(Protocol):
 
 
 class Estimate:
-    """Seconds that are left of a run whose parts are known one after the other.
+    """Seconds that are left of a run of so many parts, by their names in their order.
 
-    Parts to come are guessed to take as long as the mean of those so far, the present one by its
-    visits so far.
+    One to come is guessed to take as long as the last of its name, or as the mean of all so far;
+    the present one by its visits so far.
     """
 
-    def __init__(self, parts: int) -> None:
-        self._parts_left = parts
+    def __init__(self, parts: Sequence[str]) -> None:
+        self._parts = parts
         self._spent_s: list[float] = []
         self._visits = self._made = 0
 
     def begin(self, visits: int, rounds: int) -> None:
         """Count the visits of the next part."""
-        self._parts_left -= 1
         self._spent_s.append(0.0)
         self._visits, self._made = visits * rounds, 0
 
@@ -49,18 +49,19 @@ class Estimate:
 
     @property
     def done(self) -> float:
-        """Return the share of the run that is over."""
-        total = len(self._spent_s) + self._parts_left
-        return (len(self._spent_s) - 1 + self._share) / total if self._spent_s else 0.0
+        """Return the share of the parts that are over."""
+        return (len(self._spent_s) - 1 + self._share) / len(self._parts) if self._spent_s else 0.0
 
     @property
     def left_s(self) -> float:
         """Return how many seconds it will still take."""
         if not self._spent_s or not self._share:
             return 0.0
-        whole = [*self._spent_s[:-1], self._spent_s[-1] / self._share]
-        mean_s = sum(whole) / len(whole)
-        return whole[-1] - self._spent_s[-1] + self._parts_left * mean_s
+        whole_s = [*self._spent_s[:-1], self._spent_s[-1] / self._share]
+        mean_s = sum(whole_s) / len(whole_s)
+        last_s = dict(zip(self._parts, whole_s, strict=False))
+        to_come = self._parts[len(whole_s) :]
+        return whole_s[-1] - self._spent_s[-1] + sum(last_s.get(each, mean_s) for each in to_come)
 
     @property
     def _share(self) -> float:
@@ -70,7 +71,7 @@ class Estimate:
 class Display:
     """A bar on a terminal; lines where there is none. A context manager."""
 
-    def __init__(self, parts: int, console: Console) -> None:
+    def __init__(self, parts: Sequence[str], console: Console) -> None:
         self.title = ""
         self._estimate = Estimate(parts)
         self._console = console

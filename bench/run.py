@@ -24,7 +24,7 @@ from bench.parameters import PRESETS, Parameters, Size
 from bench.parts import PARTS
 from bench.peers import KPROXY, PEERS
 from bench.progress import Display
-from bench.runner import Run
+from bench.runner import Run, planned
 from bench.surroundings import described
 from bench.traffic import WAYS
 from tests.support.fetched import Unavailable
@@ -199,10 +199,10 @@ def _measured(preset: str, parameters: Parameters, file: Path) -> int:
     console = Console(stderr=True)
     peers = chosen(parameters)
     parts = [part for name, part in PARTS.items() if name in parameters.parts]
-    count = sum(len(part.sizes(parameters)) for part in parts)
+    names = [part.name for _, at_size in planned(parts, parameters) for part in at_size]
     with (
         Writer(file, described(preset, parameters, peers)) as writer,
-        Display(count, console) as display,
+        Display(names, console) as display,
     ):
         for peer in peers:
             if lacking := peer.lacks():

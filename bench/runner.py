@@ -25,6 +25,15 @@ _SEED = 12
 _EVERYBODY = "everybody"
 
 
+def planned(parts: Sequence[Part], parameters: Parameters) -> list[tuple[Size, list[Part]]]:
+    """Return the sizes of cluster and what is measured at each, in the order of a run."""
+    wanted = {size for part in parts for size in part.sizes(parameters)}
+    return [
+        (size, [part for part in parts if size in part.sizes(parameters)])
+        for size in sorted(wanted)
+    ]
+
+
 class Run:
     """One run: its parts at each size, after each other."""
 
@@ -36,7 +45,7 @@ class Run:
         writer: Writer,
         progress: Progress,
     ) -> None:
-        self._parts = parts
+        self._plan = planned(parts, parameters)
         self._parameters = parameters
         self._writer = writer
         self._progress = progress
@@ -49,20 +58,14 @@ class Run:
         """Measure all. Ends with everything taken away again, also by KeyboardInterrupt."""
         try:
             with Frames() as frames:
-                for size in self._sizes():
-                    self._measure_at(size, frames)
+                for size, parts in self._plan:
+                    self._measure_at(size, parts, frames)
         except BaseException:
             self._writer.end(datetime.now(UTC), complete=False)
             raise
         self._writer.end(datetime.now(UTC), complete=True)
 
-    def _sizes(self) -> list[Size]:
-        wanted = (size for part in self._parts for size in part.sizes(self._parameters))
-        return sorted(set(wanted))
-
-    def _measure_at(self, size: Size, frames: Frames) -> None:
-        parts = [part for part in self._parts if size in part.sizes(self._parameters)]
-
+    def _measure_at(self, size: Size, parts: Sequence[Part], frames: Frames) -> None:
         def limit(who: str, text: str) -> None:
             self.failed += 1
             for part in parts:
