@@ -66,8 +66,8 @@ PRESETS = {
         requests=700,
         requests_per_s=2_000,
         seconds=0.25,
-        repeats=3,
-        changes=2,
+        repeats=5,
+        changes=3,
         slow_repeats=3,
     ),
 }
