@@ -3,7 +3,8 @@
  * Call who answers (see serve.c). Each call is a connection of its own, or a datagram and its answer.
  *
  *   talk connect SECONDS FIRST_PORT      open one after the other as fast as one thread can;
- *                                        print how many in how many seconds
+ *                                        print why each failed that did, and at last how many
+ *                                        were opened in how many seconds
  *   talk ask PROTOCOL RATE SECONDS FIRST_PORT
  *                                        ask so many times a second, over TCP or UDP; print for each
  *                                        how many ns passed from when it was due until its answer, or
@@ -83,7 +84,7 @@ static int call(int number, int first_port, int flags)
 	const union address *there = &targets[number % target_count];
 	int ports = LAST_PORT - first_port + 1;
 	union address here = anywhere(there->any.sa_family, first_port + number % ports);
-	int client = socket(there->any.sa_family, kind | flags, 0);
+	int client = socket(there->any.sa_family, kind | flags, 0), error;
 
 	if (client < 0)
 		return -1;
@@ -91,30 +92,36 @@ static int call(int number, int first_port, int flags)
 	if (!bind(client, &here.any, sizeof(here)) &&
 	    (!connect(client, &there->any, sizeof(*there)) || errno == EINPROGRESS))
 		return client;
+	error = errno;
 	close(client);
+	errno = error;
 	return -1;
-}
-
-static int connect_for(double seconds, int first_port)
-{
-	uint64_t began_ns = now_ns(), until_ns = began_ns + (uint64_t)(seconds * 1e9);
-	int count = 0, most = LAST_PORT - first_port + 1;
-
-	while (count < most && now_ns() < until_ns) {
-		int client = call(count, first_port, 0);
-
-		if (client < 0)
-			return fail("connect");
-		close(client);
-		count++;
-	}
-	printf("%d %.9f\n", count, (double)(now_ns() - began_ns) / 1e9);
-	return 0;
 }
 
 static void lost(int why)
 {
 	printf("%s\n", strerror(why));
+}
+
+static int connect_for(double seconds, int first_port)
+{
+	uint64_t began_ns = now_ns(), until_ns = began_ns + (uint64_t)(seconds * 1e9);
+	int tried = 0, opened = 0, most = LAST_PORT - first_port + 1;
+
+	for (; tried < most && now_ns() < until_ns; tried++) {
+		int client = call(tried, first_port, 0);
+
+		if (client < 0) {
+			lost(errno);
+			continue;
+		}
+		close(client);
+		opened++;
+	}
+	if (!opened)
+		return fail("connect");
+	printf("%d %.9f\n", opened, (double)(now_ns() - began_ns) / 1e9);
+	return 0;
 }
 
 /* Go on with a call: ask once it is connected, and take the answer. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,11 @@ _WITHIN_S = 60.0 * SLOWER
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """How many connections were opened in how many seconds."""
+    """How many connections were opened in how many seconds, and which errors others had."""
 
     connections: int
     seconds: float
+    failed: Counter[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Asked:
     """Seconds until each answer, and why others had none: an error and how often."""
 
     answered_s: Sequence[float]
-    unanswered: dict[str, int]
+    unanswered: Counter[str]
 
 
 class Talk:
@@ -61,10 +63,14 @@ class Talk:
     def connect(
         self, stage: Stage, client: Namespace, targets: Sequence[Target], *, seconds: float
     ) -> Opened:
-        """Open connections one after the other. Raises CalledProcessError, TimeoutExpired."""
+        """Open connections one after the other.
+
+        Raises CalledProcessError, also if none was opened, and TimeoutExpired.
+        """
         connecting = self.begin(stage, client, targets, "connect", seconds, FIRST_PORT)
-        count, took_s = told(connecting)[0].split()
-        return Opened(int(count), float(took_s))
+        *failures, opened = told(connecting)
+        count, took_s = opened.split()
+        return Opened(int(count), float(took_s), Counter(failures))
 
     def ask(
         self,
@@ -139,10 +145,10 @@ def told(client: subprocess.Popen[str]) -> list[str]:
 
 def asked(client: subprocess.Popen[str]) -> Asked:
     """Wait for a client that asks. Raises CalledProcessError, TimeoutExpired."""
-    answered_s, unanswered = [], dict[str, int]()
+    answered_s, unanswered = [], Counter[str]()
     for line in told(client):
         if line.isdigit():
             answered_s.append(int(line) / 1e9)
         else:
-            unanswered[line] = unanswered.get(line, 0) + 1
+            unanswered[line] += 1
     return Asked(answered_s, unanswered)

@@ -112,7 +112,10 @@ class Connections(_Calls):
                 node.stage, ends(way, node.stage).sender, called, seconds=bed.parameters.seconds
             )
             yield Found(OPENED, opened.connections / opened.seconds)
-            if opened.connections == PORTS:
+            tried = opened.connections + opened.failed.total()
+            for why, times in opened.failed.items():
+                yield Limited(f"{times} of {tried} connections failed: {why}")
+            if tried == PORTS:
                 yield Limited("a visit ended early, as all source ports were used")
             if full := refused(node.stage.node) - before:
                 yield Limited(f"connection tracking refused {full} packets")
@@ -160,8 +163,8 @@ def _asked(bed: Bed, node: Node, way: Way, kind: Kind, family: Family) -> Iterat
         protocol=kind.protocol,
         first_port=bed.first_port(requests),
     )
-    total = len(asked.answered_s) + sum(asked.unanswered.values())
-    yield Found(UNANSWERED, 100 * sum(asked.unanswered.values()) / total)
+    total = len(asked.answered_s) + asked.unanswered.total()
+    yield Found(UNANSWERED, 100 * asked.unanswered.total() / total)
     for why, times in asked.unanswered.items():
         yield Limited(f"no answer to {times} of {total} requests: {why}")
     if full := refused(node.stage.node) - before:

@@ -1,4 +1,4 @@
-"""Clients of the bench that hold connections: what they say became of them."""
+"""Clients of the bench: what they say became of their connections."""
 
 from __future__ import annotations
 
@@ -54,3 +54,18 @@ def test_what_was_silenced_a_moment_before_the_end_is_not_held(stage, talk):
         held.terminate()
         lines = told(held)
     assert lines == ["Connection timed out", "held", "Connection timed out", "held"]
+
+
+def test_a_connection_that_fails_costs_no_other(stage, talk):
+    address = pod_address(0)
+    silence(stage, f"tcp sport {FIRST_PORT + 1} reject with tcp reset")
+    with talk.pod(stage.far, address, _PORT):
+        opened = talk.connect(stage, stage.client, [Target(address, _PORT)], seconds=0.2)
+    assert opened.connections > 2
+    assert opened.failed == {"Connection refused": 1}
+
+
+def test_a_client_that_opens_nothing_fails(stage, talk):
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        talk.connect(stage, stage.client, [Target(pod_address(0), _PORT)], seconds=0.05)
+    assert "Connection refused" in failed.value.stderr

@@ -323,15 +323,33 @@ def crowd(count):
         yield dataclasses.replace(entry, frontends=(where,), targets=(target,))
 
 
+def reads_of(node, *names):
+    """Return a list that grows by a name whenever that map is read."""
+    read = []
+    for of in names:
+        each = node.maps[of]
+        original = each.raw_parts
+        each.raw_parts = lambda at_once, of=of, o=original: read.append(of) or o(at_once)
+    return read
+
+
+def test_a_change_waits_for_no_comparison():
+    node, (first, second) = FakeNode(), some_tables(Family.IPV4)[1:3]
+    node.reconciler.apply(first.everything())
+    read = reads_of(node, *node.maps)
+    node.now += 3600
+    assert not node.reconciler.disturbed()
+    node.reconciler.apply(between(first, second))
+    assert read == []
+    node.tables.tend()
+    assert "frontends" in read
+
+
 def test_many_entries_are_compared_within_seconds_however_often_it_is_asked():
     node = FakeNode()
     ports = {entry.key: entry for entry in crowd(15_000)}
     node.reconciler.apply(TableChanges(Family.IPV4, node_rules(Family.IPV4), ports))
-    read = []
-    for of in ("frontends", "chunks"):
-        each = node.maps[of]
-        original = each.raw_parts
-        each.raw_parts = lambda at_once, of=of, o=original: read.append(of) or o(at_once)
+    read = reads_of(node, "frontends", "chunks")
     for _ in range(400):
         node.now += 0.01
         node.tables.tend()
