@@ -37,3 +37,17 @@ class FlowMap:
         this one taken, and loses nothing when the rest of this one goes.
         """
         return any([self.entries.delete(key) for key in whole])
+
+    def remove_silent(self, whole: Mapping[bytes, Entry]) -> bool:
+        """Remove the entries of a flow as `remove` does; but not where its first was met meanwhile.
+
+        From the port of a connection that is over the client may open the next one at any moment.
+        """
+        (key, was), *others = whole.items()
+        value = self.entries.take(key)
+        if value is not None:
+            now = self.layout.entry(value)
+            if (now.id, now.stamp) != (was.id, was.stamp):
+                self.entries.put_back(key, value)
+                return False
+        return any([value is not None, *(self.entries.delete(each) for each, _ in others)])

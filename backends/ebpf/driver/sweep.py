@@ -124,9 +124,10 @@ class Sweep:
         entry = self._map.layout.entry(values, number)
         whole = self._map.whole(entry, protocol)
         silence = now - max((each.stamp for each in whole.values()), default=now)
-        if silence > self._limits[protocol][entry.state % STATES]:
-            self.expired += self._map.remove(whole)
-            self._counted -= not entry.flags & FlowFlag.KERNELS
+        if whole and silence > self._limits[protocol][entry.state % STATES]:
+            expired = self._map.remove_silent(whole)
+            self.expired += expired
+            self._counted -= expired and not entry.flags & FlowFlag.KERNELS
 
     def _look_for_flow(
         self, keys: bytearray, values: bytearray, number: int, protocol: int
@@ -138,4 +139,4 @@ class Sweep:
 
     def _remove_alone(self, keys: bytearray, values: bytearray, number: int) -> None:
         key, entry = self._map.layout.key_of(keys, number), self._map.layout.entry(values, number)
-        self.orphans += self._map.remove({key: entry})
+        self.orphans += self._map.remove_silent({key: entry})

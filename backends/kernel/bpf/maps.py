@@ -29,6 +29,7 @@ _CREATE = struct.Struct("=5I8x16s4x3I4xQ")
 _ELEMENT = struct.Struct("=I4xQQQ")  # map, key, value or next key, flags
 _BATCH = struct.Struct("=QQQQIIQQ")  # tokens in and out, keys, values, count, map, flags
 _COUNT_AT = 32
+_NO_EXIST = 1  # BPF_NOEXIST
 _NAME_CHARACTERS = 15
 _AT_ONCE = 4096
 _NO_BATCHES = {ENOTSUPP, errno.EOPNOTSUPP}
@@ -97,6 +98,23 @@ class Map(Descriptor):
         if number == errno.ENOENT:
             return False
         self._check(number, "deleting")
+        return True
+
+    def take(self, key: bytes) -> bytes | None:
+        """Remove an entry of a hash and return its value as it was at that moment."""
+        value = bytearray(self._value_bytes)
+        _, number = self._element(Command.MAP_LOOKUP_AND_DELETE, key, value)
+        if number == errno.ENOENT:
+            return None
+        self._check(number, "taking from")
+        return bytes(value)
+
+    def put_back(self, key: bytes, value: bytes) -> bool:
+        """Write an entry if there is none by now; say whether it was written."""
+        _, number = self._element(Command.MAP_UPDATE, key, value, _NO_EXIST)
+        if number == errno.EEXIST:
+            return False
+        self._check(number, "writing")
         return True
 
     def update_many(self, entries: Mapping[bytes, bytes]) -> None:
@@ -227,6 +245,7 @@ class Map(Descriptor):
         command: Command,
         key: bytes | None,
         value: bytes | bytearray | None,
+        flags: int = 0,
     ) -> tuple[int, int]:
         if key is not None and len(key) != self.shape.key_size:
             raise ValueError(f"a key of {self.name} has {self.shape.key_size} bytes: {key!r}")
@@ -236,7 +255,7 @@ class Map(Descriptor):
             self._fd,
             0 if key is None else address(key),
             0 if value is None else address(value),
-            0,
+            flags,
         )
         return bpf(command, bytearray(attributes))
 

@@ -44,6 +44,7 @@ class Command(IntEnum):
     PROG_QUERY = 16
     BTF_LOAD = 18
     BTF_BY_ID = 19
+    MAP_LOOKUP_AND_DELETE = 21
     BTF_NEXT_ID = 23
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26

@@ -47,6 +47,17 @@ def test_an_entry_is_written_read_and_removed(made):
     assert table.lookup(key) is None
 
 
+def test_what_is_taken_is_gone_and_is_put_back_in_no_others_place(made):
+    table = made(HASH)
+    key, value, other = b"abcd", b"12345678", b"87654321"
+    table.update(key, value)
+    assert (table.take(key), table.take(key), table.lookup(key)) == (value, None, None)
+
+    assert table.put_back(key, value)
+    assert not table.put_back(key, other)
+    assert table.lookup(key) == value
+
+
 @pytest.mark.parametrize(("shape", "some"), [(HASH, entries), (NETWORKS, networks)])
 def test_many_entries_are_written_read_and_removed(made, shape, some):
     table = made(shape)

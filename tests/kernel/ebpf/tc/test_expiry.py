@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import socket
+import struct
 import time
 from collections.abc import Callable
 
 import pytest
 
-from backends.ebpf.driver.flow_layout import TICK_NS, FlowFlag, Side
+from backends.ebpf.driver.flow_layout import TICK_NS, Entry, FlowFlag, Side
 from backends.ebpf.driver.flow_map import FlowMap
 from backends.ebpf.driver.flows import Flows
 from backends.ebpf.driver.sweep import Sweep
@@ -107,6 +108,43 @@ def test_a_closed_connection_goes_soon(scene: Scene, family: Family, first_to_cl
     assert swept(tc, 110).expired == 0
     assert swept(tc, 130).expired == 1
     assert tc.flow_count() == 0
+
+
+def test_a_connection_from_the_port_of_one_that_is_just_let_go_lives(
+    scene: Scene, family: Family, monkeypatch: pytest.MonkeyPatch
+):
+    """At the worst moment: its flow was looked at, and is about to be removed."""
+    tc, port = scene.tc[family], 40_001
+    scene.frontend((VIP, 80), [plan.FAR1], MASQUERADED, port=9004)
+    listener = scene.listener(plan.FAR1, family, 9004)
+    opened: list[socket.socket] = []
+
+    def open_one() -> None:
+        opened.append(scene.socket(plan.CLIENT, family, port=port))
+        opened[-1].connect((in_family(VIP, family), 80))
+
+    open_one()
+    opened[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    opened[0].close()
+    listener.accept()[0].close()
+    looks_at = FlowMap.whole
+
+    def looks_too_early(self: FlowMap, entry: Entry, protocol: int) -> dict[bytes, Entry]:
+        found = looks_at(self, entry, protocol)
+        if len(opened) == 1:
+            open_one()
+        return found
+
+    monkeypatch.setattr(FlowMap, "whole", looks_too_early)
+    sweep = swept(tc, 1_000)
+    server, _ = listener.accept()
+    with server:
+        server.settimeout(10)
+        opened[1].sendall(b"?")
+        assert server.recv(1) == b"?"
+        server.sendall(b"!")
+        assert opened[1].recv(1) == b"!"
+    assert (len(opened), sweep.expired) == (2, 0)
 
 
 def test_a_flow_of_which_any_place_sees_packets_stays(scene: Scene, family: Family):
