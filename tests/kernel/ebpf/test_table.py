@@ -12,7 +12,7 @@ from kproxy.core.table import SharedRange, TableChanges, Target, Use, Via, Vip
 from kproxy.ports.data_path import BackendError
 from kproxy.run.loop.reconcile import Reconciler
 from tests.support.core.things import networks
-from tests.support.ebpf.entries import Entries
+from tests.support.ebpf.entries import Entries, image_of
 from tests.support.ebpf.fake_maps import FakeClaims
 from tests.support.tables import between, node_rules, service_port, some_tables, table
 
@@ -75,12 +75,6 @@ def node(request, sources):
     yield make
     for each in made:
         each.objects.close()
-
-
-def image_of(table):
-    entries = Entries(table.family)
-    entries.update(table.everything())
-    return entries.image
 
 
 def with_everything(family):

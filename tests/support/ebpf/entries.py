@@ -13,7 +13,13 @@ from backends.ebpf.render.renderer import Renderer
 from backends.ebpf.render.service_port import service_digest
 from kproxy.core.addresses import Family, endpoint_text, is_loopback
 from kproxy.core.resolve import Drop, Forward, Packet, Pass, Reject, Verdict
-from kproxy.core.table import FromInterface, FromInterfacePrefix, LocalPods, TableChanges
+from kproxy.core.table import (
+    ForwardingTable,
+    FromInterface,
+    FromInterfacePrefix,
+    LocalPods,
+    TableChanges,
+)
 
 SIZES = {each.map_name: 1 << 20 for each in TableMap}
 _OUTSIDE, _POD, _NODE = range(3)
@@ -186,3 +192,10 @@ def is_flagged(local_pods: LocalPods, name: str | None) -> bool:
             return name is not None and name.startswith(prefix)
         case _:
             return False
+
+
+def image_of(table: ForwardingTable) -> dict[bytes, bytes]:
+    """Return all entries of a whole table."""
+    entries = Entries(table.family)
+    entries.update(table.everything())
+    return entries.image

@@ -17,7 +17,7 @@ from kproxy.core.settings import DetectLocalMode, Settings
 from kproxy.core.table import FromInterface, TableChanges, Target, Undetected
 from tests.support.core.things import HERE, a_port, a_service, a_slice, listed
 from tests.support.core.universe import CHANGES, CLUSTERS, SETTINGS
-from tests.support.ebpf.entries import SIZES, Entries
+from tests.support.ebpf.entries import SIZES, Entries, image_of
 from tests.support.effort import examples
 from tests.support.tables import between, service_port, some_tables, table
 
@@ -64,12 +64,6 @@ def check_references(entries):
     led_to = {shapes.frontend.unpack(value)[1] for value in values} - {bytes(8)}
     assert {shapes.list_of(key) for key in entries.keys(TableMap.CHUNKS)} == led_to
     assert {shapes.list_of(key) for key in entries.keys(TableMap.MEMBERS)} <= led_to
-
-
-def image_of(table):
-    entries = Entries(table.family)
-    entries.update(table.everything())
-    return entries.image
 
 
 @pytest.mark.parametrize("family", Family, ids=lambda family: family.value)

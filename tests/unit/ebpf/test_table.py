@@ -1,10 +1,9 @@
-"""Writing a table: no packet meets half a change, full maps, faults and edits by others."""
+"""Writing a table: no packet meets half a change, full maps, faults."""
 
 import dataclasses
 import errno
 import functools
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,21 +20,15 @@ from kproxy.ports.data_path import BackendError
 from tests.support.core.things import networks
 from tests.support.core.traffic import packets
 from tests.support.core.universe import CLUSTERS, NODE_ADDRESSES, SETTINGS
-from tests.support.ebpf.entries import SIZES, Entries
+from tests.support.ebpf.entries import SIZES, Entries, image_of
 from tests.support.ebpf.fake_maps import FakeNode
 from tests.support.effort import examples
-from tests.support.tables import between, node_rules, pod, service_port, some_tables, table, vip
+from tests.support.tables import between, pod, service_port, some_tables, table, vip
 
 NETWORKS = {
     Family.IPV4: ("10.96.0.0/16", "10.96.7.0/24"),
     Family.IPV6: ("fd00:96::/112", "fd00:96::f0/124"),
 }
-
-
-def image_of(table):
-    entries = Entries(table.family)
-    entries.update(table.everything())
-    return entries.image
 
 
 def without_sources(cluster):
@@ -279,91 +272,6 @@ def test_a_service_port_that_cannot_follow_stays_as_it_is_until_there_is_room():
     node.reconciler.apply(TableChanges(Family.IPV4), retry=True)
     assert not node.reconciler.unheld, "there is room by now"
     assert node.image() == image_of(table(Family.IPV4, new, other))
-
-
-EDITS = {
-    "altered": lambda entries: entries.update({next(iter(entries)): b"?" * 48}),
-    "removed": lambda entries: entries.popitem(),
-    "added": lambda entries: entries.update({b"?" * 8: b"?" * 48}),
-}
-
-
-@pytest.mark.parametrize("edit", EDITS)
-def test_an_entry_that_somebody_edits_is_noticed_and_repaired(edit):
-    node = FakeNode()
-    wanted = some_tables(Family.IPV4)[1]
-    node.reconciler.apply(wanted.everything())
-    assert not node.disturbed()
-
-    EDITS[edit](node.maps["frontends"].entries)
-    assert node.disturbed()
-    (repaired,) = node.reconciler.audit().repaired
-    assert repaired.startswith(("frontend ", "nodePort ", "other ports "))
-    assert not node.disturbed()
-    assert node.image() == image_of(wanted)
-
-
-def test_a_map_that_should_have_changed_is_compared_again():
-    """Also where it reads as it did before: somebody undid what was written."""
-    node, (first, second) = FakeNode(), some_tables(Family.IPV4)[1:3]
-    node.reconciler.apply(first.everything())
-    before = dict(node.maps["frontends"].entries)
-    assert not node.disturbed()
-    node.reconciler.apply(between(first, second))
-    node.maps["frontends"].entries = before
-    assert node.disturbed()
-
-
-def crowd(count):
-    """So many service ports with an entry in two maps."""
-    for n in range(count):
-        entry = service_port(Family.IPV4, 1, [n % 250 + 1], name=f"web-{n}")
-        where = Vip(Via.EXTERNAL_IP, f"203.{n >> 8}.113.{n & 255}", 80)
-        target = msgspec.structs.replace(entry.targets[0], port=n + 1)
-        yield dataclasses.replace(entry, frontends=(where,), targets=(target,))
-
-
-def reads_of(node, *names):
-    """Return a list that grows by a name whenever that map is read."""
-    read = []
-    for of in names:
-        each = node.maps[of]
-        original = each.raw_parts
-        each.raw_parts = lambda at_once, of=of, o=original: read.append(of) or o(at_once)
-    return read
-
-
-def test_a_change_waits_for_no_comparison():
-    node, (first, second) = FakeNode(), some_tables(Family.IPV4)[1:3]
-    node.reconciler.apply(first.everything())
-    read = reads_of(node, *node.maps)
-    node.now += 3600
-    assert not node.reconciler.disturbed()
-    node.reconciler.apply(between(first, second))
-    assert read == []
-    node.tables.tend()
-    assert "frontends" in read
-
-
-def test_many_entries_are_compared_within_seconds_however_often_it_is_asked():
-    node = FakeNode()
-    ports = {entry.key: entry for entry in crowd(15_000)}
-    node.reconciler.apply(TableChanges(Family.IPV4, node_rules(Family.IPV4), ports))
-    read = reads_of(node, "frontends", "chunks")
-    for _ in range(400):
-        node.now += 0.01
-        node.tables.tend()
-        assert not node.reconciler.disturbed()
-    assert set(read) == {"frontends", "chunks"}
-    assert len(read) <= 4
-    node.maps["chunks"].entries.popitem()
-    for _ in range(400):
-        node.now += 0.01
-        node.tables.tend()
-        if node.reconciler.disturbed():
-            break
-    else:
-        pytest.fail("an entry was removed and nobody noticed")
 
 
 @pytest.mark.parametrize("family", Family, ids=lambda family: family.value)
