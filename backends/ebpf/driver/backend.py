@@ -176,7 +176,7 @@ class EbpfBackend:
                 each.close()
 
     def _look(self) -> None:
-        """Do what is due once a second and takes little; what is refused holds up nothing else."""
+        """Do what is due once a second, in some milliseconds; a refusal holds up nothing else."""
         parts = self._parts
         for each in (parts.in_force, parts.surroundings, parts.hand_over, parts.table):
             name = type(each).__name__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from backends.ebpf.driver.flow_layout import LAYOUTS, Entry
 from backends.kernel.bpf.maps import Map
@@ -30,7 +30,7 @@ class FlowMap:
                 found[key] = now
         return found
 
-    def remove(self, whole: Mapping[bytes, Entry]) -> bool:
+    def remove(self, whole: Iterable[bytes]) -> bool:
         """Remove the entries of a flow, in their order; say whether any was there.
 
         While its client side goes first, a flow that the client opens meanwhile finds the ports of
@@ -43,11 +43,11 @@ class FlowMap:
 
         From the port of a connection that is over the client may open the next one at any moment.
         """
-        (key, was), *others = whole.items()
+        key, *others = whole
         value = self.entries.take(key)
         if value is not None:
-            now = self.layout.entry(value)
+            was, now = whole[key], self.layout.entry(value)
             if (now.id, now.stamp) != (was.id, was.stamp):
                 self.entries.put_back(key, value)
                 return False
-        return any([value is not None, *(self.entries.delete(each) for each, _ in others)])
+        return self.remove(others) or value is not None

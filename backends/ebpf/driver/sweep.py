@@ -123,8 +123,10 @@ class Sweep:
         """Remove a flow unless any of its entries saw a packet, as late as by now."""
         entry = self._map.layout.entry(values, number)
         whole = self._map.whole(entry, protocol)
-        silence = now - max((each.stamp for each in whole.values()), default=now)
-        if whole and silence > self._limits[protocol][entry.state % STATES]:
+        if not whole:
+            return
+        silence = now - max(each.stamp for each in whole.values())
+        if silence > self._limits[protocol][entry.state % STATES]:
             expired = self._map.remove_silent(whole)
             self.expired += expired
             self._counted -= expired and not entry.flags & FlowFlag.KERNELS

@@ -80,12 +80,7 @@ class Map(Descriptor):
 
     def lookup(self, key: bytes) -> bytes | None:
         """Return the value of a key, of all CPUs one after the other if each has its own."""
-        value = bytearray(self._value_bytes)
-        _, number = self._element(Command.MAP_LOOKUP, key, value)
-        if number == errno.ENOENT:
-            return None
-        self._check(number, "reading")
-        return bytes(value)
+        return self._value(Command.MAP_LOOKUP, key, "reading")
 
     def update(self, key: bytes, value: bytes) -> None:
         """Write an entry. Raises KernelRefusal: E2BIG where the map is full."""
@@ -102,12 +97,7 @@ class Map(Descriptor):
 
     def take(self, key: bytes) -> bytes | None:
         """Remove an entry of a hash and return its value as it was at that moment."""
-        value = bytearray(self._value_bytes)
-        _, number = self._element(Command.MAP_LOOKUP_AND_DELETE, key, value)
-        if number == errno.ENOENT:
-            return None
-        self._check(number, "taking from")
-        return bytes(value)
+        return self._value(Command.MAP_LOOKUP_AND_DELETE, key, "taking from")
 
     def put_back(self, key: bytes, value: bytes) -> bool:
         """Write an entry if there is none by now; say whether it was written."""
@@ -239,6 +229,14 @@ class Map(Descriptor):
         if number and done == len(keys):
             done = 0  # it did not begin, and left the count as we asked for it
         return done, number
+
+    def _value(self, command: Command, key: bytes, verb: str) -> bytes | None:
+        value = bytearray(self._value_bytes)
+        _, number = self._element(command, key, value)
+        if number == errno.ENOENT:
+            return None
+        self._check(number, verb)
+        return bytes(value)
 
     def _element(
         self,
