@@ -6,7 +6,6 @@ import contextlib
 import selectors
 import socket
 import socketserver
-import struct
 import threading
 import time
 from collections import deque
@@ -17,12 +16,12 @@ from typing import Self
 
 from bench.cluster import ENDPOINT_PORT, SERVICE_PORT
 from bench.stage import Stage
+from tests.support.net.resets import reset_on_close
 from tests.support.waiting import SLOWER
 
 _LEAST_S = 0.001  # between two calls, of which each costs a tenth of that
 _SHARE = 0.01  # of the time that one is waited for: it is called again so late at most
 _PATIENCE_S = 1.0 * SLOWER
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ class Calling:
             self._end(self._calls[0])
         client = socket.socket()
         client.setblocking(False)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        reset_on_close(client)
         call = _Call(client, cluster_ip, now_s)
         self._calls.append(call)
         self._selector.register(client, selectors.EVENT_READ, call)

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
+from tests.support.net.resets import reset_on_close
 from tests.support.ports import LOOPBACK, keep, listening, port_of
 from tests.support.waiting import LONGEST_S
 
 _CHUNK_SIZE_BYTES = 65536
 _STEPS_OF_ACCEPTING = 5  # rounds of the loop after which `_begin` knows every accepted connection
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
 
 class Relay:
@@ -177,5 +176,5 @@ def _reset(end: asyncio.StreamWriter) -> None:
     """Drop a connection in a way that its other end notices at once, as an error."""
     sock = end.get_extra_info("socket")
     if sock is not None and sock.fileno() >= 0:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        reset_on_close(sock)
     end.transport.abort()

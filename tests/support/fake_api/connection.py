@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 
 import h11
@@ -13,6 +11,7 @@ import h11
 from tests.support.fake_api.faults import Answer, Cut, Drop, Edit, Fault, Hang, Silence, Trickle
 from tests.support.fake_api.requests import Request, understand
 from tests.support.fake_api.watching import End, Stream
+from tests.support.net.resets import reset_on_close
 
 BUFFERED_BYTES = 2048  # longer bodies are chunked, as Go's server does
 PIECE_BYTES = 1 << 20
@@ -171,9 +170,8 @@ class Connection:
         """End the connection without a word: no last chunk, no TLS close_notify."""
         await self._writer.drain()
         if reset:
-            linger = struct.pack("ii", 1, 0)
             connection = self._writer.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            reset_on_close(connection)
         self.abort()
         raise _Over
 

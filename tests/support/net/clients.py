@@ -6,17 +6,16 @@ import errno
 import os
 import selectors
 import socket
-import struct
 from collections.abc import Callable
 
 from kproxy.core.addresses import family_of
 from kproxy.core.objects import Protocol
 from tests.support.net.loop import Loop
 from tests.support.net.observed import Failed, Observed, Probe, Refused
+from tests.support.net.resets import reset_on_close
 from tests.support.net.responders import FAMILIES, decode_answer
 
 _LARGEST_ANSWER = 4096
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 Report = Callable[[Observed], None]
 
@@ -34,7 +33,7 @@ class Attempt:
         kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
         self._socket = socket.socket(FAMILIES[family_of(probe.source)], kind | socket.SOCK_NONBLOCK)
         if stream:  # leaves no TIME_WAIT behind
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            reset_on_close(self._socket)
         loop.watch(
             self._socket,
             self._connected if stream else self._readable,

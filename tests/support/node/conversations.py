@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import selectors
 import socket
-import struct
 from weakref import WeakSet
 
 from kproxy.core.addresses import Family, family_of
@@ -14,6 +13,7 @@ from tests.support.net.ancillary import drained
 from tests.support.net.loop import Loop
 from tests.support.net.network import Network
 from tests.support.net.plan import in_family
+from tests.support.net.resets import reset_on_close
 from tests.support.net.responders import FAMILIES
 from tests.support.waiting import SLOWER
 
@@ -23,7 +23,6 @@ PORT = 7000
 _TURNS = 1000  # of all conversations together
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 _LARGEST = 64
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _PATIENCE_S = 10.0 * SLOWER  # TCP sends a lost SYN again after 1 s, 3 s and 7 s
 
 
@@ -74,7 +73,7 @@ class Conversations:
         """Reset all that were opened, at both ends: nothing is sent any more, not even again."""
         for each in (*self._clients, *self._served):
             if each.fileno() >= 0:
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                reset_on_close(each)
                 self._loop.close(each)
         self._served.clear()
 

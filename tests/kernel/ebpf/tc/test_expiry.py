@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import socket
-import struct
 import time
 from collections.abc import Callable
 
@@ -21,6 +20,7 @@ from tests.support.ebpf.scene import Scene
 from tests.support.ebpf.tc import Tc, everyone
 from tests.support.net import plan
 from tests.support.net.plan import in_family
+from tests.support.net.resets import reset_on_close
 from tests.support.node.conversations import PORT
 
 pytestmark = pytest.mark.kernel
@@ -124,7 +124,7 @@ def test_a_connection_from_the_port_of_one_that_is_just_let_go_lives(
         opened[-1].connect((in_family(VIP, family), 80))
 
     open_one()
-    opened[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset_on_close(opened[0])
     opened[0].close()
     listener.accept()[0].close()
     looks_at = FlowMap.whole

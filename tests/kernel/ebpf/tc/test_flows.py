@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import socket
-import struct
 
 import pytest
 
@@ -16,6 +15,7 @@ from tests.support.ebpf.scene import Scene
 from tests.support.ebpf.tc import HAND_OVER, REJECT, WITHDRAWN, everyone
 from tests.support.net import plan
 from tests.support.net.plan import in_family
+from tests.support.net.resets import reset_on_close
 
 pytestmark = pytest.mark.kernel
 
@@ -94,7 +94,7 @@ def test_a_port_is_used_again_at_once_and_meets_another_endpoint(
         first.close()
         assert second.recv(1) == b""
         if first_to_close == "client":
-            second.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset_on_close(second)
         second.close()
     assert scene.tc[family].flow_count() == 3, "the first flow left something"
 
@@ -111,7 +111,7 @@ def test_a_flow_that_lost_a_part_makes_room_for_the_next(scene: Scene, family: F
     for key, value in list(tc.maps["flows"].items()):
         if layout.entry(value).side == Side.ENDPOINT:
             tc.maps["flows"].delete(key)
-    first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset_on_close(first)
     with lost, scene.without_programs_on("eth0"):
         first.close()
 
@@ -201,7 +201,7 @@ def test_withdrawn_a_port_that_is_used_again_is_no_flow_of_ours(scene: Scene, fa
     first.connect((in_family(VIP, family), 80))
     server, _ = listener.accept()
     with server:
-        first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(first)
         first.close()
         server.settimeout(scene.patience_s)
         with pytest.raises(ConnectionResetError):
@@ -271,7 +271,7 @@ def test_a_client_that_resets_may_use_its_port_again(
         with server:
             server.sendall(b"!")
             assert talker.recv(1) == b"!"
-            talker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset_on_close(talker)
             talker.close()
 
 
@@ -288,7 +288,7 @@ def test_a_port_that_was_used_with_a_frontend_may_go_straight_to_the_endpoint(
         talker.connect(to)
         server, _ = listener.accept()
         server.close()
-        talker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(talker)
         talker.close()
 
 
@@ -303,7 +303,7 @@ def test_a_client_whose_reset_was_lost_is_not_kept_at_an_endpoint_that_is_gone(
     talker = scene.socket(plan.CLIENT, family, port=port)
     talker.connect((in_family(VIP, family), 80))
     server, _ = listeners[plan.FAR1].accept()
-    talker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset_on_close(talker)
 
     with scene.without_programs_on("eth0"):
         talker.close()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import time
 from collections.abc import Iterator
 
@@ -24,6 +23,7 @@ from tests.support.ebpf.tc import everyone
 from tests.support.net import plan
 from tests.support.net.network import MAC_OF_PEER
 from tests.support.net.plan import in_family
+from tests.support.net.resets import reset_on_close
 from tests.support.waiting import LONGEST_S, until
 
 pytestmark = pytest.mark.kernel
@@ -54,7 +54,7 @@ def closed_flow(
         server.settimeout(scene.patience_s)
         first.close()
         assert server.recv(1) == b""
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(server)
     return seen[0], seen[1]
 
 
